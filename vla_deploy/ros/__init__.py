@@ -1,0 +1,3 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What imports rclpy, but the nodes: conversions, QoS, parameters, lifecycle, diagnostics."""
