@@ -141,9 +141,8 @@ class ManagedNode(LifecycleNode):
         if missing and self._steady_ns() < self._autostart_deadline_ns:
             return
         self.destroy_timer(self._autostart_timer)
-        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
-            self.exit_code = EXIT_FAILED
-        elif self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+        done = TransitionCallbackReturn.SUCCESS
+        if self.trigger_configure() != done or self.trigger_activate() != done:
             self.exit_code = EXIT_FAILED
         self.publish_status()
 
