@@ -1,0 +1,48 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Flow matching: the time embedding and the loss. Time runs from 1 (noise) to 0 (actions)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def time_embedding(times: Tensor, width: int, min_period: float, max_period: float) -> Tensor:
+    """Return sines then cosines of times [N], float32 [N,width].
+
+    Times are taken as float32, the angles and their sines are computed in float64 and rounded
+    once: this is what keeps the exported graph at the reference's numbers.
+    """
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=times.device)
+    period = min_period * (max_period / min_period) ** fraction
+    angle = times.float().double()[:, None] * (1.0 / period * 2 * math.pi)
+    return torch.cat((torch.sin(angle), torch.cos(angle)), dim=-1).float()
+
+
+def euler_times(steps: int) -> Tensor:
+    """Return the times of the Euler steps, float32 [steps]: 1, 1 - 1/steps, …, 1/steps."""
+    return torch.tensor([1.0 + i * (-1.0 / steps) for i in range(steps)], dtype=torch.float32)
+
+
+def sample_times(batch: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw training times, float32 [batch]: Beta(1.5, 1) scaled to [0.001, 1).
+
+    Beta(1.5, 1) has the distribution function t**1.5, so its inverse makes the draw.
+    """
+    uniform = torch.rand(batch, generator=generator)
+    return uniform ** (1.0 / 1.5) * 0.999 + 0.001
+
+
+def interpolate(actions: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x_t and the velocity target for actions and noise [B,L,D] at times [B]."""
+    t = times[:, None, None]
+    return t * noise + (1 - t) * actions, noise - actions
+
+
+def flow_loss(velocity: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error of each element, [B,L,D]; the caller averages real dims."""
+    return F.mse_loss(velocity, target, reduction='none')
