@@ -1,0 +1,104 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Strict reading of YAML and whole-or-nothing writing of files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_YAML_BYTES = 1 << 20
+
+
+class FileError(ValueError):
+    """A file cannot be read as what it should be; the one-line message names it."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys, merge keys, and keys that are not strings."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if key_node.tag == 'tag:yaml.org,2002:merge':
+                raise FileError(f'line {line}: merge keys (<<) are not accepted')
+            if not isinstance(key, str):
+                raise FileError(f'line {line}: key {key!r} is not a string')
+            if key in seen:
+                raise FileError(f'line {line}: key {key!r} is given twice')
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | os.PathLike[str], max_bytes: int = MAX_YAML_BYTES) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises FileError, which names the file, and the line and key where there is one: not readable,
+    larger than `max_bytes`, not UTF-8, not YAML, a key twice, a merge key, a key that is not a
+    string, or a top level that is not a mapping.
+    """
+    data = read_bytes(path, max_bytes)
+    try:
+        parsed = yaml.load(data.decode('utf-8'), Loader=_StrictLoader)
+    except FileError as error:
+        raise FileError(f'{path}: {error}') from None
+    except UnicodeDecodeError as error:
+        raise FileError(f'{path}: is not UTF-8 at byte {error.start}') from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else '?'
+        raise FileError(f'{path}: line {line}: is not YAML: {error.problem}') from None
+    except yaml.YAMLError as error:
+        first_line = str(error).splitlines()[0]
+        raise FileError(f'{path}: is not YAML: {first_line}') from None
+    except RecursionError:
+        raise FileError(f'{path}: is nested too deeply') from None
+    except ValueError as error:
+        raise FileError(f'{path}: holds a value that cannot be read: {error}') from None
+    if not isinstance(parsed, dict):
+        raise FileError(f'{path}: must be a mapping of keys to values')
+    return parsed
+
+
+def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Read a whole file of at most `max_bytes`; raises FileError, which names it."""
+    try:
+        with open(path, 'rb') as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise FileError(f'{path}: cannot be read: {error.strerror}') from None
+    if len(data) > max_bytes:
+        raise FileError(f'{path}: is larger than {max_bytes} bytes')
+    return data
+
+
+def write_yaml(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Write `values` as YAML in their own order, whole or not at all."""
+    text = yaml.safe_dump(
+        dict(values), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
+    )
+    write_bytes(path, text.encode('utf-8'))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file through a temporary one beside it and a rename; OSError leaves nothing."""
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f'.{target.name}.', dir=target.parent)
+    try:
+        with os.fdopen(descriptor, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,104 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""One observation out of several streams: images and joint states that belong together.
+
+Streams are bounded buffers; the payload of an image is kept undecoded, since most images are
+never used. The joint state is the one nearest in time to the oldest image, because the policy was
+trained on images and states of the same moment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NS_PER_S = 1e9
+# 1 s of joint states at 1 kHz; older ones can match no image that is still fresh.
+_STATES_KEPT = 1000
+
+
+class StreamError(ValueError):
+    """A stream is missing, stale or out of step; the text names it and says how old it is."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Parts of one observation; `stamp_ns` is the ROS time of the oldest part."""
+
+    images: dict[str, Any]  # camera -> payload as it was added
+    state: NDArray[np.float64]  # [joints] in the declared order
+    stamp_ns: int
+
+
+class ObservationAssembler:
+    """Keeps the newest image of each camera and the recent joint states."""
+
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        image_max_age_s: float,
+        joint_state_max_age_s: float,
+        max_skew_s: float,
+    ) -> None:
+        self._image_max_age_ns = int(image_max_age_s * _NS_PER_S)
+        self._state_max_age_ns = int(joint_state_max_age_s * _NS_PER_S)
+        self._max_skew_ns = int(max_skew_s * _NS_PER_S)
+        self._images: dict[str, tuple[int, Any] | None] = dict.fromkeys(cameras)
+        self._states: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_STATES_KEPT)
+
+    def add_image(self, camera: str, stamp_ns: int, payload: Any) -> None:
+        """Keep an image of a declared camera; one older than the newest is dropped."""
+        held = self._images[camera]
+        if held is None or stamp_ns >= held[0]:
+            self._images[camera] = (stamp_ns, payload)
+
+    def add_state(self, stamp_ns: int, position: NDArray[np.float64]) -> None:
+        """Keep a joint state; one older than the newest is dropped."""
+        if not self._states or stamp_ns >= self._states[-1][0]:
+            self._states.append((stamp_ns, position))
+
+    def clear(self) -> None:
+        """Forget everything, as after a backward jump of the clock."""
+        self._images = dict.fromkeys(self._images)
+        self._states.clear()
+
+    def assemble(self, now_ns: int) -> Assembled:
+        """Return an observation that is fresh and in step, or raise StreamError."""
+        images: dict[str, tuple[int, Any]] = {}
+        for camera, held in self._images.items():
+            if held is None:
+                raise StreamError(f'image/{camera}: no image yet')
+            _check_age(f'image/{camera}', now_ns - held[0], self._image_max_age_ns)
+            images[camera] = held
+        if not self._states:
+            raise StreamError('joint_states: no joint state yet')
+        _check_age('joint_states', now_ns - self._states[-1][0], self._state_max_age_ns)
+        stamps = [stamp for stamp, _ in images.values()] or [self._states[-1][0]]
+        oldest_ns, newest_ns = min(stamps), max(stamps)
+        if newest_ns - oldest_ns > self._max_skew_ns:
+            late = min(images, key=lambda camera: images[camera][0])
+            raise StreamError(
+                f'image/{late}: {(newest_ns - oldest_ns) / _NS_PER_S:.3f} s behind the other '
+                f'cameras, more than {self._max_skew_ns / _NS_PER_S:.3f} s'
+            )
+        state_ns, state = min(self._states, key=lambda held: abs(held[0] - oldest_ns))
+        if abs(state_ns - oldest_ns) > self._max_skew_ns:
+            raise StreamError(
+                f'joint_states: {abs(state_ns - oldest_ns) / _NS_PER_S:.3f} s away from the '
+                f'images, more than {self._max_skew_ns / _NS_PER_S:.3f} s'
+            )
+        payloads = {camera: payload for camera, (_, payload) in images.items()}
+        return Assembled(payloads, state, min(oldest_ns, state_ns))
+
+
+def _check_age(stream: str, age_ns: int, max_age_ns: int) -> None:
+    if age_ns > max_age_ns:
+        raise StreamError(
+            f'{stream}: newest message is {age_ns / _NS_PER_S:.3f} s old, '
+            f'more than {max_age_ns / _NS_PER_S:.3f} s'
+        )

@@ -1,0 +1,126 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions: which instruction is followed, and when the next chunk is due.
+
+A session begins with an instruction and ends with another one, or with a stop. Its chunks are
+numbered from 0. The guard's execution state says how much of the last one has been consumed.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+_NS_PER_S = 1e9
+
+
+class InstructionError(ValueError):
+    """An instruction is empty or too long."""
+
+
+class GuardReadiness(enum.Enum):
+    """What the guard would do with a chunk now."""
+
+    EXECUTES = 'executes'
+    REFUSES = 'refuses'
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The part of the guard's execution state that decides when a chunk is due."""
+
+    stamp_ns: int  # ROS time
+    readiness: GuardReadiness
+    state_name: str
+    session_id: str
+    seq: int
+    has_plan: bool
+    next_index: int  # first sample of the running plan that lies in the future
+
+
+@dataclass
+class Session:
+    """One instruction being followed."""
+
+    session_id: str
+    instruction: str
+    next_seq: int = 0
+    last_sent_ns: int | None = None  # ROS time at which the newest chunk was sent
+
+
+class SessionCore:
+    """Decides when to infer. Has no clock: every call takes ROS time."""
+
+    def __init__(
+        self,
+        execute_steps: int,
+        retry_s: float,
+        execution_timeout_s: float,
+        instruction_max_length: int,
+        allow_blank_instruction: bool,
+    ) -> None:
+        self._execute_steps = execute_steps
+        self._retry_ns = int(retry_s * _NS_PER_S)
+        self._timeout_ns = int(execution_timeout_s * _NS_PER_S)
+        self._max_length = instruction_max_length
+        self._allow_blank = allow_blank_instruction
+        self._execution: Execution | None = None
+        self.session: Session | None = None
+        self.in_flight = False
+
+    def start(self, session_id: str, instruction: str) -> None:
+        """Begin a new session; raise InstructionError and change nothing if it cannot be."""
+        if not instruction.strip() and not self._allow_blank:
+            raise InstructionError('instruction is empty: publish the text of a task')
+        if len(instruction) > self._max_length:
+            raise InstructionError(
+                f'instruction has {len(instruction)} characters, more than {self._max_length}'
+            )
+        self.session = Session(session_id, instruction)
+
+    def stop(self) -> None:
+        """End the session; a chunk that is being computed will not be sent."""
+        self.session = None
+
+    def on_execution(self, execution: Execution) -> None:
+        """Take the guard's newest execution state."""
+        self._execution = execution
+
+    def blocked_by(self, now_ns: int) -> str:
+        """Return why no chunk may be sent although a session runs; empty if nothing hinders."""
+        execution = self._execution
+        if execution is None:
+            return 'execution_state: the guard has not been heard'
+        if now_ns - execution.stamp_ns > self._timeout_ns:
+            age_s = (now_ns - execution.stamp_ns) / _NS_PER_S
+            return f'execution_state: the guard has been silent for {age_s:.2f} s'
+        if execution.readiness is GuardReadiness.REFUSES:
+            return f'the guard is {execution.state_name}'
+        return ''
+
+    def due(self, now_ns: int) -> bool:
+        """Tell whether a chunk should be computed now."""
+        session, execution = self.session, self._execution
+        if session is None or execution is None or self.in_flight or self.blocked_by(now_ns):
+            return False
+        if session.last_sent_ns is None:
+            return True
+        runs_newest = (
+            execution.has_plan
+            and execution.session_id == session.session_id
+            and execution.seq == session.next_seq - 1
+        )
+        if runs_newest:
+            return execution.next_index >= self._execute_steps
+        # The newest chunk is not being executed: it is on its way, was refused, or has ended.
+        return now_ns - session.last_sent_ns >= self._retry_ns
+
+    def sent(self, session_id: str, now_ns: int) -> int | None:
+        """Number a chunk that is ready; None if its session is over and it must be dropped."""
+        session = self.session
+        if session is None or session.session_id != session_id:
+            return None
+        seq = session.next_seq
+        session.next_seq += 1
+        session.last_sent_ns = now_ns
+        return seq
