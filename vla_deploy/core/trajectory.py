@@ -1,0 +1,158 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Motion as knots with position and velocity, cubic Hermite between them.
+
+This is what joint_trajectory_controller executes when every point carries both. Before the first
+knot the motion stands at the first position, after the last knot at the last one; a published
+trajectory always ends at rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+NS_TO_S = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """times: int64 [knots], ns, increasing. position, velocity: float64 [knots, joints]."""
+
+    times: Times
+    position: Array
+    velocity: Array
+
+    @property
+    def start_ns(self) -> int:
+        """Time of the first knot."""
+        return int(self.times[0])
+
+    @property
+    def end_ns(self) -> int:
+        """Time of the last knot."""
+        return int(self.times[-1])
+
+    def segment_at(self, t_ns: int) -> int:
+        """Index of the last knot not after t_ns; -1 before the first knot."""
+        return int(self.times.searchsorted(t_ns, side='right')) - 1
+
+    def sample(self, t_ns: int) -> tuple[Array, Array, Array]:
+        """Position, velocity and acceleration [joints] at t_ns; right-sided at a knot."""
+        i = self.segment_at(t_ns)
+        if i < 0 or i >= len(self.times) - 1:
+            i = 0 if i < 0 else -1
+            zero = np.zeros_like(self.velocity[i])
+            at_last = t_ns == self.times[i]
+            return self.position[i], self.velocity[i] if at_last else zero, zero
+        h = float(self.times[i + 1] - self.times[i]) * NS_TO_S
+        s = float(t_ns - self.times[i]) * NS_TO_S
+        p0, v0 = self.position[i], self.velocity[i]
+        if s == 0.0:
+            return p0, v0, self.acceleration_at_start(i)
+        a0, jerk = hermite_coefficients(p0, self.position[i + 1], v0, self.velocity[i + 1], h)
+        acceleration = a0 + jerk * s
+        velocity = v0 + s * (a0 + (0.5 * s) * jerk)
+        position = p0 + s * (v0 + s * (0.5 * a0 + (s / 6.0) * jerk))
+        return position, velocity, acceleration
+
+    def acceleration_at_start(self, i: int) -> Array:
+        """Acceleration [joints] at knot i, of the segment that begins there."""
+        h = float(self.times[i + 1] - self.times[i]) * NS_TO_S
+        p, v = self.position, self.velocity
+        return hermite_coefficients(p[i], p[i + 1], v[i], v[i + 1], h)[0]
+
+    def knots(self, begin: int, end: int | None = None) -> Trajectory:
+        """The knots begin..end-1 as a trajectory of their own (views, no copies)."""
+        s = slice(begin, end)
+        return Trajectory(self.times[s], self.position[s], self.velocity[s])
+
+    def then(self, other: Trajectory) -> Trajectory:
+        """Append the knots of `other`, which must all lie later."""
+        return Trajectory(
+            np.concatenate((self.times, other.times)),
+            np.concatenate((self.position, other.position)),
+            np.concatenate((self.velocity, other.velocity)),
+        )
+
+    def shifted(self, delta_ns: int) -> Trajectory:
+        """The same motion, delta_ns later."""
+        return Trajectory(self.times + delta_ns, self.position, self.velocity)
+
+    def split(self, t_ns: int) -> tuple[Trajectory, Trajectory]:
+        """Cut inside the motion: both parts hold the knot at t_ns and follow the same cubics."""
+        if not self.start_ns < t_ns < self.end_ns:
+            raise ValueError('split must lie inside the trajectory')
+        i = self.segment_at(t_ns)
+        if self.times[i] == t_ns:
+            return self.knots(0, i + 1), self.knots(i)
+        q, v, _ = self.sample(t_ns)
+        knot = Trajectory(np.array([t_ns], np.int64), q[None], v[None])
+        return self.knots(0, i + 1).then(knot), knot.then(self.knots(i + 1))
+
+
+def at_rest(t_ns: int, position: Array) -> Trajectory:
+    """One knot at rest: the whole motion is to stand at `position` [joints]."""
+    return Trajectory(
+        np.array([t_ns], np.int64), position[None].copy(), np.zeros((1, len(position)))
+    )
+
+
+def hermite_coefficients(
+    p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float
+) -> tuple[Array, Array]:
+    """Acceleration at the start and (constant) jerk of the cubic through both ends in h seconds."""
+    mean = (p1 - p0) / h
+    return (6.0 * mean - 4.0 * v0 - 2.0 * v1) / h, (6.0 * (v0 + v1) - 12.0 * mean) / (h * h)
+
+
+@dataclass(frozen=True, eq=False)
+class Extrema:
+    """Extrema of each segment: float64 [segments, joints]."""
+
+    lower: Array
+    upper: Array
+    speed: Array
+    acceleration: Array
+
+
+def segment_extrema(p0: Array, p1: Array, v0: Array, v1: Array, h: Array) -> Extrema:
+    """Analytic extrema of cubics; p0..v1: [segments, joints], h: [segments, 1], seconds.
+
+    Acceleration is linear: its extrema lie at the ends. Velocity is a parabola: ends and vertex.
+    Position: ends and the roots of the velocity. Non-finite input gives non-finite extrema.
+    """
+    a0, jerk = hermite_coefficients(p0, p1, v0, v1, h)
+    a1 = a0 + jerk * h
+    acceleration = np.maximum(np.abs(a0), np.abs(a1))
+    with np.errstate(all='ignore'):
+        vertex = -a0 / jerk
+        inside = (vertex > 0.0) & (vertex < h)
+        at_vertex = np.where(inside, np.abs(v0 + 0.5 * a0 * vertex), 0.0)
+        speed = np.maximum(np.maximum(np.abs(v0), np.abs(v1)), at_vertex)
+        lower, upper = np.minimum(p0, p1), np.maximum(p0, p1)
+        # Roots of v0 + a0 s + jerk s^2 / 2, in the form that does not cancel.
+        w = -0.5 * (a0 + np.copysign(np.sqrt(a0 * a0 - 2.0 * jerk * v0), a0))
+        for s in (2.0 * w / jerk, v0 / w):
+            p = p0 + s * (v0 + s * (0.5 * a0 + s * jerk / 6.0))
+            turns = (s > 0.0) & (s < h)
+            lower = np.where(turns, np.minimum(lower, p), lower)
+            upper = np.where(turns, np.maximum(upper, p), upper)
+    bad = ~np.isfinite(acceleration)
+    if bad.any():
+        nan = np.where(bad, np.nan, 0.0)
+        lower, upper = lower + nan, upper + nan
+        speed, acceleration = speed + nan, acceleration + nan
+    return Extrema(lower, upper, speed, acceleration)
+
+
+def trajectory_extrema(trajectory: Trajectory) -> Extrema:
+    """Extrema of every segment of a trajectory of two knots or more."""
+    h = (np.diff(trajectory.times).astype(np.float64) * NS_TO_S)[:, None]
+    p, v = trajectory.position, trajectory.velocity
+    return segment_extrema(p[:-1], p[1:], v[:-1], v[1:], h)
