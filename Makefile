@@ -1,0 +1,36 @@
+# Two commands do all of it: `make demo` and `make test`. The work is in tools/setup/.
+SHELL := /bin/bash
+EPISODES ?=
+SEED ?=
+run := . tools/setup/env.sh &&
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench fuzz lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install everything that builds, serves, simulates and tests into .venv/
+	@tools/setup/setup.sh all
+
+build: ## install what serving and simulation need, build both packages into install/
+	@tools/setup/setup.sh run
+
+demo: build ## run the simulated FR3 through the whole graph (EPISODES=100 SEED=7)
+	@$(run) exec python -m vla_deploy.cli.demo \
+	  $(if $(EPISODES),--episodes $(EPISODES)) $(if $(SEED),--seed $(SEED))
+
+test: setup ## lint, types and every test, as .ci/run does
+	@$(run) exec tools/setup/test.sh
+
+bench: setup ## measure latencies into build/bench/ (not a test)
+	@$(run) exec python -m test.bench
+
+fuzz: setup ## the property tests, at length
+	@$(run) exec python -m pytest test/fuzz --hypothesis-seed=random
+
+lint: setup ## ruff and mypy
+	@$(run) exec tools/setup/lint.sh
+
+clean: ## remove what was built (.venv/ stays: delete it by hand to download again)
+	rm -rf build install log
