@@ -1,0 +1,154 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The bring-up description: which processes a robot consists of, and their exact commands.
+
+`ros2 run vla_deploy up ROBOT` and `ros2 launch vla_deploy ROBOT.launch.py` both start what
+`bring_up` returns and nothing else, so they cannot differ. A robot is a folder `config/<robot>/`
+with `bringup.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_deploy.core.parameter import (
+    Parameter,
+    ParameterError,
+    config_from_mapping,
+    parameter,
+    parameters_of,
+)
+from vla_deploy.files import read_yaml
+from vla_deploy.share import share_directory
+
+
+@dataclass(frozen=True)
+class BringUpOptions:
+    """Arguments of a bring-up, the same for `up` (`name:=value`) and for launch files."""
+
+    sim: bool = parameter(False, 'Start the simulated robot, and arm the guard by itself.')
+    instruction: str = parameter('', 'Text to follow from the start; empty: wait for the topic.')
+    bundle: str = parameter(
+        '', "Folder of the exported policy; empty: the robot's own, exported at first use."
+    )
+    backend: str = parameter('onnx_runtime', 'What computes the policy.')
+    use_sim_time: bool = parameter(
+        False, 'Follow /clock. With sim:=true the simulation publishes it.'
+    )
+    sched_fifo_priority: int = parameter(
+        50, 'SCHED_FIFO priority of the guard; 0: leave the scheduler alone.', minimum=0, maximum=99
+    )
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a bring-up. `command` is complete; `environment` is added to the parent's."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def robots() -> list[str]:
+    """Return the names of the robots that have a bring-up description."""
+    return sorted(p.parent.name for p in (share_directory() / 'config').glob('*/bringup.yaml'))
+
+
+def options_from_arguments(arguments: list[str]) -> BringUpOptions:
+    """Parse `name:=value` words; raise ParameterError naming the bad one."""
+    values: dict[str, str] = {}
+    for argument in arguments:
+        name, separator, value = argument.partition(':=')
+        if not separator:
+            raise ParameterError(f'{argument!r} is not of the form name:=value')
+        values[name] = value
+    return options_from_texts(values)
+
+
+def options_from_texts(texts: Mapping[str, str]) -> BringUpOptions:
+    """Build options from texts, as launch gives them; raise ParameterError naming the bad one."""
+    declared = {p.name: p for p in parameters_of(BringUpOptions)}
+    values: dict[str, Any] = {
+        name: _from_text(declared[name], text) if name in declared else text
+        for name, text in texts.items()
+    }
+    return config_from_mapping(BringUpOptions, values)
+
+
+def bring_up(robot: str, options: BringUpOptions, bundle: Path) -> list[Process]:
+    """Return the processes of a robot, in the order in which they start."""
+    share = share_directory()
+    path = share / 'config' / robot / 'bringup.yaml'
+    if not path.is_file():
+        raise ParameterError(f'unknown robot {robot!r}; known: {", ".join(robots())}')
+    description = read_yaml(path)
+    given: dict[str, Any] = {
+        'urdf_path': str(share / description['urdf']),
+        'limits_path': str(share / description['limits']),
+        'bundle': str(bundle),
+        'backend': options.backend,
+        'instruction': options.instruction,
+        'use_sim_time': options.use_sim_time,
+        'sched_fifo_priority': options.sched_fifo_priority,
+        'simulated': options.sim,
+        'auto_arm': options.sim,
+        'clock': 'simulated' if options.use_sim_time else 'wall',
+    }
+    environment = _environment(share) if options.sim else {}
+    return [
+        Process(entry['name'], _command(share, entry, given, options.sim), environment)
+        for entry in description['processes']
+        if options.sim or not entry.get('only_in_sim', False)
+    ]
+
+
+def own_policy(robot: str) -> Path:
+    """Return the checkpoint that comes with a robot; raise ParameterError if there is none."""
+    description = read_yaml(share_directory() / 'config' / robot / 'bringup.yaml')
+    if not description.get('policy'):
+        raise ParameterError(f'{robot} comes without a policy: give bundle:=FOLDER')
+    return share_directory() / str(description['policy'])
+
+
+def _command(
+    share: Path, entry: Mapping[str, Any], given: Mapping[str, Any], sim: bool
+) -> tuple[str, ...]:
+    words = ['nice', '-n', str(entry['nice'])] if entry.get('nice') else []
+    words += [sys.executable, '-m', f'vla_deploy.nodes.{entry["executable"]}', '--ros-args']
+    words += ['-r', f'__node:={entry["name"]}']
+    if not sim:
+        for source, target in entry.get('remappings_on_robot', {}).items():
+            words += ['-r', f'{source}:={target}']
+    words += ['--params-file', str(share / entry['parameters'])]
+    for name in entry['given']:
+        # JSON is YAML, so a text that looks like a number or a flag stays a text.
+        words += ['-p', f'{name}:={json.dumps(given[name])}']
+    return tuple(words)
+
+
+def _environment(share: Path) -> dict[str, str]:
+    """Return what a graph on one machine needs: images of 640 x 480 do not fit the default."""
+    return {
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'FASTRTPS_DEFAULT_PROFILES_FILE': str(share / 'config' / 'fastdds.xml'),
+        'PYTHONUNBUFFERED': '1',
+    }
+
+
+def _from_text(declared: Parameter, text: str) -> Any:
+    kind = declared.python_type
+    if kind is bool:
+        if text.lower() not in ('true', 'false'):
+            raise ParameterError(f'{declared.name} must be true or false, not {text!r}')
+        return text.lower() == 'true'
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ParameterError(f'{declared.name} must be a whole number, not {text!r}') from error
+    return text

@@ -1,0 +1,76 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Start the processes of a robot, on machines with or without the launch stack.
+
+    ros2 run vla_deploy up franka sim:=true instruction:='reach the red cube'
+    python -m vla_deploy.cli.up franka sim:=true
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from vla_deploy.bringup import BringUpOptions, bring_up, options_from_arguments, robots
+from vla_deploy.core.parameter import ParameterError, parameters_of
+from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
+from vla_deploy.supervisor import Supervisor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until Ctrl-C (exit 0), or until a process ends by itself (exit 1)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        options = options_from_arguments(arguments.options)
+        processes = bring_up(
+            arguments.robot, options, bundle_for(arguments.robot, options.bundle)
+        )
+    except (ParameterError, BundleUnavailable) as error:
+        print(f'up: {error}', file=sys.stderr)
+        return 2
+    if arguments.print_commands:
+        for process in processes:
+            print(f'{process.name}: {" ".join(process.command)}')
+        return 0
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    supervisor = Supervisor(processes)
+    try:
+        death = ''
+        while not stop.wait(0.1) and not death:
+            death = supervisor.died()
+    finally:
+        killed = supervisor.end()
+    if death:
+        print(f'up: {death}; ended the others', file=sys.stderr)
+    for name in killed:
+        print(f'up: {name} did not end on SIGINT and was killed', file=sys.stderr)
+    return 1 if death or killed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [
+        f'  {p.name}:={str(p.default).lower() if p.python_type is bool else p.default!s:<14} '
+        f'{p.description}'
+        for p in parameters_of(BringUpOptions)
+    ]
+    parser = argparse.ArgumentParser(
+        prog='up',
+        description='Start the processes of a robot; Ctrl-C ends them all.',
+        epilog='options:\n' + '\n'.join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('robot', choices=robots(), help='which robot')
+    parser.add_argument('options', nargs='*', metavar='name:=value', help='as listed below')
+    parser.add_argument(
+        '--print-commands', action='store_true', help='print what would be started, and end'
+    )
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,87 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the guard says: status, execution state, violations and diagnostics as messages."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from vla_deploy.core.guard_io import ExecutionState as CoreExecutionState
+from vla_deploy.core.guard_io import GuardState
+from vla_deploy.core.violation import Violation as CoreViolation
+from vla_deploy.ros.conversions import time_msg
+from vla_deploy_msgs.msg import ExecutionState, GuardStatus, Violation
+
+_LEVELS = {
+    GuardState.FAULT: DiagnosticStatus.ERROR,
+    GuardState.ESTOP_LATCHED: DiagnosticStatus.ERROR,
+}
+
+
+def execution_message(
+    execution: CoreExecutionState, state: GuardState, joint_names: Sequence[str]
+) -> ExecutionState:
+    """Return the execution state; the arrays are empty before anything was commanded."""
+    msg = ExecutionState(
+        session_id=execution.session_id,
+        seq=execution.seq,
+        has_plan=execution.has_plan,
+        next_index=execution.next_index,
+        consumed_total=execution.consumed_total,
+        guard_state=state.value,
+        joint_names=joint_names,
+    )
+    msg.header.stamp = time_msg(execution.stamp_ns)
+    if execution.commanded_position is not None:
+        msg.commanded_position = array.array('d', execution.commanded_position.tobytes())
+    if execution.commanded_velocity is not None:
+        msg.commanded_velocity = array.array('d', execution.commanded_velocity.tobytes())
+    return msg
+
+
+def violation_message(violation: CoreViolation, now_ns: int, suppressed: int) -> Violation:
+    """Return a violation; `suppressed` equal ones were not sent before it."""
+    msg = Violation(
+        session_id=violation.session_id,
+        seq=violation.seq,
+        rule=violation.rule,
+        action=violation.action.value,
+        joint=violation.joint,
+        sample=violation.sample,
+        value=float(violation.value),
+        limit=float(violation.limit),
+        unit=violation.unit,
+        message=violation.message,
+        suppressed=suppressed,
+    )
+    msg.header.stamp = time_msg(now_ns)
+    return msg
+
+
+def diagnostics_message(name: str, status: GuardStatus) -> DiagnosticArray:
+    """Return the status as a diagnostic: ERROR in fault and e-stop, WARN with a reason."""
+    level = _LEVELS.get(
+        GuardState(status.state), DiagnosticStatus.WARN if status.reason else DiagnosticStatus.OK
+    )
+    values = {
+        'reason': status.reason,
+        'chunks_accepted': status.chunks_accepted,
+        'chunks_clamped': status.chunks_clamped,
+        'chunks_refused': status.chunks_refused,
+        'worst_margin': f'{status.worst_margin:.4f}',
+        'joint_state_age_s': f'{status.joint_state_age_s:.4f}',
+        'step_p99_s': f'{status.step_p99_s:.6f}',
+        'tick_lateness_p99_s': f'{status.tick_lateness_p99_s:.6f}',
+        **dict(zip(status.rule_names, status.rule_counts, strict=True)),
+    }
+    diagnostic = DiagnosticStatus(
+        level=level,
+        name=f'{name}: guard',
+        message=f'{status.state_name}: {status.reason}' if status.reason else status.state_name,
+        hardware_id=name,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    return DiagnosticArray(header=status.header, status=[diagnostic])

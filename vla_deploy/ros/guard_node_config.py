@@ -1,0 +1,33 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of the guard node beside those of the guard itself (core/guard_config.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vla_deploy.core.parameter import parameter
+
+
+@dataclass(frozen=True)
+class GuardNodeConfig:
+    """Where the robot and its limits are described, and how the process runs."""
+
+    robot_description: str = parameter('', 'URDF of the robot as text.')
+    urdf_path: str = parameter(
+        '', 'File of the URDF; with neither, the topic robot_description must have come.'
+    )
+    limits_path: str = parameter('', 'File with the limits that a URDF cannot hold.')
+    joint_names: list[str] = parameter([], 'Joints under guard, in the order of the commands.')
+    simulated: bool = parameter(False, 'The robot is simulated; without this, auto_arm is refused.')
+    auto_arm: bool = parameter(False, 'Arm once after activation; simulated robots only.')
+    sched_fifo_priority: int = parameter(
+        0, 'Real-time priority to ask for; 0: none.', minimum=0, maximum=99
+    )
+    violations_per_s: float = parameter(
+        10.0,
+        'Equal violations (rule and joint) that are published; the others are counted.',
+        '1/s',
+        minimum=0.1,
+        maximum=1000.0,
+    )

@@ -1,0 +1,92 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a bring-up's processes, names the one that dies, and ends all of them cleanly."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO, TextIO
+
+from vla_deploy.bringup import Process
+
+_PR_SET_PDEATHSIG = 1
+# SIGINT lets the guard come to a planned stop; what has not ended by then is reported and killed.
+END_TIMEOUT_S = 15.0
+
+
+class Supervisor:
+    """The running processes of one bring-up; every line they print is prefixed with their name."""
+
+    def __init__(self, processes: Sequence[Process], output: TextIO | None = None) -> None:
+        self._output = output if output is not None else sys.stdout
+        self._lock = threading.Lock()
+        self._readers: list[threading.Thread] = []
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            for process in processes:
+                self._start(process)
+        except OSError:
+            self.end()
+            raise
+
+    def died(self) -> str:
+        """Return a sentence about the first process that has ended by itself; empty if none."""
+        for name, process in self.running.items():
+            code = process.poll()
+            if code is not None:
+                how = f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
+                return f'{name} ended by itself: {how}'
+        return ''
+
+    def end(self) -> list[str]:
+        """End all processes, the last started first; return the names that had to be killed."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        killed = []
+        for name, process in reversed(self.running.items()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed.append(name)
+        for reader in self._readers:
+            reader.join(timeout=1.0)
+        return killed
+
+    def _start(self, process: Process) -> None:
+        started = subprocess.Popen(
+            process.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **process.environment},
+            start_new_session=True,  # Ctrl-C reaches us alone, so that we choose the order
+            preexec_fn=_end_with_parent,
+        )
+        self.running[process.name] = started
+        assert started.stdout is not None
+        reader = threading.Thread(
+            target=self._copy, args=(process.name, started.stdout), daemon=True
+        )
+        reader.start()
+        self._readers.append(reader)
+
+    def _copy(self, name: str, stream: IO[bytes]) -> None:
+        for line in stream:
+            with self._lock:
+                self._output.write(f'[{name}] {line.decode(errors="replace").rstrip()}\n')
+                self._output.flush()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGINT when the parent dies, so that no node is left behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
