@@ -25,7 +25,8 @@ def time_embedding(times: Tensor, width: int, min_period: float, max_period: flo
 
 def euler_times(steps: int) -> Tensor:
     """Return the times of the Euler steps, float32 [steps]: 1, 1 - 1/steps, …, 1/steps."""
-    return torch.tensor([1.0 + i * (-1.0 / steps) for i in range(steps)], dtype=torch.float32)
+    times = [1.0 + i * (-1.0 / steps) for i in range(steps)]
+    return torch.tensor(times, dtype=torch.float32, device='cpu')
 
 
 def sample_times(batch: int, generator: torch.Generator | None = None) -> Tensor:

@@ -137,8 +137,9 @@ def rope_tables(positions: int, head_dim: int) -> tuple[Tensor, Tensor]:
     so that torch and the exported graph look up the very same numbers.
     """
     half = head_dim // 2
-    exponent = (2.0 / head_dim) * torch.arange(half, dtype=torch.float32)
-    radians = torch.arange(positions, dtype=torch.float32)[:, None] / ROPE_BASE**exponent
+    exponent = (2.0 / head_dim) * torch.arange(half, dtype=torch.float32, device='cpu')
+    position = torch.arange(positions, dtype=torch.float32, device='cpu')
+    radians = position[:, None] / ROPE_BASE**exponent
     return torch.cos(radians), torch.sin(radians)
 
 

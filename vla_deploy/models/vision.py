@@ -32,11 +32,12 @@ def position_ids(rows: int, columns: int, table_side: int) -> Tensor:
     arithmetic is the one of transformers >= 5 (float32 throughout, i * (1/rows)); version 4.57
     used a float32 `arange`, which shifts most rows by one.
     """
-    step = 1.0 / table_side
-    boundaries = torch.arange(step, 1.0, step, dtype=torch.float32)
+    side = 1.0 / table_side
+    boundaries = torch.arange(side, 1.0, side, dtype=torch.float32, device='cpu')
 
     def buckets(count: int) -> Tensor:
-        fraction = torch.arange(count, dtype=torch.float32) * (1.0 / torch.tensor(count))
+        step = 1.0 / torch.tensor(count, device='cpu')
+        fraction = torch.arange(count, dtype=torch.float32, device='cpu') * step
         return torch.bucketize(fraction.clamp(max=1.0 - 1e-6), boundaries, right=True)
 
     return (buckets(rows)[:, None] * table_side + buckets(columns)[None, :]).reshape(-1)

@@ -1,0 +1,71 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""A LeRobot checkpoint folder: its configuration, processors, tokenizer and robot description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_deploy.export.backbone import CONFIG, find_tokenizer, load_tokenizer, pad_token_id
+from vla_deploy.export.processors import Processors, read_processors
+from vla_deploy.export.robot_io import RobotIo, read_robot_io
+from vla_deploy.export.source import CheckpointError, need, read_json
+
+WEIGHTS = 'model.safetensors'
+FAMILIES = ('smolvla',)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything but the weights, which are read tensor by tensor from `weights`."""
+
+    path: Path
+    family: str
+    config: Mapping[str, Any]
+    weights: Path
+    processors: Processors
+    tokenizer: Path
+    pad_token_id: int
+    robot_io: RobotIo | None
+
+
+def read_checkpoint(
+    path: Path,
+    family: str | None = None,
+    tokenizer: Path | None = None,
+    robot_io: Path | None = None,
+) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    `family` overrides config.json's `type`; `tokenizer` and `robot_io` replace what lies in the
+    folder. Raises CheckpointError: a file is missing or damaged, the family is unknown, a
+    processor step is not supported.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f'{path}: is not a folder; give the checkpoint folder')
+    config = read_json(path / CONFIG)
+    stated = need(config, 'type', str, path / CONFIG)
+    if family is not None and family != stated:
+        raise CheckpointError(f'{path / CONFIG}: type is {stated!r}, but --family says {family!r}')
+    if stated not in FAMILIES:
+        raise CheckpointError(
+            f'{path / CONFIG}: family {stated!r} is not known; known: {", ".join(FAMILIES)}'
+        )
+    if not (path / WEIGHTS).is_file():
+        raise CheckpointError(f'{path / WEIGHTS}: is missing; copy the whole checkpoint folder')
+    processors = read_processors(path)
+    tokenizer_path = find_tokenizer(path, processors.tokenization.name, tokenizer)
+    loaded = load_tokenizer(tokenizer_path)
+    return Checkpoint(
+        path,
+        stated,
+        config,
+        path / WEIGHTS,
+        processors,
+        tokenizer_path,
+        pad_token_id(tokenizer_path, loaded),
+        read_robot_io(path, robot_io),
+    )

@@ -1,0 +1,207 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The two ONNX graphs of a policy and the one file of weights that they share.
+
+`prefix` turns an observation into keys and values; `step` takes one Euler step. Both are static
+in every shape and free of a batch dimension at their inputs. Other variants are composed from
+these two over the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from vla_deploy.models.smolvla import SmolVLA
+
+OPSET = 20
+IR_VERSION = 10
+# Smaller tensors stay inside the graph, where shape inference can read them.
+INLINE_BYTES = 1024
+# Large tensors begin at a page, so that a runtime can map them without a copy.
+ALIGNMENT_BYTES = 4096
+
+PREFIX_INPUTS = ('images', 'image_mask', 'tokens', 'token_mask', 'state')
+PREFIX_OUTPUTS = ('key', 'value', 'prefix_mask')
+STEP_INPUTS = ('key', 'value', 'prefix_mask', 'x', 'time_embedding', 'dt')
+STEP_OUTPUTS = ('x_next', 'velocity')
+
+
+class PrefixGraph(nn.Module):
+    """One observation, without a batch dimension, to keys, values [layers,1,P,…] and mask [1,P]."""
+
+    def __init__(self, model: SmolVLA) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """images [slots,3,H,W], image_mask [slots], tokens and token_mask [T], state [padded]."""
+        inputs = (images, image_mask, tokens, token_mask, state)
+        prefix = self.model.prefix(*(value[None] for value in inputs))
+        return prefix.key, prefix.value, prefix.mask
+
+
+class StepGraph(nn.Module):
+    """One Euler step of one chunk, without a batch dimension."""
+
+    def __init__(self, model: SmolVLA) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        key: Tensor,
+        value: Tensor,
+        prefix_mask: Tensor,
+        x: Tensor,
+        time_embedding: Tensor,
+        dt: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """x [steps,padded], time_embedding [dim], dt [] to x + dt·v and v [steps,padded]."""
+        moved, velocity = self.model.step(
+            key, value, prefix_mask, x[None], time_embedding[None], dt
+        )
+        return moved[0], velocity[0]
+
+
+def prefix_example(model: SmolVLA) -> tuple[Tensor, ...]:
+    """Return inputs of the prefix graph's shapes; their values do not matter."""
+    config = model.config
+    slots, text = config.camera_slots, config.max_tokens
+    return (
+        torch.zeros(slots, 3, config.image_height, config.image_width),
+        torch.ones(slots, dtype=torch.bool),
+        torch.zeros(text, dtype=torch.int64),
+        torch.ones(text, dtype=torch.bool),
+        torch.zeros(config.max_state_dim),
+    )
+
+
+def step_example(model: SmolVLA) -> tuple[Tensor, ...]:
+    """Return inputs of the step graph's shapes; their values do not matter."""
+    config = model.config
+    kv_shape = (
+        config.num_vlm_layers,
+        1,
+        config.prefix_length,
+        config.text.num_key_value_heads,
+        config.text.head_dim,
+    )
+    return (
+        torch.zeros(kv_shape),
+        torch.zeros(kv_shape),
+        torch.ones(1, config.prefix_length, dtype=torch.bool),
+        torch.zeros(config.chunk_size, config.max_action_dim),
+        model.time_table[0].clone(),
+        torch.tensor(-0.1),
+    )
+
+
+def export_graphs(model: SmolVLA, prefix_path: Path, step_path: Path, weights_path: Path) -> None:
+    """Write both graphs and their weights; a tensor that both hold is stored once."""
+    with open(weights_path, 'wb') as file:
+        store = WeightStore(file, weights_path.name)
+        for graph, example, names, path in (
+            (PrefixGraph(model), prefix_example(model), (PREFIX_INPUTS, PREFIX_OUTPUTS),
+             prefix_path),
+            (StepGraph(model), step_example(model), (STEP_INPUTS, STEP_OUTPUTS), step_path),
+        ):
+            proto = _export(graph, example, *names)
+            store.move_out(proto)
+            path.write_bytes(proto.SerializeToString(deterministic=True))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class WeightStore:
+    """Moves the large tensors of graphs into one file, each content once."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._offsets: dict[bytes, int] = {}
+
+    def move_out(self, proto: onnx.ModelProto) -> None:
+        """Replace the graph's large initializers by references into the file."""
+        for tensor in proto.graph.initializer:
+            data = numpy_helper.to_array(tensor).tobytes()
+            if len(data) < INLINE_BYTES:
+                continue
+            offset = self._append(data)
+            tensor.ClearField('raw_data')
+            tensor.ClearField('external_data')
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (
+                ('location', self._name),
+                ('offset', str(offset)),
+                ('length', str(len(data))),
+            ):
+                entry = tensor.external_data.add()
+                entry.key, entry.value = key, value
+
+    def _append(self, data: bytes) -> int:
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._offsets:
+            self._file.write(b'\0' * (-self._file.tell() % ALIGNMENT_BYTES))
+            self._offsets[digest] = self._file.tell()
+            self._file.write(data)
+        return self._offsets[digest]
+
+
+def _export(
+    graph: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    """Return the graph with its weights inside, free of anything that names this machine."""
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.eval(),
+            example,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError('torch.onnx.export returned nothing')
+    proto = program.model_proto
+    if proto.opset_import[0].version != OPSET:
+        raise RuntimeError(f'exported opset {proto.opset_import[0].version}, not {OPSET}')
+    proto.ir_version = IR_VERSION
+    proto.ClearField('metadata_props')
+    proto.graph.ClearField('metadata_props')
+    proto.graph.ClearField('doc_string')
+    proto.graph.ClearField('value_info')
+    for item in (*proto.graph.node, *proto.graph.initializer, *proto.graph.input,
+                 *proto.graph.output):
+        item.ClearField('metadata_props')
+        item.ClearField('doc_string')
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes about itself off the terminal; its errors are exceptions."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,187 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""LeRobot's policy_preprocessor.json and policy_postprocessor.json as plain data.
+
+Every step is either understood or refused by name; a step that is ignored would be a silent
+difference between training and serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.contract import Normalization
+from vla_deploy.export.source import CheckpointError, need, read_arrays, read_json
+
+PREPROCESSOR = 'policy_preprocessor.json'
+POSTPROCESSOR = 'policy_postprocessor.json'
+STATE_KEY = 'observation.state'
+ACTION_KEY = 'action'
+
+# Mode in the checkpoint -> mode in the contract, and the statistics it reads.
+_MODES = {
+    'IDENTITY': ('identity', ()),
+    'MEAN_STD': ('mean_std', ('mean', 'std')),
+    'MIN_MAX': ('min_max', ('min', 'max')),
+    'QUANTILES': ('quantiles', ('q01', 'q99')),
+}
+# Steps that only move data between containers and devices.
+_NEUTRAL = ('to_batch_processor', 'device_processor')
+_UNDERSTOOD = {
+    PREPROCESSOR: (
+        'rename_observations_processor',
+        'smolvla_new_line_processor',
+        'tokenizer_processor',
+        'normalizer_processor',
+    ),
+    POSTPROCESSOR: ('unnormalizer_processor',),
+}
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """What the tokenizer step does; `name` is the tokenizer's folder or hub name."""
+
+    name: str
+    max_length: int
+    padding: str
+    newline: str
+
+
+@dataclass(frozen=True)
+class Processors:
+    """Both files. `statistics` holds `state.<what>` and `action.<what>`, float32 [dim].
+
+    `renamed` maps the policy's observation keys to those of the robot.
+    """
+
+    state: Normalization
+    action: Normalization
+    statistics: Mapping[str, NDArray[np.float32]]
+    tokenization: Tokenization
+    renamed: Mapping[str, str]
+
+
+def read_processors(folder: Path) -> Processors:
+    """Read both files and the state files they name; raises CheckpointError."""
+    before = _steps(folder / PREPROCESSOR)
+    after = _steps(folder / POSTPROCESSOR)
+    normalizer = _one(before, 'normalizer_processor', folder / PREPROCESSOR)
+    unnormalizer = _one(after, 'unnormalizer_processor', folder / POSTPROCESSOR)
+    _require_plain_images(normalizer, folder / PREPROCESSOR)
+    state, state_statistics = _normalization(
+        folder, PREPROCESSOR, normalizer, 'STATE', STATE_KEY, 'state'
+    )
+    action, action_statistics = _normalization(
+        folder, POSTPROCESSOR, unnormalizer, 'ACTION', ACTION_KEY, 'action'
+    )
+    return Processors(
+        state,
+        action,
+        {**state_statistics, **action_statistics},
+        _tokenization(before, folder / PREPROCESSOR),
+        _renamed(before, folder / PREPROCESSOR),
+    )
+
+
+def _steps(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return (registry name, step) of every step that is not neutral."""
+    if not path.is_file():
+        raise CheckpointError(
+            f'{path}: is missing; save the policy with a LeRobot that writes processors (>= 0.4)'
+        )
+    steps = []
+    for index, step in enumerate(need(read_json(path), 'steps', list, path)):
+        if not isinstance(step, dict) or not isinstance(step.get('config'), dict):
+            raise CheckpointError(f'{path}: steps[{index}] must be an object with a config')
+        name = need(step, 'registry_name', str, f'{path}: steps[{index}]')
+        if name in _NEUTRAL:
+            continue
+        if name not in _UNDERSTOOD[path.name]:
+            raise CheckpointError(f'{path}: step {name!r} is not supported')
+        steps.append((name, step))
+    return steps
+
+
+def _one(steps: list[tuple[str, dict[str, Any]]], name: str, path: Path) -> dict[str, Any]:
+    found = [step for step_name, step in steps if step_name == name]
+    if len(found) != 1:
+        raise CheckpointError(f'{path}: needs exactly one {name}, has {len(found)}')
+    return found[0]
+
+
+def _require_plain_images(step: Mapping[str, Any], path: Path) -> None:
+    mode = need(step['config'], 'norm_map', dict, path).get('VISUAL', 'IDENTITY')
+    if mode != 'IDENTITY':
+        raise CheckpointError(f'{path}: images are normalised with {mode}; only IDENTITY is known')
+
+
+def _normalization(
+    folder: Path, file: str, step: Mapping[str, Any], kind: str, key: str, part: str
+) -> tuple[Normalization, dict[str, NDArray[np.float32]]]:
+    path = folder / file
+    config = step['config']
+    mode = need(need(config, 'norm_map', dict, path), kind, str, path)
+    if mode not in _MODES:
+        raise CheckpointError(f'{path}: {kind} is normalised with {mode}, which is not supported')
+    known, wanted = _MODES[mode]
+    epsilon = need(config, 'eps', float, path)
+    if not wanted:
+        return Normalization(known, epsilon), {}
+    arrays = read_arrays(_state_file(folder, step, path))
+    statistics = {}
+    for what in wanted:
+        if f'{key}.{what}' not in arrays:
+            raise CheckpointError(
+                f'{path}: mode {mode} needs {key}.{what}, which its state file lacks'
+            )
+        statistics[f'{part}.{what}'] = arrays[f'{key}.{what}'].reshape(-1)
+    if known == 'mean_std' and (statistics[f'{part}.std'] < 0).any():
+        raise CheckpointError(f'{path}: {key}.std is negative')
+    return Normalization(known, epsilon), statistics
+
+
+def _state_file(folder: Path, step: Mapping[str, Any], path: Path) -> Path:
+    name = need(step, 'state_file', str, path)
+    if Path(name).name != name:
+        raise CheckpointError(f'{path}: state_file {name!r} must be a file name in this folder')
+    return folder / name
+
+
+def _tokenization(steps: list[tuple[str, dict[str, Any]]], path: Path) -> Tokenization:
+    step = _one(steps, 'tokenizer_processor', path)
+    names = [name for name, _ in steps]
+    newline = 'none'
+    if 'smolvla_new_line_processor' in names:
+        if names.index('smolvla_new_line_processor') > names.index('tokenizer_processor'):
+            raise CheckpointError(f'{path}: the newline is appended after the text is tokenized')
+        newline = 'append_if_missing'
+    config = step['config']
+    padding = need(config, 'padding', str, path)
+    if padding not in ('max_length', 'longest'):
+        raise CheckpointError(f'{path}: padding {padding!r} is neither max_length nor longest')
+    if need(config, 'padding_side', str, path) != 'right' or not need(
+        config, 'truncation', bool, path
+    ):
+        raise CheckpointError(f'{path}: only right padding with truncation is supported')
+    return Tokenization(
+        need(config, 'tokenizer_name', str, path),
+        need(config, 'max_length', int, path),
+        padding,
+        newline,
+    )
+
+
+def _renamed(steps: list[tuple[str, dict[str, Any]]], path: Path) -> dict[str, str]:
+    renamed: dict[str, str] = {}
+    for name, step in steps:
+        if name == 'rename_observations_processor':
+            pairs = need(step['config'], 'rename_map', dict, path)
+            renamed.update({policy_key: robot_key for robot_key, policy_key in pairs.items()})
+    return renamed
