@@ -39,7 +39,7 @@ class SimRobotConfig:
     )
     image_rate_hz: float = parameter(
         15.0,
-        'Rate of each camera. The period is rounded to whole periods of joint_states.',
+        'Mean rate of each camera; an image is taken together with a joint state.',
         'Hz',
         minimum=0.1,
         maximum=100.0,

@@ -103,6 +103,11 @@ class Scene:
         """Names of the cameras that can be drawn."""
         return tuple(self.config.cameras)
 
+    @property
+    def base_link(self) -> str:
+        """Name of the robot's root link, the frame of every position here."""
+        return str(self.model.body(1).name)
+
     def index(self, joint: str) -> int:
         """Return the place of a joint in every joint vector; raises SceneError."""
         if joint not in self._index:
