@@ -8,7 +8,7 @@ from collections import defaultdict
 from setuptools import find_packages, setup
 
 PACKAGE = 'vla_deploy'
-SHARED_FOLDERS = ('launch', 'config', 'urdf')
+SHARED_FOLDERS = ('launch', 'config', 'urdf', 'policies')
 VERBS = ('up', 'export', 'validate', 'demo')
 NODES = ('guard', 'inference', 'sim_robot')
 

