@@ -10,8 +10,8 @@ cd "$(dirname "$0")/../.."
 # names, sizes and times of a package's files: equal means that nothing is to be built
 state() { { echo "$PWD"; cat .venv/identity; find "$@" -type f ! -name "*.pyc" -printf "%p %s %T@\n" | sort; } | sha256sum; }
 names() { find "$@" -type f ! -name "*.pyc" | sort | sha256sum; }
-sources=(vla_deploy launch config urdf policies resource package.xml setup.py setup.cfg)
-[ -d policies ] || sources=("${sources[@]/policies}")
+sources=(vla_deploy launch config urdf resource package.xml setup.py setup.cfg)
+if [ -d policies ]; then sources+=(policies); fi
 changed() { [ ! -d "install/$1" ] || [ "$(cat "build/.state-$1" 2>/dev/null)" != "$2" ]; }
 
 messages_state=$(state vla_deploy_msgs)
