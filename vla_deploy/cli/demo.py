@@ -1,0 +1,141 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run the demonstration: a simulated FR3 is told which cube to reach, through the whole graph."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from vla_deploy.bringup import BringUpOptions, Process, bring_up
+from vla_deploy.core.limits import JointLimits, load_limits
+from vla_deploy.core.urdf import parse_urdf
+from vla_deploy.demo.episode import EpisodeResult, plan_episodes
+from vla_deploy.demo.graph import DemoGraph, GraphError
+from vla_deploy.demo.picture import write_picture
+from vla_deploy.demo.report import build_report, last_line, table, write_report
+from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
+from vla_deploy.files import read_text, read_yaml
+from vla_deploy.share import share_directory
+from vla_deploy.sim import reach
+from vla_deploy.supervisor import Supervisor
+
+_ROBOT = 'franka'
+_CAMERA = 'front'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 if the graph ran and nothing exceeded a limit, 1 if not, 2 for bad arguments."""
+    arguments = _parser().parse_args(argv)
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    options = BringUpOptions(sim=True)
+    try:
+        processes = bring_up(_ROBOT, options, bundle_for(_ROBOT, arguments.bundle))
+    except BundleUnavailable as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 2
+    log_path = output / 'nodes.log'
+    with log_path.open('w') as log:
+        try:
+            return _run(arguments, [_with_controls(p) for p in processes], output, log)
+        except GraphError as error:
+            print(f'demo: {error}; the nodes said more in {log_path}', file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print('demo: interrupted', file=sys.stderr)
+            return 1
+
+
+def _run(
+    arguments: argparse.Namespace, processes: Sequence[Process], output: Path, log: TextIO
+) -> int:
+    limits = _limits()
+    plans = plan_episodes(arguments.episodes, arguments.controls, arguments.seed)
+    print(f'starting {", ".join(p.name for p in processes)} …', flush=True)
+    supervisor = Supervisor(processes, log)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    graph = DemoGraph(limits, _CAMERA)
+    try:
+        graph.wait_until_up(supervisor.died)
+        results = []
+        for plan in plans:
+            results.append(graph.run(plan, keep_pictures=plan.index < 3))
+            print(_episode_line(results[-1], len(plans)), flush=True)
+            death = supervisor.died()
+            if death:
+                raise GraphError(death)
+        excess = graph.check.excess
+        report = build_report(results, graph.recording, graph.guard, graph.policy, excess)
+    finally:
+        graph.close()
+        rclpy.shutdown()
+        supervisor.end()
+    write_report(report, output / 'report.json')
+    title = last_line(report)
+    write_picture(graph.recording, limits, title, output / 'report.png')
+    print(table(report))
+    print(f'\nreport: {output / "report.json"}, picture: {output / "report.png"}')
+    if excess.any:
+        print('demo: a limit was exceeded', file=sys.stderr)
+    print(title, flush=True)
+    ran = report['guard']['commands_published'] > 0 and bool(report['latency_ms']['chunk'])
+    stopped = [r for r in results if r.ended not in ('still', 'time_limit')]
+    return 0 if ran and not stopped and not excess.any else 1
+
+
+def _with_controls(process: Process) -> Process:
+    """Let inference take a text without words, which one of the controls sends."""
+    if process.name != 'inference':
+        return process
+    return replace(process, command=(*process.command, '-p', 'allow_blank_instruction:=true'))
+
+
+def _limits() -> JointLimits:
+    share = share_directory()
+    description = read_yaml(share / 'config' / _ROBOT / 'bringup.yaml')
+    urdf = parse_urdf(read_text(share / description['urdf']))
+    return load_limits(urdf, reach.JOINTS, read_yaml(share / description['limits']))
+
+
+def _episode_line(result: EpisodeResult, episodes: int) -> str:
+    plan = result.plan
+    text = {'reach': plan.instruction, 'blank': '(no text)', 'black': '(black images)'}[plan.kind]
+    verdict = 'reached' if result.reached else 'not reached'
+    if result.ended not in ('still', 'time_limit'):
+        verdict = result.ended
+    return (
+        f'{plan.index + 1:>4}/{episodes}  {text:<22} {verdict:<12}'
+        f'{100 * result.distance_m:5.1f} cm after {result.duration_s:.1f} s'
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='demo', description=__doc__)
+    parser.add_argument('--episodes', type=_count, default=12, help='episodes (default 12)')
+    parser.add_argument(
+        '--controls', type=_count, default=3,
+        help='further episodes without text, and as many with black images (default 3)',
+    )
+    parser.add_argument('--seed', type=_count, default=1, help='of the scenes (default 1)')
+    parser.add_argument('--bundle', default='', help="another bundle than the robot's own")
+    parser.add_argument('--output', default='build/demo', help='folder of the report')
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 100_000:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 100000')
+    return value
+
+
+if __name__ == '__main__':
+    sys.exit(main())
