@@ -1,0 +1,102 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of a bundle: seeded raw observations that every stage of the pipeline is compared on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.contract import Contract
+
+SEED = 20260101
+# Blocks keep the file small when compressed; their edges exercise the resize.
+_BLOCK_PIXELS = 4
+_LONG_TEXT = 'put every small part into the grey tray on the left side, one after the other; '
+_INSTRUCTIONS = ('pick up the red cube', 'open the drawer\nthen close it\n', _LONG_TEXT * 12)
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """Raw inputs of one chunk.
+
+    images: uint8 [h,w,3] by camera name, a camera may be absent; state: float32 [dim] in robot
+    units; noise: float32 [steps,padded_dim] in model space.
+    """
+
+    images: Mapping[str, NDArray[np.uint8]]
+    state: NDArray[np.float32]
+    instruction: str
+    noise: NDArray[np.float32]
+
+
+def make_fixtures(
+    contract: Contract, statistics: Mapping[str, NDArray[np.float32]]
+) -> tuple[Fixture, ...]:
+    """Return fixtures at the cameras' own size, at another size, and with a camera absent.
+
+    States are drawn from the checkpoint's own statistics, so that the normalised state is what
+    the policy was trained on. The third text is longer than the prompt may be.
+    """
+    generator = np.random.Generator(np.random.Philox(SEED))
+    fixtures = []
+    for index, instruction in enumerate(_INSTRUCTIONS):
+        images = {}
+        for camera in contract.cameras:
+            width = camera.width if index != 1 else camera.width * 4 // 3
+            images[camera.name] = _image(generator, camera.height, width)
+        if index == len(_INSTRUCTIONS) - 1 and len(images) > 1:
+            del images[contract.cameras[0].name]
+        shape = (contract.chunk_steps, contract.action.padded_dim)
+        fixtures.append(
+            Fixture(
+                images,
+                _state(generator, contract, statistics),
+                instruction,
+                generator.standard_normal(shape, dtype=np.float32),
+            )
+        )
+    return tuple(fixtures)
+
+
+def pack(fixtures: Sequence[Fixture], chunks: Sequence[NDArray[np.float32]]) -> bytes:
+    """Return fixtures.npz with the reference's chunks, float32 [steps,padded_dim] each."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for index, (fixture, chunk) in enumerate(zip(fixtures, chunks, strict=True)):
+        name = f'fixture{index}'
+        for camera, image in fixture.images.items():
+            arrays[f'{name}/image/{camera}'] = image
+        arrays[f'{name}/state'] = fixture.state
+        arrays[f'{name}/instruction'] = np.array(fixture.instruction)
+        arrays[f'{name}/noise'] = fixture.noise
+        arrays[f'{name}/chunk_model'] = chunk
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _image(generator: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    blocks = (-(-height // _BLOCK_PIXELS), -(-width // _BLOCK_PIXELS), 3)
+    colours = generator.integers(0, 256, blocks, dtype=np.uint8)
+    image = colours.repeat(_BLOCK_PIXELS, axis=0).repeat(_BLOCK_PIXELS, axis=1)
+    return np.ascontiguousarray(image[:height, :width])
+
+
+def _state(
+    generator: np.random.Generator,
+    contract: Contract,
+    statistics: Mapping[str, NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    mode = contract.state.normalization.mode
+    normal = generator.standard_normal(contract.state.dim).astype(np.float32)
+    if mode == 'mean_std':
+        return statistics['state.mean'] + normal * statistics['state.std']
+    if mode == 'identity':
+        return normal
+    names = ('state.q01', 'state.q99') if mode == 'quantiles' else ('state.min', 'state.max')
+    low, high = (statistics[name] for name in names)
+    return (low + (high - low) * (0.5 + 0.25 * normal)).astype(np.float32)

@@ -1,0 +1,144 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The whole SmolVLA policy in torch, processors included: what the served pipeline is held to.
+
+It does with torch's operators what LeRobot's processors do, and shares no code with the numpy
+pipeline that serves. Its own agreement with LeRobot is recorded in `evidence/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.export.fixtures import Fixture
+from vla_deploy.models.smolvla import SmolVLA
+
+_BOUNDS = {'quantiles': ('q01', 'q99'), 'min_max': ('min', 'max')}
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What the prefix takes, without a batch dimension: images [slots,3,H,W] in [-1,1],
+    image_mask bool [slots], tokens int64 [T], token_mask bool [T], state [padded_dim]."""
+
+    images: Tensor
+    image_mask: Tensor
+    tokens: Tensor
+    token_mask: Tensor
+    state: Tensor
+
+
+class TorchPipeline:
+    """Raw observation to robot-unit actions."""
+
+    def __init__(
+        self,
+        model: SmolVLA,
+        contract: Contract,
+        statistics: Mapping[str, NDArray[np.float32]],
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.model = model
+        self.contract = contract
+        self._statistics = {
+            name: torch.from_numpy(values.copy()) for name, values in statistics.items()
+        }
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(contract.tokenizer.max_length, direction='right')
+
+    def inputs(self, fixture: Fixture) -> ModelInputs:
+        """Preprocess one observation; absent cameras are masked and come last."""
+        contract = self.contract
+        present = [
+            self._image(fixture.images[camera.name])
+            for camera in contract.cameras
+            if camera.name in fixture.images
+        ]
+        absent = contract.camera_slots - len(present)
+        images = torch.stack(present + [torch.full_like(present[0], -1.0)] * absent)
+        tokens, token_mask = self._tokens(fixture.instruction)
+        state = self._normalize('state', torch.from_numpy(fixture.state.copy()))
+        return ModelInputs(
+            images,
+            torch.arange(contract.camera_slots) < len(present),
+            tokens,
+            token_mask,
+            F.pad(state, (0, contract.state.padded_dim - contract.state.dim)),
+        )
+
+    @torch.no_grad()
+    def chunk(self, inputs: ModelInputs, noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the model-space chunk, float32 [steps,padded_dim]."""
+        values = (
+            inputs.images, inputs.image_mask, inputs.tokens, inputs.token_mask, inputs.state
+        )
+        prefix = self.model.prefix(*(value[None] for value in values))
+        result: NDArray[np.float32] = self.model.sample(prefix, torch.from_numpy(noise)[None])[
+            0
+        ].numpy()
+        return result
+
+    def actions(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return robot-unit actions, float32 [steps,dim], of a model-space chunk."""
+        spec = self.contract.action
+        values = torch.from_numpy(chunk[:, : spec.dim].copy())
+        mode = spec.normalization.mode
+        if mode == 'mean_std':
+            values = values * self._statistics['action.std'] + self._statistics['action.mean']
+        elif mode != 'identity':
+            low, span = self._range('action')
+            values = (values + 1.0) * span / 2.0 + low
+        result: NDArray[np.float32] = values.numpy()
+        return result
+
+    def _image(self, image: NDArray[np.uint8]) -> Tensor:
+        """Resize uint8 [h,w,3] with its aspect kept, pad left and top, scale to [-1,1]."""
+        rule = self.contract.image
+        if rule.placement != 'pad_left_top':
+            raise NotImplementedError(f'placement {rule.placement}')
+        pixels = torch.from_numpy(image.copy()).float().div(255).permute(2, 0, 1)[None]
+        height, width = pixels.shape[2:]
+        if (height, width) != (rule.height, rule.width):
+            ratio = max(width / rule.width, height / rule.height)
+            size = (int(height / ratio), int(width / ratio))
+            pixels = F.interpolate(pixels, size=size, mode='bilinear', align_corners=False)
+            pixels = F.pad(pixels, (rule.width - size[1], 0, rule.height - size[0], 0))
+        return pixels[0] * 2.0 - 1.0
+
+    def _tokens(self, instruction: str) -> tuple[Tensor, Tensor]:
+        spec = self.contract.tokenizer
+        if spec.newline == 'append_if_missing' and not instruction.endswith('\n'):
+            instruction += '\n'
+        ids = self._tokenizer.encode(instruction).ids
+        padded = ids + [spec.pad_token_id] * (spec.max_length - len(ids))
+        return torch.tensor(padded), torch.arange(spec.max_length) < len(ids)
+
+    def _normalize(self, part: str, values: Tensor) -> Tensor:
+        spec = self.contract.state.normalization
+        if spec.mode == 'mean_std':
+            mean, std = (self._statistics[f'{part}.{what}'] for what in ('mean', 'std'))
+            return (values - mean) / (std + spec.epsilon)
+        if spec.mode == 'identity':
+            return values
+        low, span = self._range(part)
+        return 2.0 * (values - low) / span - 1.0
+
+    def _range(self, part: str) -> tuple[Tensor, Tensor]:
+        """Return the lower bound and the span, which is the epsilon only where exactly 0."""
+        spec = self.contract.state if part == 'state' else self.contract.action
+        low, high = (
+            self._statistics[f'{part}.{what}'] for what in _BOUNDS[spec.normalization.mode]
+        )
+        span = high - low
+        epsilon = torch.tensor(spec.normalization.epsilon, dtype=span.dtype)
+        return low, torch.where(span == 0, epsilon, span)
