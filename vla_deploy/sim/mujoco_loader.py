@@ -28,3 +28,9 @@ def load_mujoco() -> Any:
             f'the simulated robot needs MuJoCo, which failed to import ({error}); '
             'install it with: pip install mujoco==3.3.7'
         ) from error
+    # A value of MUJOCO_GL that MuJoCo does not know; a library of OpenGL that is not there.
+    except (RuntimeError, AttributeError, OSError) as error:
+        raise SimulatorMissingError(
+            f'MuJoCo cannot be imported with MUJOCO_GL={os.environ["MUJOCO_GL"]}: {error}; '
+            'set it to egl or osmesa, and install libegl1 libgl1-mesa-dri or libosmesa6'
+        ) from error

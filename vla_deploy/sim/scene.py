@@ -62,8 +62,8 @@ class SceneConfig:
     front_target: tuple[float, float, float] = (0.48, 0.0, 0.05)
     front_fovy_deg: float = 40.0
     wrist_position: tuple[float, float, float] = (0.08, 0.0, 0.03)  # in the hand's frame
-    wrist_target: tuple[float, float, float] = (0.02, 0.0, 0.2)
-    wrist_fovy_deg: float = 65.0
+    wrist_target: tuple[float, float, float] = (0.045, 0.0, 0.2)
+    wrist_fovy_deg: float = 75.0
 
 
 @dataclasses.dataclass(frozen=True)
