@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 MAX_YAML_BYTES = 1 << 20
+MAX_TEXT_BYTES = 16 * 2**20  # a URDF with meshes inlined is far smaller
 
 
 class FileError(ValueError):
@@ -77,6 +78,14 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise FileError(f'{path}: is larger than {max_bytes} bytes')
     return data
+
+
+def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Read a UTF-8 text of at most `max_bytes`, as a URDF; raises FileError, which names it."""
+    try:
+        return read_bytes(path, max_bytes).decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise FileError(f'{path}: is not UTF-8 text: {error.reason}') from None
 
 
 def write_yaml(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
