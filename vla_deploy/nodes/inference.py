@@ -30,11 +30,11 @@ from vla_deploy.pipeline.assembly import Assembled, ObservationAssembler, Stream
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Execution, GuardReadiness, InstructionError, SessionCore
 from vla_deploy.ros import qos
-from vla_deploy.ros.chunk_messages import ChunkContext, chunk_to_message, flat_message
 from vla_deploy.ros.conversions import ConversionError, JointMap, image_to_rgb, time_msg, time_ns
 from vla_deploy.ros.lifecycle import ConfigureError, ManagedNode, run_node
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
+from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message, flat_message
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, PolicyStatus
 
 _EXECUTING_STATES = (GuardState.HOLD, GuardState.ARMED, GuardState.SHADOW)

@@ -1,71 +1,14 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks and trajectories as messages, and back."""
+"""The guard's view of an ActionChunk message. Imports nothing of the pipeline."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from std_msgs.msg import Float32MultiArray, MultiArrayDimension
 
 from vla_deploy.core.chunk import Chunk
-from vla_deploy.core.contract import Contract
-from vla_deploy.pipeline import PolicyChunk
-from vla_deploy.ros.conversions import duration_msg, duration_s, time_msg, time_ns
+from vla_deploy.ros.conversions import duration_s, time_ns
 from vla_deploy_msgs.msg import ActionChunk
-
-
-@dataclass(frozen=True)
-class ChunkContext:
-    """What a chunk's message says beside the policy's own output; times are ROS time."""
-
-    session_id: str
-    seq: int
-    model_sha256: str
-    stamp_ns: int  # sample 0
-    observation_stamp_ns: int
-    sent_stamp_ns: int
-    valid_until_ns: int
-    period_s: float
-    inference_s: float
-    decode_s: float
-    anchor_position: np.ndarray  # float64 [joints]
-    joint_names: tuple[str, ...]
-
-
-def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkContext) -> ActionChunk:
-    """Return the message of a chunk of the policy."""
-    msg = ActionChunk()
-    msg.header.stamp = time_msg(context.stamp_ns)
-    msg.schema_version = ActionChunk.SCHEMA_VERSION
-    msg.session_id = context.session_id
-    msg.seq = context.seq
-    msg.model_sha256 = context.model_sha256
-    msg.instruction = chunk.instruction
-    msg.observation_stamp = time_msg(context.observation_stamp_ns)
-    msg.sent_stamp = time_msg(context.sent_stamp_ns)
-    msg.anchor_position = context.anchor_position.tolist()
-    msg.noise_seed = chunk.noise_seed or 0
-    msg.inference_time = duration_msg(context.inference_s)
-    msg.period = duration_msg(context.period_s)
-    msg.valid_until = time_msg(context.valid_until_ns)
-    msg.control_mode = {
-        'position': ActionChunk.CONTROL_MODE_POSITION,
-        'velocity': ActionChunk.CONTROL_MODE_VELOCITY,
-    }[contract.action.control_mode]
-    msg.joint_names = list(context.joint_names)
-    msg.steps = chunk.actions.shape[0]
-    msg.data = chunk.actions.ravel().tolist()
-    msg.raw_steps, msg.raw_dims = chunk.raw.shape
-    msg.raw = chunk.raw.ravel().tolist()
-    msg.prompt_truncated = chunk.prompt_truncated
-    msg.timings.decode_s = context.decode_s
-    msg.timings.preprocess_s = chunk.timings.preprocess_s
-    msg.timings.prefix_s = chunk.timings.prefix_s
-    msg.timings.sample_s = chunk.timings.sample_s
-    msg.timings.postprocess_s = chunk.timings.postprocess_s
-    return msg
 
 
 def message_to_chunk(msg: ActionChunk) -> Chunk:
@@ -88,15 +31,3 @@ def message_to_chunk(msg: ActionChunk) -> Chunk:
         schema_version=msg.schema_version,
         model_sha256=msg.model_sha256,
     )
-
-
-def flat_message(msg: ActionChunk) -> Float32MultiArray:
-    """Return the actions of a chunk as a plain array, layout filled, for tools."""
-    flat = Float32MultiArray()
-    columns = len(msg.joint_names)
-    flat.layout.dim = [
-        MultiArrayDimension(label='steps', size=msg.steps, stride=msg.steps * columns),
-        MultiArrayDimension(label='joints', size=columns, stride=columns),
-    ]
-    flat.data = np.asarray(msg.data, dtype=np.float32).tolist()
-    return flat
