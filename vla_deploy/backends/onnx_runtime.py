@@ -1,0 +1,139 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime: the provider that is asked for is the provider that runs, or it is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NoSuchFile
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
+from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH, Bundle
+
+Float32 = NDArray[np.float32]
+PROVIDERS = {'cpu': 'CPUExecutionProvider'}
+OWN_STEP_INPUTS = ('x', 'time_embedding', 'dt')
+STEP_OUTPUTS = ('x_next', 'velocity')
+ERROR_SEVERITY = 3
+
+
+class OnnxRuntimeBackend:
+    """Runs a bundle's prefix and step graphs; keys and values go between them without a copy."""
+
+    emits_robot_units = False
+
+    def __init__(self, folder: Path, contract: Contract, provider: str, threads: int) -> None:
+        """Load both graphs; `threads` 0 means as many as the machine has cores.
+
+        Raises PolicyError for a graph that does not load or does not fit the contract.
+        """
+        self._prefix = _session(folder / PREFIX_GRAPH, provider, threads)
+        self._step = _session(folder / STEP_GRAPH, provider, threads)
+        self._prefix_outputs = [output.name for output in self._prefix.get_outputs()]
+        self._carried = [
+            node.name for node in self._step.get_inputs() if node.name not in OWN_STEP_INPUTS
+        ]
+        _check_graphs(folder, self._prefix, self._step, contract)
+
+    def prefix(
+        self,
+        images: Float32,
+        image_mask: NDArray[np.bool_],
+        tokens: NDArray[np.int64],
+        token_mask: NDArray[np.bool_],
+        state: Float32,
+    ) -> dict[str, Any]:
+        """Return the prefix's outputs by name, as runtime values that stay where they are."""
+        feeds = {
+            'images': images,
+            'image_mask': image_mask,
+            'tokens': tokens,
+            'token_mask': token_mask,
+            'state': state,
+        }
+        values = {name: ort.OrtValue.ortvalue_from_numpy(feed) for name, feed in feeds.items()}
+        outputs = self._prefix.run_with_ort_values(self._prefix_outputs, values)
+        by_name = dict(zip(self._prefix_outputs, outputs, strict=True))
+        return {name: by_name[name] for name in self._carried}
+
+    def step(
+        self, prefix: dict[str, Any], x: Float32, time_embedding: Float32, dt: np.float32
+    ) -> tuple[Float32, Float32]:
+        """Return x + dt · velocity and velocity, as the step graph computes them."""
+        values = dict(prefix)
+        for name, feed in zip(OWN_STEP_INPUTS, (x, time_embedding, np.asarray(dt)), strict=True):
+            values[name] = ort.OrtValue.ortvalue_from_numpy(feed)
+        x_next, velocity = self._step.run_with_ort_values(list(STEP_OUTPUTS), values)
+        return x_next.numpy(), velocity.numpy()
+
+
+def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend:
+    """Load a bundle's graphs; raises PolicyError for options that cannot be fulfilled."""
+    require('precision', options.precision, ('fp32',), 'onnx_runtime')
+    require('variant', options.variant, ('split',), 'onnx_runtime')
+    require('provider', options.provider, tuple(PROVIDERS), 'onnx_runtime')
+    if options.threads is not None and options.threads < 1:
+        raise PolicyError(f'threads is {options.threads}, but must be at least 1')
+    return OnnxRuntimeBackend(
+        bundle.path, bundle.contract, PROVIDERS[options.provider], options.threads or 0
+    )
+
+
+def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
+    if provider not in ort.get_available_providers():
+        available = ', '.join(ort.get_available_providers())
+        raise PolicyError(f'{provider} is not in this onnxruntime; it has {available}')
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = ERROR_SEVERITY
+    # threads that spin while they wait would take the cores from the guard
+    settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    try:
+        session = ort.InferenceSession(path, settings, providers=[provider])
+    except (Fail, InvalidGraph, NoSuchFile, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise PolicyError(f'{path}: does not load: {first_line}') from error
+    running = session.get_providers()[0]
+    if running != provider:
+        raise PolicyError(f'{path}: runs on {running}, although {provider} was asked for')
+    session.disable_fallback()
+    return session
+
+
+def _check_graphs(
+    folder: Path, prefix: ort.InferenceSession, step: ort.InferenceSession, contract: Contract
+) -> None:
+    """Refuse graphs whose inputs are not those that the contract leads to."""
+    text, image, chunk = contract.tokenizer, contract.image, contract.action
+    expected = {
+        'images': [contract.camera_slots, 3, image.height, image.width],
+        'image_mask': [contract.camera_slots],
+        'tokens': [text.max_length],
+        'token_mask': [text.max_length],
+        'state': [contract.state.padded_dim],
+    }
+    _check_shapes(folder / PREFIX_GRAPH, prefix.get_inputs(), expected)
+    carried = {node.name: node.shape for node in prefix.get_outputs()}
+    taken = {node.name for node in step.get_inputs()} - set(OWN_STEP_INPUTS)
+    own = {
+        'x': [contract.chunk_steps, chunk.padded_dim],
+        'time_embedding': [contract.time_embedding.dim],
+        'dt': [],
+    }
+    wanted = {name: shape for name, shape in carried.items() if name in taken} | own
+    _check_shapes(folder / STEP_GRAPH, step.get_inputs(), wanted)
+    outputs = dict.fromkeys(STEP_OUTPUTS, own['x'])
+    _check_shapes(folder / STEP_GRAPH, step.get_outputs(), outputs)
+
+
+def _check_shapes(path: Path, nodes: Any, expected: dict[str, list[int]]) -> None:
+    found = {node.name: list(node.shape) for node in nodes}
+    if found != expected:
+        raise PolicyError(f'{path}: has {found}, but the contract leads to {expected}')

@@ -1,0 +1,94 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a backend supplies, and how one is chosen by name.
+
+Backends live above the pipeline. They are imported by name and only when asked for, so that
+serving with one needs none of the libraries of another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.pipeline.bundle import Bundle
+
+Float32 = NDArray[np.float32]
+BACKENDS = {
+    'onnx_runtime': 'vla_deploy.backends.onnx_runtime',
+    'stub': 'vla_deploy.backends.stub',
+}
+
+
+class PolicyError(ValueError):
+    """A policy cannot be served as asked; the message says what cannot be."""
+
+
+class Backend(Protocol):
+    """Computes a policy. Whatever surrounds it is the pipeline's and is the same for each.
+
+    `emits_robot_units`: what the last step returns is already in robot units, so that it is not
+    un-normalised.
+    """
+
+    emits_robot_units: bool
+
+    def prefix(
+        self,
+        images: Float32,
+        image_mask: NDArray[np.bool_],
+        tokens: NDArray[np.int64],
+        token_mask: NDArray[np.bool_],
+        state: Float32,
+    ) -> Any:
+        """Take in an observation; what is returned goes to `step` unseen.
+
+        images [slots, 3, height, width], image_mask [slots], tokens and token_mask [max_length],
+        state [padded_dim]. The arrays may be reused by the caller after the last step.
+        """
+
+    def step(
+        self, prefix: Any, x: Float32, time_embedding: Float32, dt: np.float32
+    ) -> tuple[Float32, Float32]:
+        """Return x + dt · velocity and velocity, both [steps, padded_dim] as x is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BackendOptions:
+    """How a backend is to compute. `threads`: None for as many as it likes. `stub_value`: what
+    the stub returns for every joint, in robot units."""
+
+    provider: str = 'cpu'
+    precision: str = 'fp32'
+    variant: str = 'split'
+    threads: int | None = None
+    stub_value: float = 0.0
+
+
+def load_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
+    """Load the named backend on a bundle.
+
+    Raises PolicyError for an unknown name, a library that is not installed, or options that the
+    backend cannot fulfil exactly: it never falls back to others.
+    """
+    if name not in BACKENDS:
+        raise PolicyError(f'backend {name!r} is not one of {", ".join(BACKENDS)}')
+    try:
+        module = importlib.import_module(BACKENDS[name])
+    except ImportError as error:
+        raise PolicyError(f'backend {name} needs a library that is missing: {error}') from error
+    backend: Backend = module.load(bundle, options)
+    return backend
+
+
+def require(name: str, asked: str, possible: tuple[str, ...], backend: str) -> None:
+    """Raise PolicyError unless the option `asked` is one that the backend can fulfil."""
+    if asked not in possible:
+        raise PolicyError(
+            f'{name} {asked!r} is not possible with backend {backend}; '
+            f'possible: {", ".join(possible)}'
+        )

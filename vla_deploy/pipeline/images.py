@@ -1,0 +1,223 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Images as the policy was trained on them: bilinear resize that keeps the aspect, then padding.
+
+The numbers are those of torch's `interpolate(mode='bilinear', align_corners=False)` without
+antialiasing. What decides the last bits is the source coordinate: it is computed in float64 and
+rounded to float32 once, as a fused multiply-add does.
+
+An image is worked on in strips that stay in the cache. Rows are mixed by small matrix products,
+which also scale to the value range. Columns are mixed by one more product where the pattern of
+source columns repeats and its weights are exact in float32 (640 → 512: every 5 columns become 4),
+which also sorts the channels; otherwise they are gathered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.contract import ImageRule
+
+CHANNELS = 3
+STRIP_ROWS = 32  # rows that go through the second stage together; more would leave the cache
+PRODUCT_ROWS = 8  # rows of one product of the first stage; more would multiply more zeros
+MAX_BLOCK_COLUMNS = 64  # beyond that the product does more needless work than gathering does
+Float32 = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+    """For every output pixel of one axis: its two source pixels and their float32 weights."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    first_weight: Float32
+    second_weight: Float32
+
+
+def bilinear_taps(size_in: int, size_out: int) -> Taps:
+    """Return the taps that torch uses for align_corners=False, to the last bit."""
+    scale = np.float64(np.float32(size_in) / np.float32(size_out))
+    center = scale * (np.arange(size_out, dtype=np.float64) + 0.5) - 0.5
+    source = np.maximum(center, 0.0).astype(np.float32)
+    first = source.astype(np.int64)
+    second_weight = source - first.astype(np.float32)
+    second = np.where(second_weight > 0, np.minimum(first + 1, size_in - 1), first)
+    return Taps(first, second, np.float32(1.0) - second_weight, second_weight)
+
+
+def fitted_size(height: int, width: int, rule: ImageRule) -> tuple[int, int]:
+    """Return height and width of an image after the resize, before the padding."""
+    if (height, width) == (rule.height, rule.width):
+        return height, width
+    ratio = max(width / rule.width, height / rule.height)
+    return int(height / ratio), int(width / ratio)
+
+
+class Resizer:
+    """Resize and pad images of one size; everything that depends on the size alone is kept.
+
+    Not for use by several threads at once: it owns its buffers. Raises ValueError where the
+    resized image would have no pixel at all.
+    """
+
+    def __init__(self, height: int, width: int, rule: ImageRule) -> None:
+        fitted_height, fitted_width = fitted_size(height, width, rule)
+        if fitted_height < 1 or fitted_width < 1:
+            raise ValueError(
+                f'an image of {width}x{height} pixels vanishes in {rule.width}x{rule.height}'
+            )
+        self.height, self.width, self.rule = height, width, rule
+        top, left = _offsets(fitted_height, fitted_width, rule)
+        self._window = (
+            slice(None), slice(top, top + fitted_height), slice(left, left + fitted_width)
+        )
+        self._strips = _strips(bilinear_taps(height, fitted_height), rule)
+        self._mix_columns = _column_mixer(bilinear_taps(width, fitted_width), width)
+        most_rows = max(part.high - part.low for strip in self._strips for part in strip)
+        self._pixels = np.ones((1 + most_rows, width * CHANNELS), np.float32)
+        self._mixed = np.empty((STRIP_ROWS, width * CHANNELS), np.float32)
+
+    def __call__(self, image: NDArray[np.uint8], out: Float32) -> None:
+        """Write `image` (uint8 [height, width, 3]) to `out` (float32 [3, rule.height,
+        rule.width]), which must hold `rule.value_low` where the padding is."""
+        window = out[self._window]
+        flat = image.reshape(self.height, self.width * CHANNELS)
+        for strip in self._strips:
+            first = strip[0].start
+            for part in strip:
+                count = part.high - part.low
+                np.copyto(self._pixels[1 : 1 + count], flat[part.low : part.high])
+                mixed = self._mixed[part.start - first : part.stop - first]
+                np.matmul(part.weights, self._pixels[: 1 + count], out=mixed)
+            last = strip[-1].stop
+            self._mix_columns(self._mixed[: last - first], window[:, first:last])
+
+
+def _offsets(height: int, width: int, rule: ImageRule) -> tuple[int, int]:
+    rest_height, rest_width = rule.height - height, rule.width - width
+    if rule.placement == 'pad_left_top':
+        return rest_height, rest_width
+    return rest_height // 2, rest_width // 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowProduct:
+    """Output rows start..stop are `weights` @ [a row of ones, input rows low..high]."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    weights: Float32
+
+
+def _strips(taps: Taps, rule: ImageRule) -> list[list[_RowProduct]]:
+    rows = len(taps.first)
+    return [
+        [
+            _row_product(taps, rule, start, min(start + PRODUCT_ROWS, rows))
+            for start in range(strip, min(strip + STRIP_ROWS, rows), PRODUCT_ROWS)
+        ]
+        for strip in range(0, rows, STRIP_ROWS)
+    ]
+
+
+def _row_product(taps: Taps, rule: ImageRule, start: int, stop: int) -> _RowProduct:
+    low, high = int(taps.first[start]), int(taps.second[start:stop].max()) + 1
+    scale = np.float32((rule.value_high - rule.value_low) / 255.0)
+    offset = np.full((stop - start, 1), rule.value_low, np.float32)
+    weights = _dense(taps, slice(start, stop), low, high) * scale
+    return _RowProduct(start, stop, low, high, np.concatenate([offset, weights], axis=1))
+
+
+def _dense(taps: Taps, outputs: slice, low: int, high: int) -> Float32:
+    first, second = taps.first[outputs] - low, taps.second[outputs] - low
+    index = np.arange(len(first))
+    weights = np.zeros((len(first), high - low), np.float32)
+    weights[index, first] += taps.first_weight[outputs]
+    weights[index, second] += taps.second_weight[outputs]
+    return weights
+
+
+class _ColumnMixer(Protocol):
+    def __call__(self, rows: Float32, out: Float32) -> None:
+        """Mix the columns of `rows` [n, width in · 3] into the planes `out` [3, n, width out]."""
+
+
+def _column_mixer(taps: Taps, width: int) -> _ColumnMixer:
+    fitted = len(taps.first)
+    divisor = math.gcd(width, fitted)
+    block_in, block_out = width // divisor, fitted // divisor
+    repeats = 4 // math.gcd(block_out, 4)
+    block_in, block_out = block_in * repeats, block_out * repeats
+    if fitted % block_out == 0 and block_in <= MAX_BLOCK_COLUMNS:
+        weights = _dense(taps, slice(0, block_out), 0, max(block_in, int(taps.second.max()) + 1))
+        if _repeats(taps, block_in, block_out):
+            return _BlockColumns(weights[:, :block_in], fitted)
+    return _GatherColumns(taps)
+
+
+def _repeats(taps: Taps, block_in: int, block_out: int) -> bool:
+    """Say whether each `block_out` outputs come from their own `block_in` inputs, alike."""
+    blocks = len(taps.first) // block_out
+    for index in (taps.first, taps.second):
+        grid = index.reshape(blocks, block_out) - block_in * np.arange(blocks)[:, np.newaxis]
+        if (grid != grid[0]).any() or grid.min() < 0 or grid.max() >= block_in:
+            return False
+    weights = taps.second_weight.reshape(blocks, block_out)
+    return bool((weights == weights[0]).all())
+
+
+class _BlockColumns:
+    """Columns mixed by one product: every block of input columns gives one of output columns.
+
+    The product leaves the channels of a block one after the other, so that planes are made by
+    copying four floats at a time.
+    """
+
+    def __init__(self, weights: Float32, fitted: int) -> None:
+        block_out, block_in = weights.shape
+        matrix = np.zeros((block_in, CHANNELS, CHANNELS, block_out), np.float32)
+        for channel in range(CHANNELS):
+            matrix[:, channel, channel] = weights.T
+        self._matrix = matrix.reshape(block_in * CHANNELS, CHANNELS * block_out)
+        self._blocks = fitted // block_out
+        self._quads = block_out // 4
+        self._product = np.empty((STRIP_ROWS, self._blocks, CHANNELS * block_out), 'f4')
+
+    def __call__(self, rows: Float32, out: Float32) -> None:
+        count = len(rows)
+        product = self._product[:count]
+        np.matmul(rows.reshape(count, self._blocks, -1), self._matrix, out=product)
+        quads: Any = product.view(np.complex128)
+        shaped = quads.reshape(count, self._blocks, CHANNELS, self._quads)
+        planes: Any = out.view(np.complex128)
+        target = planes.reshape(CHANNELS, count, self._blocks, self._quads)
+        np.copyto(target, shaped.transpose(2, 0, 1, 3))
+
+
+class _GatherColumns:
+    """Columns gathered one by one, for any pair of sizes."""
+
+    def __init__(self, taps: Taps) -> None:
+        channels = np.arange(CHANNELS)[:, np.newaxis]
+        self._first = (taps.first * CHANNELS + channels).ravel()
+        self._second = (taps.second * CHANNELS + channels).ravel()
+        self._first_weight = np.tile(taps.first_weight, CHANNELS)
+        self._second_weight = np.tile(taps.second_weight, CHANNELS)
+        self._buffers = np.empty((2, STRIP_ROWS, len(self._first)), 'f4')
+
+    def __call__(self, rows: Float32, out: Float32) -> None:
+        first, second = self._buffers[:, : len(rows)]
+        np.take(rows, self._first, axis=1, out=first, mode='clip')
+        np.take(rows, self._second, axis=1, out=second, mode='clip')
+        first *= self._first_weight
+        second *= self._second_weight
+        first += second
+        np.copyto(out, first.reshape(len(rows), CHANNELS, -1).transpose(1, 0, 2))

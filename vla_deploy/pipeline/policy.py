@@ -1,0 +1,204 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""A policy that is served: a verified bundle, a backend, and the one pipeline around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import threading
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.pipeline import bundle as bundles
+from vla_deploy.pipeline.backend import Backend, BackendOptions, load_backend
+from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle
+from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
+from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
+from vla_deploy.pipeline.observation import Observation, check_observation
+from vla_deploy.pipeline.preprocess import ModelInputs, Preprocessor
+from vla_deploy.pipeline.sampler import EulerSampler, philox_noise
+from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
+
+SEED_BITS = 63
+TARGET_THRESHOLD = 'target_max_abs'
+
+
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """Durations of one inference by the steady clock, in seconds."""
+
+    preprocess_s: float
+    prefix_s: float
+    sample_s: float
+    postprocess_s: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PolicyChunk:
+    """What a policy wants to do: `actions` float64 [steps, dim] in robot units, and `raw`
+    float32 [steps, padded_dim] in model space.
+
+    `noise_seed` is None where the caller gave the noise. `prompt_truncated` says that the end of
+    the instruction was not seen by the policy, `missing_cameras` which cameras it did without.
+    `finite` is False where an element is NaN or infinite; such a chunk is returned as it is, for
+    the guard to refuse.
+    """
+
+    actions: NDArray[np.float64]
+    raw: NDArray[np.float32]
+    timings: Timings
+    noise_seed: int | None
+    prompt_truncated: bool
+    missing_cameras: tuple[str, ...]
+    instruction: str
+    finite: bool
+
+
+class Policy:
+    """Turns observations into chunks. `infer` may be called by several threads; one at a time
+    computes."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        """Put the pipeline of a verified bundle around a backend.
+
+        Raises BundleError where the tokenizer or the statistics do not fit the contract.
+        """
+        contract = bundle.contract
+        try:
+            statistics = read_statistics(bundle.path / bundles.NORMALIZER)
+            encoder = PromptEncoder(bundle.path / bundles.TOKENIZER, contract.tokenizer)
+            state_normalizer = VectorNormalizer('state', contract.state, statistics)
+            self._action_normalizer = VectorNormalizer('action', contract.action, statistics)
+        except TokenizerError as error:
+            raise BundleError(str(error)) from error
+        except StatisticsError as error:
+            raise BundleError(f'{bundle.path / bundles.NORMALIZER}: {error}') from error
+        self._bundle = bundle
+        self._backend = backend
+        self._preprocess = Preprocessor(contract, encoder, state_normalizer)
+        self._sample = EulerSampler(contract.time_embedding, contract.denoise_steps)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        backend: str = 'onnx_runtime',
+        provider: str = 'cpu',
+        precision: str = 'fp32',
+        variant: str = 'split',
+        threads: int | None = None,
+        stub_value: float = 0.0,
+    ) -> Policy:
+        """Verify every byte of a bundle folder and load it on a backend.
+
+        `threads`: of the backend, None for as many as it likes. `stub_value`: what the backend
+        'stub' returns for every joint, in robot units.
+        Raises BundleError, which names the file, and PolicyError where the backend cannot do
+        exactly what is asked.
+        """
+        bundle = open_bundle(path)
+        options = BackendOptions(provider, precision, variant, threads, stub_value)
+        return cls(bundle, load_backend(backend, bundle, options))
+
+    @property
+    def contract(self) -> Contract:
+        """What the policy takes and gives."""
+        return self._bundle.contract
+
+    @property
+    def model_sha256(self) -> str:
+        """Digest of the bundle's receipt, which holds the digests of all its files."""
+        return self._bundle.model_sha256
+
+    def infer(
+        self,
+        observation: Observation,
+        noise: NDArray[np.float32] | None = None,
+        noise_seed: int | None = None,
+    ) -> PolicyChunk:
+        """Compute a chunk from one observation.
+
+        The initial noise is `noise` (float32 [steps, padded_dim]), or drawn from `noise_seed`, or
+        from a seed that is drawn anew; the chunk holds the seed. Raises ObservationError, which
+        names the stream, and ValueError for noise of another shape or both given.
+        """
+        if noise is None:
+            noise_seed = secrets.randbits(SEED_BITS) if noise_seed is None else noise_seed
+            noise = philox_noise(noise_seed, self._chunk_shape)
+        elif noise_seed is not None:
+            raise ValueError('give noise or noise_seed, not both')
+        elif noise.shape != self._chunk_shape or noise.dtype != np.float32:
+            raise ValueError(
+                f'noise must be float32 {list(self._chunk_shape)}, '
+                f'not {noise.dtype} {list(noise.shape)}'
+            )
+        with self._lock:
+            return self._infer(observation, noise, noise_seed)
+
+    def self_test(self) -> SelfTest:
+        """Run the bundle's fixtures through everything that serves, and compare with the
+        reference's own chunks; this warms up as well.
+
+        With a backend that emits robot units there is nothing to compare with: what is tested
+        then is that the chunks are finite. Raises BundleError where the fixtures are not readable
+        or the receipt holds no threshold.
+        """
+        threshold = self._bundle.receipt.get('thresholds', {}).get(TARGET_THRESHOLD)
+        if not isinstance(threshold, float):
+            raise BundleError(
+                f'{self._bundle.path / bundles.RECEIPT}: has no thresholds.{TARGET_THRESHOLD}'
+            )
+        pairs = []
+        for fixture in read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract):
+            raw = self.infer(fixture.observation, fixture.noise).raw
+            pairs.append((raw, raw if self._backend.emits_robot_units else fixture.chunk))
+        return compare(pairs, threshold)
+
+    @property
+    def _chunk_shape(self) -> tuple[int, int]:
+        return self.contract.chunk_steps, self.contract.action.padded_dim
+
+    def _infer(
+        self, observation: Observation, noise: NDArray[np.float32], noise_seed: int | None
+    ) -> PolicyChunk:
+        begin = time.perf_counter()
+        checked = check_observation(observation, self.contract)
+        inputs = self._preprocess(checked)
+        preprocessed = time.perf_counter()
+        prefix = self._run_prefix(inputs)
+        prefixed = time.perf_counter()
+        raw = self._sample(lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise)
+        sampled = time.perf_counter()
+        actions = self._to_robot(raw)
+        finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
+        end = time.perf_counter()
+        return PolicyChunk(
+            actions=actions,
+            raw=raw,
+            timings=Timings(
+                preprocessed - begin, prefixed - preprocessed, sampled - prefixed, end - sampled
+            ),
+            noise_seed=noise_seed,
+            prompt_truncated=inputs.prompt.truncated,
+            missing_cameras=checked.missing_cameras,
+            instruction=checked.instruction,
+            finite=finite,
+        )
+
+    def _run_prefix(self, inputs: ModelInputs) -> object:
+        prompt = inputs.prompt
+        return self._backend.prefix(
+            inputs.images, inputs.image_mask, prompt.ids, prompt.mask, inputs.state
+        )
+
+    def _to_robot(self, raw: NDArray[np.float32]) -> NDArray[np.float64]:
+        actions = raw[:, : self.contract.action.dim]
+        if not self._backend.emits_robot_units:
+            actions = self._action_normalizer.unnormalize(actions)
+        return actions.astype(np.float64)

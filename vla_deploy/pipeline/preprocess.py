@@ -1,0 +1,97 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a checked observation to the tensors that the prefix graph takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.pipeline.images import Resizer
+from vla_deploy.pipeline.normalize import VectorNormalizer
+from vla_deploy.pipeline.observation import CheckedObservation, ObservationError
+from vla_deploy.pipeline.tokenize import Prompt, PromptEncoder
+
+MAX_KEPT_SIZES = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """What the prefix graph takes: images float32 [slots, 3, height, width], image_mask bool
+    [slots], the prompt's ids and mask [max_length], state float32 [padded_dim]."""
+
+    images: NDArray[np.float32]
+    image_mask: NDArray[np.bool_]
+    prompt: Prompt
+    state: NDArray[np.float32]
+
+
+class ImageStack:
+    """The image input of the prefix graph, filled anew for each observation.
+
+    Cameras that are there come first, in the contract's order. Slots that stay empty hold
+    `value_low` and are masked. Only what an image covers is written; a slot is wiped when
+    something of another size takes it.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        rule = contract.image
+        shape = (contract.camera_slots, 3, rule.height, rule.width)
+        self._rule = rule
+        self._names = contract.camera_names
+        self._images = np.full(shape, rule.value_low, np.float32)
+        self._size_in_slot: list[tuple[int, int] | None] = [None] * contract.camera_slots
+        self._resizers: dict[tuple[int, int], Resizer] = {}
+
+    def fill(
+        self, images: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the images and their mask; the images are overwritten by the next call.
+
+        Raises ObservationError for an image that has no pixel left after the resize.
+        """
+        for slot in range(len(self._images)):
+            image = images[slot] if slot < len(images) else None
+            size = None if image is None else (image.shape[0], image.shape[1])
+            if size != self._size_in_slot[slot]:
+                self._images[slot].fill(self._rule.value_low)
+                self._size_in_slot[slot] = None
+            if image is not None and size is not None:
+                self._resizer(size)(image, self._images[slot])
+                self._size_in_slot[slot] = size
+        return self._images, np.arange(len(self._images)) < len(images)
+
+    def _resizer(self, size: tuple[int, int]) -> Resizer:
+        if size not in self._resizers:
+            if len(self._resizers) >= MAX_KEPT_SIZES:
+                self._resizers.clear()
+            try:
+                self._resizers[size] = Resizer(*size, self._rule)
+            except ValueError as error:
+                raise ObservationError(f'image: {error}') from error
+        return self._resizers[size]
+
+
+class Preprocessor:
+    """Turns observations into model inputs by the rules of a contract."""
+
+    def __init__(
+        self, contract: Contract, encoder: PromptEncoder, state_normalizer: VectorNormalizer
+    ) -> None:
+        self._stack = ImageStack(contract)
+        self._encoder = encoder
+        self._state_normalizer = state_normalizer
+
+    def __call__(self, observation: CheckedObservation) -> ModelInputs:
+        """Return the model inputs; their images are overwritten by the next call."""
+        images, image_mask = self._stack.fill(observation.images)
+        return ModelInputs(
+            images,
+            image_mask,
+            self._encoder(observation.instruction),
+            self._state_normalizer.normalize_padded(observation.state),
+        )
