@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,3 +104,14 @@ class Outputs:
     violations: tuple[Violation, ...]
     reports: tuple[ChunkReport, ...]
     answers: tuple[Answer, ...]
+
+
+@dataclass
+class Counters:
+    """Counts since the core was made; rules: violations of each rule."""
+
+    accepted: int = 0
+    clamped: int = 0
+    refused: int = 0
+    published: int = 0
+    rules: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,77 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Time of one guard step, 7 joints: steady plans of 50 samples, noisy ones, and standing still.
+
+    python bench/guard_step.py [OUTPUT.json]       default build/bench/guard_step.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'fuzz')]
+
+from guard_world import HOME, START_NS, fr3_limits  # noqa: E402
+
+from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
+from vla_deploy.core.guard import GuardCore  # noqa: E402
+from vla_deploy.core.guard_config import GuardConfig  # noqa: E402
+from vla_deploy.core.guard_io import Inputs, JointState  # noqa: E402
+
+TICKS = 6000
+WARM_UP = 200
+TICKS_PER_CHUNK = 30
+
+
+def plan(t0_s: float, noise: np.ndarray) -> np.ndarray:
+    """50 samples at 20 Hz of a slow wave, plus noise [50, 7]."""
+    t = t0_s + 0.05 * np.arange(50)[:, None]
+    return HOME + 0.2 * np.sin(1.2 * t + np.arange(7)) - 0.2 * np.sin(np.arange(7)) + noise
+
+
+def measure(kind: str) -> dict[str, float]:
+    """Durations of TICKS steps [s], with a perfect robot."""
+    limits, config = fr3_limits(), GuardConfig(trip_count=100000)
+    core = GuardCore(limits, config)
+    rng = np.random.default_rng(1)
+    position, now, durations = HOME, START_NS, np.empty(TICKS)
+    for i in range(TICKS):
+        now += 10_000_000
+        chunks: tuple[Chunk, ...] = ()
+        if kind != 'hold' and i % TICKS_PER_CHUNK == 5:
+            noise = rng.normal(0, 0.02 if kind == 'noisy' else 0.0, (50, 7))
+            chunks = (Chunk('a', i, now, now, now + 10**9, 0.05, ControlMode.POSITION,
+                            limits.names, plan(i * 0.01, noise)),)
+        state = JointState(now, limits.names, position, None)
+        inputs = Inputs(chunks=chunks, joint_state=state, arm=i == 2)
+        began = time.perf_counter()
+        out = core.step(now, now, inputs)
+        durations[i] = time.perf_counter() - began
+        if out.execution.commanded_position is not None:
+            position = out.execution.commanded_position
+    p50, p95, p99 = np.percentile(durations[WARM_UP:], [50, 95, 99])
+    return {'p50_s': p50, 'p95_s': p95, 'p99_s': p99, 'max_s': durations[WARM_UP:].max()}
+
+
+def main() -> int:
+    """Print a line for each kind of load and write them as JSON."""
+    output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'build/bench/guard_step.json'
+    results = {kind: measure(kind) for kind in ('plan', 'noisy', 'hold')}
+    for kind, figures in results.items():
+        text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us' for key, value in figures.items())
+        print(f'guard step, 7 joints, {kind}: {text}')
+    output.parent.mkdir(parents=True, exist_ok=True)
+    record = {'joints': 7, 'ticks': TICKS, 'cpus': os.cpu_count(), 'results': results}
+    output.write_text(json.dumps(record, indent=2) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

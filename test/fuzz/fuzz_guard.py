@@ -1,0 +1,138 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Long fuzz of the guard: adversarial chunks, jittered ticks, outages, stops, judged as executed.
+
+    python test/fuzz/fuzz_guard.py SECONDS [SEED]
+
+Last line: `fuzz: N joint-steps, 0 excess`. Exit 1, with the seed to repeat it, on any excess.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from guard_world import HOME, ExcessError, GuardState, World, fr3_limits, smooth_plan
+
+from vla_deploy.core.guard_config import GuardConfig
+
+EPISODE_TICKS = 400
+
+
+def random_config(rng: np.random.Generator) -> GuardConfig:
+    """A configuration out of the range that people use, checks on chunks mostly wide open."""
+    return GuardConfig(
+        period_s=float(rng.choice([0.004, 0.01, 0.01, 0.02])),
+        lead_s=float(rng.choice([0.0, 0.005, 0.02, 0.03])),
+        horizon_s=float(rng.choice([0.08, 0.1, 0.3])),
+        mode='clamp' if rng.random() < 0.9 else 'reject',
+        start_jump=float(rng.choice([0.1, 10.0, 10.0])),
+        soft_margin=float(rng.choice([0.0, 0.005])),
+        tick_gap_s=5.0, joint_state_timeout_s=5.0, joint_state_steady_timeout_s=10.0,
+        trip_count=1000, chunk_silence_s=float(rng.choice([0.1, 5.0])),
+    )
+
+
+def random_data(rng: np.random.Generator, around: np.ndarray, period_s: float) -> np.ndarray:
+    """Samples of some kind of plan: smooth, noisy, far steps, waves, extreme or not finite."""
+    steps = int(rng.integers(2, 40))
+    joints = len(around)
+    kind = rng.integers(9)
+    if kind == 0:
+        return smooth_plan(around, rng.normal(0, 0.3, joints), steps, period_s)
+    if kind == 1:
+        return around + np.cumsum(rng.normal(0, 0.05, (steps, joints)), axis=0)
+    if kind == 2:
+        return np.repeat(around + rng.normal(0, 2.0, (1, joints)), steps, axis=0)
+    if kind == 3:
+        phase = np.arange(steps)[:, None] * period_s * rng.uniform(1, 30)
+        return around + rng.uniform(0, 1) * np.sin(phase + rng.uniform(0, 6, joints))
+    if kind == 4:
+        return np.full((steps, joints), 100.0)
+    if kind == 5:
+        speed = rng.uniform(-6, 6, joints)
+        return around + np.arange(steps)[:, None] * period_s * speed
+    if kind == 6:
+        data = around + rng.normal(0, 0.02, (steps, joints))
+        extreme = rng.choice([1e308, -1e308, 5e-324, np.nan, np.inf, 1e17])
+        data[rng.integers(steps), rng.integers(joints)] = extreme
+        return data
+    if kind == 7:
+        return rng.uniform(-4, 4, (steps, joints))
+    return around + rng.choice([-1e308, 1e308, 1.0], (steps, joints))
+
+
+def start_position(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Home, anywhere inside, or close to a bound."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return HOME
+    part = rng.uniform(0.01, 0.99, len(lower)) if kind == 1 else rng.choice([0.004, 0.996], 7)
+    return np.asarray(lower + part * (upper - lower))
+
+
+def episode(seed: int) -> int:
+    """One episode of EPISODE_TICKS; returns joint-steps judged. Raises ExcessError."""
+    rng = np.random.default_rng(seed)
+    config = random_config(rng)
+    limits = fr3_limits(float(rng.choice([1.0, 10.0, 20.0])))
+    lead_ns = round(config.lead_s * 1e9)
+    world = World(config, limits, start_position(rng, limits.lower, limits.upper),
+                  receive_delay_ns=int(rng.integers(0, lead_ns + 1)))
+    world.keep_outputs = False
+    out = world.arm()
+    for _ in range(EPISODE_TICKS):
+        inputs: dict[str, object] = {}
+        if rng.random() < 0.12:
+            around = world.robot_state(world.ros_ns)[0]
+            period_s = float(rng.choice([0.002, 0.01, 1 / 30, 0.05, 0.1, 0.5]))
+            data = random_data(rng, around, period_s)
+            if rng.random() < 0.1:
+                world.session += 'x'
+            shift_ns = int(rng.normal(0, 5e7))
+            chunk = world.chunk(data, period_s)
+            chunk = world.chunk(data, period_s, stamp_ns=chunk.stamp_ns + shift_ns)
+            inputs['chunks'] = (chunk,)
+        if rng.random() < 0.005:
+            inputs['disarm'] = True
+        if rng.random() < 0.002:
+            inputs['estop_request'] = True
+        dt_s = config.period_s * float(2.0 ** rng.uniform(-2, 2))
+        if rng.random() < 0.03:
+            dt_s = config.period_s * float(rng.uniform(5, 50))
+        out = world.tick(dt_s, **inputs)
+        if out.state is GuardState.ESTOP_LATCHED:
+            world.ticks(60)
+            out = world.tick(reset=True)
+        if out.state is GuardState.DISARMED:
+            world.judge.current = None
+            world.tick(arm=True)
+    return world.judge.joint_steps
+
+
+def main() -> int:
+    """Run episodes for the seconds given."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    end = time.monotonic() + seconds
+    joint_steps = 0
+    while time.monotonic() < end:
+        try:
+            joint_steps += episode(seed)
+        except ExcessError as error:
+            print(f'seed {seed}: {error}')
+            print(f'fuzz: {joint_steps} joint-steps, 1 excess')
+            return 1
+        seed += 1
+    print(f'fuzz: {joint_steps} joint-steps, 0 excess')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,65 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The limits a motion is built and checked against: a hair tighter than the limits in force.
+
+Braking ends on a grid of GRID_NS, so that no two knots of a published trajectory lie closer than
+that: an acceleration computed from rounded positions over a shorter time would be noise. Ending
+on the grid may cost up to a * grid^2 of room, and rounding a few parts in 1e7; both are taken out
+here, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.limits import JointLimits
+
+Array = NDArray[np.float64]
+
+GRID_NS = 1_000_000
+GRID_S = GRID_NS * 1e-9
+ROUNDING = 1e-6
+"""Part of velocity and acceleration limits given up to rounding."""
+FARTHEST = 1e3
+"""Bound [rad] of joints without position limits; beyond it rounding would show."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """float64 [joints]: position (soft margin included), velocity and acceleration bounds."""
+
+    lower: Array
+    upper: Array
+    velocity: Array
+    acceleration: Array
+
+    @staticmethod
+    def of(limits: JointLimits, soft_margin: float) -> Bounds:
+        """Bounds inside `limits`; a soft margin that leaves no room is capped at a quarter."""
+        margin = np.maximum(soft_margin, limits.acceleration * GRID_S**2)
+        lower = np.where(limits.has_position, limits.lower, -FARTHEST)
+        upper = np.where(limits.has_position, limits.upper, FARTHEST)
+        margin = np.minimum(margin, 0.25 * (upper - lower))
+        return Bounds(
+            lower=lower + margin,
+            upper=upper - margin,
+            velocity=limits.velocity * (1.0 - ROUNDING),
+            acceleration=limits.acceleration * (1.0 - ROUNDING),
+        )
+
+    def viable(self, position: Array, velocity: Array) -> NDArray[np.bool_]:
+        """Whether full braking from each state [..., joints] stays inside the position bounds.
+
+        Along a motion within the acceleration bound, room minus braking distance only shrinks
+        while it moves toward a bound: a motion whose knots are viable and whose positions stay
+        inside is viable at every instant.
+        """
+        return np.asarray(self.viability_room(position, velocity) >= 0.0)
+
+    def viability_room(self, position: Array, velocity: Array) -> Array:
+        """Room left after full braking, rad or m; negative where it is not enough."""
+        room = np.where(velocity > 0.0, self.upper - position, position - self.lower)
+        return np.asarray(room - velocity * velocity / (2.0 * self.acceleration))

@@ -1,0 +1,225 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The line of motion that the controller executes, and how it is extended tick by tick.
+
+What was published up to the splice time (now + lead) is never changed: the controller may be
+anywhere on it. Everything after may be replaced, and the line always ends at rest. So at any
+instant the controller executes one of these cubics exactly, whenever a message reached it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.bounds import GRID_NS, Bounds
+from vla_deploy.core.braking import brake, slew_then_brake
+from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.limiter import limit_step
+from vla_deploy.core.plan import Plan
+from vla_deploy.core.trajectory import NS_TO_S, Extrema, Trajectory, at_rest, segment_extrema
+
+Array = NDArray[np.float64]
+
+SWING = 1e-9
+"""Rounding [rad or m] allowed where a joining cubic is held against the plan."""
+
+
+class CommandLine:
+    """The commanded motion from its start at rest; joints in the order of the bounds."""
+
+    def __init__(self, now_ns: int, position: Array, bounds: Bounds, config: GuardConfig) -> None:
+        self._bounds, self._config = bounds, config
+        self._lead_ns = _ns(config.lead_s)
+        self._horizon_ns = _ns(config.horizon_s)
+        self._history_ns = _ns(config.joint_state_timeout_s)
+        # A limiter step covers two ticks, so that the next tick finds it still under way.
+        self._step_ns = max(2, 2 * round(config.period_s * 1e9 / GRID_NS)) * GRID_NS
+        self._line = at_rest(now_ns, np.array(position, np.float64))
+        self._tail_ns = now_ns
+        self._rest_ns = now_ns
+        self._plan: Plan | None = None
+        self._route: Trajectory | None = None
+        self._route_index = 0
+        self._moving = False
+        self.worst_margin = 1.0
+
+    def sample(self, t_ns: int) -> tuple[Array, Array]:
+        """Commanded position and velocity [joints] at t_ns."""
+        position, velocity, _ = self._line.sample(t_ns)
+        return position, velocity
+
+    def covers(self, t_ns: int) -> bool:
+        """Whether the line still remembers what was commanded at t_ns."""
+        return t_ns >= self._line.start_ns
+
+    def at_rest(self, now_ns: int) -> bool:
+        """Whether braking has ended by now."""
+        return not self._moving and now_ns >= self._rest_ns
+
+    def on_plan(self) -> bool:
+        """Whether the line follows the samples of a plan themselves, not the limiter."""
+        return self._route is not None
+
+    def splice_ns(self, now_ns: int) -> int:
+        """Earliest time from which the line may be replaced.
+
+        now + lead, put off by less than two grid steps where a knot lies close: two knots of the
+        line are never nearer than the grid.
+        """
+        t_ns = now_ns + self._lead_ns
+        i = self._line.segment_at(t_ns)
+        times = self._line.times
+        if i >= 0 and times[i] < t_ns:
+            t_ns = max(t_ns, int(times[i]) + GRID_NS)
+        if i + 1 < len(times) and times[i + 1] < t_ns + GRID_NS:
+            t_ns = int(times[i + 1])
+        return t_ns
+
+    def hold(self, now_ns: int) -> Trajectory:
+        """Brake from the splice time if still moving on, else stay on the tail or at rest."""
+        self._plan = self._route = None
+        splice_ns = self.splice_ns(now_ns)
+        if self._moving and splice_ns < self._tail_ns:
+            position, velocity = self.sample(splice_ns)
+            self._replace(splice_ns, brake(splice_ns, position, velocity,
+                                           self._bounds.acceleration))
+            self._tail_ns = splice_ns
+        self._moving = False
+        return self._message(now_ns)
+
+    def follow(self, now_ns: int, plan: Plan) -> Trajectory:
+        """Follow the plan: its own samples once the motion has joined them, else the limiter."""
+        if plan is not self._plan:
+            self._plan, self._route = plan, None
+        self._moving = True
+        if self._route is not None:
+            if self._route_index == len(self._route.times) - 1:
+                return self._message(now_ns)  # the plan is published to its end, tail included
+            if self._route_ns(self._route_index) < now_ns + self._lead_ns:
+                self._route = None  # a late tick: the controller is on the braking tail by now
+        if self._route is None:
+            splice_ns = self.splice_ns(now_ns)
+            if not self._join(splice_ns, plan):
+                self._step_toward(splice_ns, plan.knots)
+                return self._message(now_ns)
+        self._extend(now_ns)
+        return self._message(now_ns)
+
+    def shift(self, delta_ns: int) -> None:
+        """Move the whole line in time, after a jump of the clock; any plan is left."""
+        self._line = self._line.shifted(delta_ns)
+        self._tail_ns += delta_ns
+        self._rest_ns += delta_ns
+        self._plan = self._route = None
+
+    def _route_ns(self, index: int) -> int:
+        assert self._route is not None
+        return int(self._route.times[index])
+
+    def _join(self, splice_ns: int, plan: Plan) -> bool:
+        """Find the first sample that one cubic from the splice state reaches within limits.
+
+        Nor may that cubic swing beyond what the plan itself passes through until that sample; a
+        joint that cannot stop sooner may go as far as it needs to.
+        """
+        if plan.extrema is None:
+            return False
+        knots = plan.knots
+        first = int(knots.times.searchsorted(splice_ns + GRID_NS))
+        last = int(knots.times.searchsorted(splice_ns + _ns(self._config.join_window_s), 'right'))
+        if first >= last:
+            return False
+        position, velocity = self.sample(splice_ns)
+        bounds = self._bounds
+        lowest, highest = self._swing(plan.extrema, knots.segment_at(splice_ns), first, last)
+        stop = velocity * np.abs(velocity) / (2.0 * bounds.acceleration)
+        lowest = np.minimum(lowest, position + np.minimum(stop, 0.0)) - SWING
+        highest = np.maximum(highest, position + np.maximum(stop, 0.0)) + SWING
+        h = (knots.times[first:last] - splice_ns).astype(np.float64)[:, None] * NS_TO_S
+        extrema = segment_extrema(position, knots.position[first:last], velocity,
+                                  knots.velocity[first:last], h)
+        fits = (
+            (extrema.speed <= bounds.velocity)
+            & (extrema.acceleration <= bounds.acceleration)
+            & (extrema.lower >= np.maximum(lowest, np.minimum(bounds.lower, position)))
+            & (extrema.upper <= np.minimum(highest, np.maximum(bounds.upper, position)))
+        ).all(axis=1)
+        if not fits.any():
+            return False
+        target = first + int(fits.argmax())
+        start = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
+        self._route = start.then(knots.knots(target))
+        self._route_index = 0
+        self._replace(splice_ns, start)
+        return True
+
+    @staticmethod
+    def _swing(extrema: Extrema, begin: int, first: int, last: int) -> tuple[Array, Array]:
+        """Bounds [last - first, joints] of the plan from segment `begin` to each of the knots."""
+        begin = max(begin, 0)
+        lowest = np.minimum.accumulate(extrema.lower[begin:last - 1])
+        highest = np.maximum.accumulate(extrema.upper[begin:last - 1])
+        skip = first - begin - 1
+        if skip < 0:  # knot 0 lies ahead: nothing of the plan comes before it
+            lowest = np.concatenate((extrema.lower[:1], lowest))
+            highest = np.concatenate((extrema.upper[:1], highest))
+            skip = 0
+        return lowest[skip:], highest[skip:]
+
+    def _extend(self, now_ns: int) -> None:
+        """Publish the route as far as the horizon, then the braking tail."""
+        route, begin = self._route, self._route_index
+        assert route is not None
+        horizon_ns = now_ns + self._horizon_ns
+        if begin > 0 and self._route_ns(begin) >= horizon_ns:
+            return
+        end = max(begin + 1, int(route.times.searchsorted(horizon_ns)))
+        end = min(end, len(route.times) - 1)
+        if route.times[end] > horizon_ns + self._horizon_ns:
+            # A plan with long periods: end inside a segment, on the same cubic.
+            cut_ns = max(horizon_ns, int(route.times[end - 1]) + GRID_NS)
+            before, after = route.split(cut_ns)
+            self._route = route = before.then(after.knots(1))
+        tail = brake(int(route.times[end]), route.position[end], route.velocity[end],
+                     self._bounds.acceleration)
+        fresh = route.knots(begin, end).then(tail)
+        self._route_index = end
+        self._replace(int(route.times[begin]), fresh)
+        self._tail_ns = int(route.times[end])
+
+    def _step_toward(self, splice_ns: int, knots: Trajectory) -> None:
+        position, velocity = self.sample(splice_ns)
+        target_position, target_velocity, _ = knots.sample(splice_ns + self._step_ns)
+        after, slew_s = limit_step(position, velocity, target_position, target_velocity,
+                                   self._bounds, self._step_ns * NS_TO_S)
+        self._replace(splice_ns, slew_then_brake(splice_ns, position, velocity, after, slew_s,
+                                                 self._bounds.acceleration))
+        self._tail_ns = splice_ns + self._step_ns
+
+    def _replace(self, splice_ns: int, fresh: Trajectory) -> None:
+        """Put `fresh`, which begins with the state at splice_ns, in place of all that follows."""
+        kept = int(self._line.times.searchsorted(splice_ns))
+        self._line = self._line.knots(0, kept).then(fresh)
+        self._rest_ns = self._line.end_ns
+        self._measure_margin(fresh)
+
+    def _measure_margin(self, fresh: Trajectory) -> None:
+        """Keep the smallest distance of a knot to position and velocity limits, as a part."""
+        b = self._bounds
+        room = np.minimum(b.upper - fresh.position, fresh.position - b.lower) / (b.upper - b.lower)
+        speed = 1.0 - np.abs(fresh.velocity) / b.velocity
+        self.worst_margin = min(self.worst_margin, float(min(room.min(), speed.min())))
+
+    def _message(self, now_ns: int) -> Trajectory:
+        """The line from the last knot not after now; it reaches at least one horizon ahead."""
+        line = self._line
+        if line.end_ns < now_ns + self._horizon_ns:
+            line = line.then(at_rest(now_ns + 2 * self._horizon_ns, line.position[-1]))
+        old = line.segment_at(now_ns - self._history_ns)
+        self._line = line = line.knots(max(0, old))
+        return line.knots(max(0, line.segment_at(now_ns)))
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,292 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Judge one chunk: a pure function of the chunk, the state, the limits and the configuration.
+
+Stages, in order; the first that finds something ends the judgement, except that all the limits
+on motion are reported together:
+
+1. schema, session, sequence, time to live
+2. joint names, dimensions, finite values, period, control mode
+3. age of the observation and of the joint state
+4. start jump against the commanded and the measured position
+5. position, velocity, acceleration, viability
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.bounds import GRID_S, Bounds
+from vla_deploy.core.chunk import SCHEMA_VERSION, Chunk, ControlMode
+from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.limits import JointLimits
+from vla_deploy.core.plan import Plan, interpolant, knot_times
+from vla_deploy.core.schedule import SessionBook
+from vla_deploy.core.trajectory import NS_TO_S, Extrema, Trajectory, trajectory_extrema
+from vla_deploy.core.violation import Action, Violation
+
+Array = NDArray[np.float64]
+
+MAX_PERIOD_S = 10.0
+MAX_TIME_NS = 2**62
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyState:
+    """What a chunk is held against; positions float64 [joints] in the order of the limits.
+
+    commanded_position: commanded at splice_ns, the earliest time the chunk can take effect; None
+    before anything was commanded. measured_position: newest measurement, at measured_ns.
+    """
+
+    now_ns: int
+    splice_ns: int
+    sessions: SessionBook
+    commanded_position: Array | None
+    measured_position: Array | None
+    measured_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyReport:
+    """verdict: accepted, clamped or refused; plan: what to execute, None when refused.
+
+    A clamped plan holds the samples with their positions inside the bounds. It is a target for
+    the limiter: following it directly may still exceed velocity and acceleration.
+    """
+
+    verdict: str
+    violations: tuple[Violation, ...]
+    plan: Plan | None
+
+
+def verify_chunk(
+    chunk: Chunk, state: VerifyState, limits: JointLimits, config: GuardConfig
+) -> tuple[Chunk | None, VerifyReport]:
+    """Return the chunk in the joint order of `limits` (None when refused) and the report."""
+    data: Array = np.empty((0, 0))
+
+    def refused(found: Sequence[Violation]) -> tuple[None, VerifyReport]:
+        named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
+        return None, VerifyReport('refused', named, None)
+
+    found = _check_identity(chunk, state)
+    if not found:
+        found = _check_structure(chunk, limits, config)
+    if not found:
+        data = _in_joint_order(chunk, limits)
+        found = _check_finite(data, limits)
+    if not found:
+        found = _check_ages(chunk, state, config)
+    if found:
+        return refused(found)
+
+    knots = interpolant(knot_times(chunk.stamp_ns, chunk.period_s, len(data)), data)
+    found = _check_start_jump(knots, state, limits, config)
+    if found:
+        return refused(found)
+
+    bounds = Bounds.of(limits, config.soft_margin)
+    action = Action.CLAMPED if config.mode == 'clamp' else Action.REFUSED
+    with np.errstate(over='ignore', invalid='ignore'):
+        extrema = trajectory_extrema(knots)
+    found = check_motion(knots, extrema, bounds, limits, config.knot_scale, action)
+    if found and action is Action.REFUSED:
+        return refused(found)
+    named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
+    if found:
+        data = np.clip(data, bounds.lower, bounds.upper)
+        knots = interpolant(knots.times, data)
+    ordered = replace(chunk, joint_names=limits.names, data=data)
+    plan = Plan(chunk.session_id, chunk.seq, knots, None if found else extrema)
+    return ordered, VerifyReport('clamped' if found else 'accepted', named, plan)
+
+
+def _refusal(rule: str, message: str, value: float = 0.0, limit: float = 0.0, unit: str = '1',
+             joint: str = '', sample: int = -1) -> Violation:
+    return Violation(rule, Action.REFUSED, message, joint, sample, value, limit, unit)
+
+
+def _check_identity(chunk: Chunk, state: VerifyState) -> list[Violation]:
+    if chunk.schema_version != SCHEMA_VERSION:
+        return [_refusal('schema', f'schema_version is {chunk.schema_version}, not '
+                         f'{SCHEMA_VERSION}', chunk.schema_version, SCHEMA_VERSION)]
+    rule, message = state.sessions.refusal(chunk.session_id, chunk.seq)
+    if rule:
+        return [_refusal(rule, message, chunk.seq, max(state.sessions.seq, 0))]
+    if state.now_ns > chunk.valid_until_ns:
+        late = _seconds(state.now_ns - chunk.valid_until_ns)
+        return [_refusal('ttl', f'chunk came {late:.3f} s after valid_until', late, 0.0, 's')]
+    return []
+
+
+def _check_structure(
+    chunk: Chunk, limits: JointLimits, config: GuardConfig
+) -> list[Violation]:
+    names, data = chunk.joint_names, chunk.data
+    missing = [name for name in limits.names if name not in names]
+    if missing:
+        return [_refusal('joint_names', f'chunk lacks joint {name!r}', joint=name)
+                for name in missing]
+    twice = sorted({name for name in limits.names if names.count(name) > 1})
+    if twice:
+        return [_refusal('joint_names', f'chunk names joint {name!r} twice', joint=name)
+                for name in twice]
+    if data.ndim != 2 or data.shape[1] != len(names) or data.dtype != np.float64:
+        return [_refusal('dims', f'data are {data.dtype} {list(data.shape)}, not float64 '
+                         f'[steps, {len(names)}]')]
+    steps = len(data)
+    if not 2 <= steps <= config.max_chunk_steps:
+        return [_refusal('dims', f'chunk has {steps} samples, not 2 to {config.max_chunk_steps}',
+                         steps, config.max_chunk_steps)]
+    if not GRID_S <= chunk.period_s <= MAX_PERIOD_S:
+        return [_refusal('period', f'period is {chunk.period_s!r} s, not {GRID_S:g} to '
+                         f'{MAX_PERIOD_S:g} s', chunk.period_s, GRID_S, 's')]
+    if not 0 <= chunk.stamp_ns <= MAX_TIME_NS:
+        return [_refusal('stamp', f'stamp {chunk.stamp_ns} ns is not a time')]
+    if chunk.control_mode != ControlMode.POSITION:
+        return [_refusal('control_mode', f'control mode is {chunk.control_mode}, not '
+                         f'{int(ControlMode.POSITION)} (position)', chunk.control_mode,
+                         ControlMode.POSITION)]
+    return []
+
+
+def _in_joint_order(chunk: Chunk, limits: JointLimits) -> Array:
+    if chunk.joint_names == limits.names:
+        return chunk.data
+    columns = [chunk.joint_names.index(name) for name in limits.names]
+    return np.ascontiguousarray(chunk.data[:, columns])
+
+
+def _check_finite(data: Array, limits: JointLimits) -> list[Violation]:
+    bad = ~np.isfinite(data)
+    if not bad.any():
+        return []
+    found = []
+    for j in np.flatnonzero(bad.any(axis=0)):
+        i = int(bad[:, j].argmax())
+        found.append(_refusal('finite', f'{limits.names[j]} is {data[i, j]} at sample {i}',
+                              float(data[i, j]), 0.0, limits.units[j], limits.names[j], i))
+    return found
+
+
+def _check_ages(chunk: Chunk, state: VerifyState, config: GuardConfig) -> list[Violation]:
+    age = _seconds(state.now_ns - chunk.observation_stamp_ns)
+    if age > config.max_observation_age_s:
+        return [_refusal('observation_age', f'observation is {age:.3f} s old', age,
+                         config.max_observation_age_s, 's')]
+    if age < -config.clock_tolerance_s:
+        return [_refusal('observation_age', f'observation lies {-age:.3f} s in the future', age,
+                         -config.clock_tolerance_s, 's')]
+    ahead = _seconds(chunk.stamp_ns - state.now_ns)
+    if ahead > config.max_chunk_ahead_s:
+        return [_refusal('ahead', f'chunk begins {ahead:.3f} s ahead', ahead,
+                         config.max_chunk_ahead_s, 's')]
+    end = int(knot_times(chunk.stamp_ns, chunk.period_s, len(chunk.data))[-1])
+    if end <= state.splice_ns:
+        late = _seconds(state.splice_ns - end)
+        return [_refusal('ttl', f'every sample has passed; the last by {late:.3f} s', late, 0.0,
+                         's')]
+    if state.measured_position is None:
+        return [_refusal('joint_state_age', 'there is no fresh joint state')]
+    measured_age = _seconds(state.now_ns - state.measured_ns)
+    if measured_age > config.joint_state_timeout_s:
+        return [_refusal('joint_state_age', f'joint state is {measured_age:.3f} s old',
+                         measured_age, config.joint_state_timeout_s, 's')]
+    return []
+
+
+def _check_start_jump(
+    knots: Trajectory, state: VerifyState, limits: JointLimits, config: GuardConfig
+) -> list[Violation]:
+    found: list[Violation] = []
+    for what, position, t_ns in (
+        ('commanded', state.commanded_position, state.splice_ns),
+        ('measured', state.measured_position, state.measured_ns),
+    ):
+        if position is None:
+            continue
+        with np.errstate(over='ignore', invalid='ignore'):
+            planned = knots.sample(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
+            jump = np.abs(planned - position)
+        sample = max(0, knots.segment_at(t_ns))
+        found += [
+            _refusal(
+                'start_jump',
+                f'plan starts {jump[j]:.4g} {limits.units[j]} from the {what} position of '
+                f'{limits.names[j]}', float(jump[j]), config.start_jump, limits.units[j],
+                limits.names[j], sample,
+            )
+            for j in np.flatnonzero(~(jump <= config.start_jump))
+        ]
+    return found
+
+
+def check_motion(
+    knots: Trajectory,
+    extrema: Extrema,
+    bounds: Bounds,
+    limits: JointLimits,
+    knot_scale: float,
+    action: Action,
+) -> list[Violation]:
+    """Worst violation of each rule and joint; empty if the plan may be executed as it is.
+
+    extrema: of the segments between the knots.
+
+    Velocity and acceleration are checked twice: finite differences of the samples against
+    knot_scale times the limit, and the interpolant at its extrema against the limit.
+    """
+    with np.errstate(over='ignore', invalid='ignore'):
+        h = (np.diff(knots.times).astype(np.float64) * NS_TO_S)[:, None]
+        slope = np.diff(knots.position, axis=0) / h
+        bend = np.diff(slope, axis=0) / (0.5 * (h[1:] + h[:-1]))
+        room = bounds.viability_room(knots.position, knots.velocity)
+    report = _Report(limits, action)
+    report.add('position', extrema.upper, bounds.upper, 0, 'position {} above its bound {}')
+    report.add('position', -extrema.lower, -bounds.lower, 0, 'position {} below its bound {}',
+               sign=-1.0)
+    scaled = knot_scale * bounds.velocity, knot_scale * bounds.acceleration
+    report.add('velocity', np.abs(slope), scaled[0], 0, 'velocity {} between samples exceeds {}',
+               '/s')
+    report.add('velocity', extrema.speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
+    report.add('acceleration', np.abs(bend), scaled[1], 1,
+               'acceleration {} across samples exceeds {}', '/s^2')
+    report.add('acceleration', extrema.acceleration, bounds.acceleration, 0,
+               'acceleration {} exceeds {}', '/s^2')
+    report.add('viability', -room, np.zeros(room.shape[1]), 0,
+               'braking from here passes the position bound by {}')
+    return report.found
+
+
+class _Report:
+    """Collects the worst excess of each rule and joint, in the order of the checks."""
+
+    def __init__(self, limits: JointLimits, action: Action) -> None:
+        self.limits, self.action = limits, action
+        self.found: list[Violation] = []
+
+    def add(self, rule: str, values: Array, limit: Array, offset: int, text: str,
+            per: str = '', sign: float = 1.0) -> None:
+        beyond = ~(values <= limit)
+        if not beyond.any():
+            return
+        told = {v.joint for v in self.found if v.rule == rule}
+        for j in np.flatnonzero(beyond.any(axis=0)):
+            name = self.limits.names[j]
+            if name in told:
+                continue
+            column = np.where(np.isnan(values[:, j]), np.inf, values[:, j])
+            i = int(column.argmax())
+            value, bound, unit = sign * column[i], sign * limit[j], self.limits.units[j] + per
+            told_as = text.format(f'{value:.6g}', f'{bound:.6g} {unit}')
+            self.found.append(Violation(rule, self.action, f'{name} sample {i + offset}: {told_as}',
+                                        name, i + offset, float(value), float(bound), unit))
+
+
+def _seconds(ns: int) -> float:
+    return ns * NS_TO_S
