@@ -60,6 +60,20 @@ def read_fixtures(path: str | os.PathLike[str], contract: Contract) -> list[Fixt
         raise BundleError(f'{path}: {error}') from error
 
 
+def write_fixtures(path: str | os.PathLike[str], fixtures: Iterable[Fixture]) -> None:
+    """Write what `read_fixtures` reads."""
+    arrays: dict[str, Any] = {}
+    for i, fixture in enumerate(fixtures):
+        prefix = f'fixture{i}/'
+        for camera, image in fixture.observation.images.items():
+            arrays[f'{prefix}image/{camera}'] = image
+        arrays[f'{prefix}state'] = np.asarray(fixture.observation.state, np.float32)
+        arrays[f'{prefix}instruction'] = np.array(fixture.observation.instruction)
+        arrays[f'{prefix}noise'] = fixture.noise
+        arrays[f'{prefix}chunk_model'] = fixture.chunk
+    np.savez_compressed(path, **arrays)
+
+
 def compare(pairs: Iterable[tuple[Float32, Float32]], threshold: float) -> SelfTest:
     """Compare (served, reference) chunks in float64."""
     errors, cosines = [], []
