@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from geometry_msgs.msg import Point, PointStamped
@@ -22,6 +21,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_deploy.core.parameter import ParameterError
+from vla_deploy.files import FileError, read_text
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import NS_PER_S, rgb_to_image, time_msg
 from vla_deploy.ros.lifecycle import EXIT_FAILED, ConfigureError, run_node
@@ -46,9 +47,16 @@ class SimRobotNode(Node):
     def __init__(self) -> None:
         """Build the robot; raises ConfigureError or ParameterError with one line."""
         super().__init__('sim_robot')
+        self.exit_code: int | None = None
+        try:
+            self._build()
+        except (ConfigureError, ParameterError):
+            super().destroy_node()  # with use_sim_time, one left undestroyed hangs at exit
+            raise
+
+    def _build(self) -> None:
         declare_parameters(self, SimRobotConfig)
         self._config = read_config(self, SimRobotConfig)
-        self.exit_code: int | None = None
         self._simulated = self._config.clock == 'simulated'
         if self._simulated and self.get_parameter('use_sim_time').value:
             raise ConfigureError('clock is simulated: this node makes /clock, use_sim_time is off')
@@ -171,9 +179,9 @@ def _description(urdf_path: str) -> str:
     if not urdf_path:
         raise ConfigureError('parameter urdf_path is empty: it names the robot that is simulated')
     try:
-        return Path(urdf_path).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigureError(f'parameter urdf_path: cannot read {urdf_path}: {error}') from error
+        return read_text(urdf_path)
+    except FileError as error:
+        raise ConfigureError(f'parameter urdf_path: {error}') from error
 
 
 def main(args: Sequence[str] | None = None) -> int:
