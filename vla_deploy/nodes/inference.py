@@ -8,7 +8,6 @@ one worker thread, so that the executor never waits for it.
 
 from __future__ import annotations
 
-import secrets
 import sys
 import threading
 import time
@@ -321,9 +320,9 @@ class InferenceNode(ManagedNode):
         self._set_reason(reason)
         self._session.in_flight = False
 
-    def _next_seed(self) -> int:
+    def _next_seed(self) -> int | None:
         if self._config.noise_seed < 0:
-            return secrets.randbits(63)
+            return None  # the policy draws one and says which
         self._seed += 1
         return self._seed - 1
 

@@ -60,7 +60,8 @@ def read_config(node: Node, config_type: type[T]) -> T:
     """Return the configuration object with the node's present values."""
     values = {}
     for p in parameters_of(config_type):
-        value = node.get_parameter(p.name).value
+        # An empty list is declared by its type alone, and has no value until one is given.
+        value = node.get_parameter_or(p.name, RosParameter(p.name)).value
         is_list = typing.get_origin(p.python_type) in (list, tuple)
         values[p.name] = list(value or []) if is_list else value
     return config_from_mapping(config_type, values)

@@ -1,0 +1,92 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""One observation out of several streams, or the name of the stream that is at fault."""
+
+import numpy as np
+import pytest
+
+from vla_deploy.pipeline.assembly import ObservationAssembler, StreamError
+
+MS = 1_000_000
+
+
+def make(**changes):
+    settings = {'image_max_age_s': 0.3, 'joint_state_max_age_s': 0.1, 'max_skew_s': 0.08}
+    return ObservationAssembler(('front', 'wrist'), **{**settings, **changes})
+
+
+def fill(assembler, front_ms=100, wrist_ms=100, state_ms=100):
+    assembler.add_image('front', front_ms * MS, 'front image')
+    assembler.add_image('wrist', wrist_ms * MS, 'wrist image')
+    assembler.add_state(state_ms * MS, np.array([float(state_ms)]))
+    return assembler
+
+
+def test_when_all_is_fresh_expect_the_payloads_and_the_oldest_stamp():
+    got = fill(make(), front_ms=100, wrist_ms=90, state_ms=110).assemble(120 * MS)
+    assert got.images == {'front': 'front image', 'wrist': 'wrist image'}
+    assert got.stamp_ns == 90 * MS
+
+
+def test_when_states_are_many_expect_the_one_nearest_to_the_oldest_image():
+    assembler = fill(make(), front_ms=100, wrist_ms=100, state_ms=80)
+    for ms in (98, 110, 120):
+        assembler.add_state(ms * MS, np.array([float(ms)]))
+    assert assembler.assemble(125 * MS).state.tolist() == [98.0]
+
+
+def test_when_an_older_image_arrives_late_expect_it_dropped():
+    assembler = fill(make())
+    assembler.add_image('front', 50 * MS, 'late')
+    assert assembler.assemble(120 * MS).images['front'] == 'front image'
+
+
+def test_when_a_camera_never_came_expect_it_named():
+    assembler = make()
+    assembler.add_image('front', 0, 'x')
+    with pytest.raises(StreamError, match='image/wrist: no image yet'):
+        assembler.assemble(0)
+
+
+def test_when_no_state_came_expect_joint_states_named():
+    assembler = make()
+    assembler.add_image('front', 0, 'x')
+    assembler.add_image('wrist', 0, 'x')
+    with pytest.raises(StreamError, match='joint_states: no joint state'):
+        assembler.assemble(0)
+
+
+@pytest.mark.parametrize(
+    ('now_ms', 'settings', 'stream'),
+    [
+        (401, {'joint_state_max_age_s': 9.0}, 'image/front'),
+        (201, {}, 'joint_states'),
+    ],
+)
+def test_when_a_stream_is_stale_expect_it_named_with_its_age(now_ms, settings, stream):
+    assembler = fill(make(**settings))
+    assert assembler.assemble((now_ms - 1) * MS) is not None
+    with pytest.raises(StreamError, match=f'{stream}: newest message is'):
+        assembler.assemble(now_ms * MS)
+
+
+def test_when_cameras_are_out_of_step_expect_the_late_one_named():
+    with pytest.raises(StreamError, match='image/wrist: 0.090 s behind'):
+        fill(make(), front_ms=190, wrist_ms=100, state_ms=190).assemble(195 * MS)
+
+
+def test_when_skew_is_allowed_expect_an_observation():
+    assembler = fill(make(max_skew_s=0.2), front_ms=190, wrist_ms=100, state_ms=190)
+    assert assembler.assemble(195 * MS).stamp_ns == 100 * MS
+
+
+def test_when_state_is_out_of_step_expect_joint_states_named():
+    with pytest.raises(StreamError, match='joint_states: 0.090 s away'):
+        fill(make(), front_ms=100, wrist_ms=100, state_ms=190).assemble(195 * MS)
+
+
+def test_when_cleared_expect_nothing_left():
+    assembler = fill(make())
+    assembler.clear()
+    with pytest.raises(StreamError):
+        assembler.assemble(100 * MS)

@@ -1,0 +1,138 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""When a chunk is due, and which instruction it belongs to."""
+
+import dataclasses
+
+import pytest
+
+from vla_deploy.pipeline.session import (
+    Execution,
+    GuardReadiness,
+    InstructionError,
+    SessionCore,
+)
+
+MS = 1_000_000
+IDLE = Execution(0, GuardReadiness.EXECUTES, 'HOLD', '', 0, False, 0)
+
+
+def make_core(**changes):
+    settings = {
+        'execute_steps': 8,
+        'retry_s': 0.2,
+        'execution_timeout_s': 0.5,
+        'instruction_max_length': 20,
+        'allow_blank_instruction': False,
+    }
+    core = SessionCore(**{**settings, **changes})
+    core.on_execution(IDLE)
+    return core
+
+
+def running(core, now_ns, next_index, seq=0, session_id='s'):
+    core.on_execution(
+        Execution(now_ns, GuardReadiness.EXECUTES, 'ARMED', session_id, seq, True, next_index)
+    )
+
+
+def test_when_no_session_expect_nothing_due():
+    assert not make_core().due(0)
+
+
+def test_when_session_begins_expect_a_chunk_due_at_once():
+    core = make_core()
+    core.start('s', 'reach')
+    assert core.due(0)
+
+
+def test_when_a_chunk_is_being_computed_expect_no_other():
+    core = make_core()
+    core.start('s', 'reach')
+    core.in_flight = True
+    assert not core.due(0)
+
+
+@pytest.mark.parametrize(('next_index', 'due'), [(7, False), (8, True)])
+def test_when_the_newest_chunk_runs_expect_the_next_after_execute_steps(next_index, due):
+    core = make_core()
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    running(core, 10 * MS, next_index)
+    assert core.due(10 * MS) is due
+
+
+def test_when_execute_steps_is_larger_expect_it_later():
+    core = make_core(execute_steps=16)
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    running(core, 10 * MS, 8)
+    assert not core.due(10 * MS)
+
+
+@pytest.mark.parametrize(('now_ms', 'due'), [(199, False), (200, True)])
+def test_when_the_newest_chunk_is_not_executed_expect_another_after_retry(now_ms, due):
+    core = make_core()
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    running(core, now_ms * MS, 16, seq=0, session_id='older')
+    assert core.due(now_ms * MS) is due
+
+
+def test_when_guard_is_silent_expect_nothing_due_and_the_reason():
+    core = make_core()
+    core.start('s', 'reach')
+    assert not core.due(501 * MS)
+    assert 'silent' in core.blocked_by(501 * MS)
+
+
+def test_when_guard_was_never_heard_expect_the_topic_named():
+    core = SessionCore(8, 0.2, 0.5, 20, False)
+    core.start('s', 'reach')
+    assert not core.due(0)
+    assert 'execution_state' in core.blocked_by(0)
+
+
+def test_when_guard_would_refuse_expect_nothing_due_and_its_state():
+    core = make_core()
+    core.start('s', 'reach')
+    core.on_execution(dataclasses.replace(IDLE, readiness=GuardReadiness.REFUSES, state_name='FAULT'))
+    assert not core.due(0)
+    assert core.blocked_by(0) == 'the guard is FAULT'
+
+
+def test_when_session_is_over_expect_its_chunk_to_be_dropped():
+    core = make_core()
+    core.start('old', 'reach')
+    core.start('new', 'grasp')
+    assert core.sent('old', 0) is None
+
+
+def test_when_chunks_are_sent_expect_them_numbered_from_zero_in_each_session():
+    core = make_core()
+    core.start('a', 'reach')
+    assert [core.sent('a', 0), core.sent('a', 1)] == [0, 1]
+    core.start('b', 'reach')
+    assert core.sent('b', 2) == 0
+
+
+@pytest.mark.parametrize('text', ['', '  ', '\n', 'x' * 21])
+def test_when_instruction_is_empty_or_too_long_expect_an_error_and_the_old_session(text):
+    core = make_core()
+    core.start('s', 'reach')
+    with pytest.raises(InstructionError):
+        core.start('t', text)
+    assert core.session.session_id == 's'
+
+
+def test_when_blank_is_allowed_expect_a_session():
+    core = make_core(allow_blank_instruction=True)
+    core.start('s', ' ')
+    assert core.due(0)
+
+
+def test_when_stopped_expect_nothing_due():
+    core = make_core()
+    core.start('s', 'reach')
+    core.stop()
+    assert not core.due(0)

@@ -1,0 +1,129 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""One bring-up description; `up` and the launch file start exactly it."""
+
+import dataclasses
+import shlex
+
+import pytest
+
+from vla_deploy import bringup
+from vla_deploy.bringup import BringUpOptions, bring_up, options_from_arguments, robots
+from vla_deploy.cli import up
+from vla_deploy.core.parameter import ParameterError, parameters_of
+
+SIM = BringUpOptions(sim=True)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    folder = tmp_path / 'bundle'
+    folder.mkdir()
+    return folder
+
+
+def test_when_simulated_expect_robot_guard_and_inference(bundle):
+    assert [p.name for p in bring_up('franka', SIM, bundle)] == ['sim_robot', 'guard', 'inference']
+
+
+def test_when_real_expect_no_simulation_and_the_robot_s_own_topics(bundle):
+    processes = bring_up('franka', BringUpOptions(), bundle)
+    assert [p.name for p in processes] == ['guard', 'inference']
+    assert 'joint_trajectory:=fr3_arm_controller/joint_trajectory' in processes[0].command
+
+
+def test_when_real_expect_that_the_guard_does_not_arm_itself(bundle):
+    assert 'auto_arm:=false' in bring_up('franka', BringUpOptions(), bundle)[0].command
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('instruction', 'reach the red cube'),
+        ('backend', 'stub'),
+        ('use_sim_time', True),
+        ('sched_fifo_priority', 7),
+        ('sim', False),
+    ],
+)
+def test_when_an_option_changes_expect_other_commands(bundle, option, value):
+    changed = dataclasses.replace(SIM, **{option: value})
+    assert bring_up('franka', changed, bundle) != bring_up('franka', SIM, bundle)
+
+
+def test_when_bundle_changes_expect_it_in_the_command(bundle, tmp_path):
+    commands = [p.command for p in bring_up('franka', SIM, tmp_path)]
+    assert commands != [p.command for p in bring_up('franka', SIM, bundle)]
+
+
+def test_when_instruction_looks_like_a_number_expect_it_to_stay_a_text(bundle):
+    options = dataclasses.replace(SIM, instruction='42')
+    assert 'instruction:="42"' in bring_up('franka', options, bundle)[-1].command
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('sym:=true', "unknown parameter 'sym'; did you mean 'sim'"),
+        ('sim:=yes', 'sim must be true or false'),
+        ('sched_fifo_priority:=high', 'sched_fifo_priority must be a whole number'),
+        ('sched_fifo_priority:=100', 'sched_fifo_priority is 100, above'),
+        ('sim', 'not of the form name:=value'),
+    ],
+)
+def test_when_argument_is_wrong_expect_it_named(argument, message):
+    with pytest.raises(ParameterError, match=message):
+        options_from_arguments([argument])
+
+
+def test_when_robot_is_unknown_expect_the_known_ones(bundle):
+    with pytest.raises(ParameterError, match=r"unknown robot 'frnka'; known: .*franka"):
+        bring_up('frnka', SIM, bundle)
+
+
+def test_when_up_prints_expect_the_commands_of_the_description(bundle, capsys):
+    arguments = ['franka', 'sim:=true', 'instruction:=reach it', f'bundle:={bundle}']
+    assert up.main([*arguments, '--print-commands']) == 0
+    expected = bring_up('franka', options_from_arguments(arguments[1:]), bundle)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f'{p.name}: {" ".join(p.command)}' for p in expected]
+
+
+@pytest.mark.parametrize('robot', robots())
+def test_when_launched_expect_exactly_what_up_starts(robot, bundle):
+    # Not plain `launch`: our folder of that name would pass for it.
+    pytest.importorskip('launch.actions', reason='the launch package of ROS 2 is not installed')
+    from launch import LaunchContext
+    from launch.actions import ExecuteProcess, OpaqueFunction
+
+    from vla_deploy.ros.launch import launch_description
+
+    context = LaunchContext()
+    arguments = {p.name: p.default for p in parameters_of(BringUpOptions)}
+    arguments.update(sim=True, instruction='reach the red cube', bundle=str(bundle))
+    context.launch_configurations.update({k: str(v) for k, v in arguments.items()})
+    started = [
+        entity
+        for function in launch_description(robot).entities
+        if isinstance(function, OpaqueFunction)
+        for entity in function.execute(context)
+        if isinstance(entity, ExecuteProcess)
+    ]
+    for entity in started:
+        entity.prepare(context)
+    expected = bring_up(robot, BringUpOptions(**arguments), bundle)
+    assert [tuple(e.process_details['cmd']) for e in started] == [p.command for p in expected]
+
+
+def test_when_command_is_printed_expect_a_shell_to_read_the_same_words(bundle):
+    for process in bring_up('franka', SIM, bundle):
+        assert tuple(shlex.split(shlex.join(process.command))) == process.command
+
+
+def test_when_configuration_names_a_file_expect_it_to_exist(bundle):
+    share = bringup.share_directory()
+    for robot in robots():
+        description = bringup.read_yaml(share / 'config' / robot / 'bringup.yaml')
+        paths = [description['urdf'], description['limits']]
+        paths += [process['parameters'] for process in description['processes']]
+        assert [p for p in paths if not (share / p).is_file()] == []
