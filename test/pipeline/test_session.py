@@ -96,7 +96,8 @@ def test_when_guard_was_never_heard_expect_the_topic_named():
 def test_when_guard_would_refuse_expect_nothing_due_and_its_state():
     core = make_core()
     core.start('s', 'reach')
-    core.on_execution(dataclasses.replace(IDLE, readiness=GuardReadiness.REFUSES, state_name='FAULT'))
+    refuses = GuardReadiness.REFUSES
+    core.on_execution(dataclasses.replace(IDLE, readiness=refuses, state_name='FAULT'))
     assert not core.due(0)
     assert core.blocked_by(0) == 'the guard is FAULT'
 
