@@ -28,6 +28,8 @@ LOG = VENV / 'setup.log'
 PYTHON = VENV / 'bin' / 'python'
 TORCH_INDEX = 'https://download.pytorch.org/whl/cpu'
 WHEELS = 'wheels'
+# part of every stamp: raise it when what is done beside pip changes
+RECIPE = '1'
 
 
 class SetupError(Exception):
@@ -36,7 +38,7 @@ class SetupError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class RequirementSet:
-    """One lock: `name` of requirements/<name>.txt, what it is, and its download in MB."""
+    """One lock: the name of requirements/<name>.txt, what it is, and the size of its download."""
 
     name: str
     title: str
@@ -45,12 +47,13 @@ class RequirementSet:
 
 BOOTSTRAP = RequirementSet('bootstrap', 'pip and setuptools', 3)
 ROS = RequirementSet('ros', 'ROS 2 Jazzy', 43)
+SIM = RequirementSet('sim', 'MuJoCo and matplotlib', 35)
 RUN_SETS = (
     BOOTSTRAP,
     RequirementSet('build', 'colcon and pytest', 21),
     ROS,
     RequirementSet('serve', 'ONNX Runtime and tokenizers', 35),
-    RequirementSet('sim', 'MuJoCo and matplotlib', 35),
+    SIM,
 )
 ALL_SETS = (
     *RUN_SETS,
@@ -72,8 +75,7 @@ def identity(origin: str) -> str:
 def stamp_of(requirement_set: RequirementSet) -> tuple[pathlib.Path, str]:
     """Return the set's stamp file and the text it holds once the set is in place."""
     lock = (ROOT / 'requirements' / f'{requirement_set.name}.txt').read_text()
-    recipe = pathlib.Path(__file__).read_text() if requirement_set is ROS else ''
-    return VENV / 'stamps' / requirement_set.name, digest(lock, recipe)
+    return VENV / 'stamps' / requirement_set.name, digest(lock, RECIPE)
 
 
 def is_in_place(requirement_set: RequirementSet) -> bool:
@@ -173,6 +175,8 @@ def install(requirement_set: RequirementSet, origin: str) -> None:
     if requirement_set is ROS:
         strip_build_machine_paths()
         write_prefix_scripts()
+    if requirement_set is SIM:
+        call([str(PYTHON), str(ROOT / 'tools' / 'setup' / 'check_renderer.py')])
     path, text = stamp_of(requirement_set)
     path.write_text(text)
 

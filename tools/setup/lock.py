@@ -51,8 +51,8 @@ def resolve(set_name: str, python: str, earlier: Pins, pip_options: list[str]) -
         report = pathlib.Path(folder, 'report.json')
         command = [
             f'python{python}', '-m', 'pip', 'install', '--quiet', '--dry-run',
-            '--ignore-installed', '--only-binary=:all:', '--no-binary=empy', '--report', str(report),
-            '--constraint', str(constraints),
+            '--ignore-installed', '--only-binary=:all:', '--no-binary=empy',
+            '--report', str(report), '--constraint', str(constraints),
             '--requirement', str(ROOT / 'requirements' / f'{set_name}.in'), *pip_options,
         ]  # fmt: skip
         subprocess.run(command, check=True)
