@@ -73,20 +73,21 @@ def test_when_the_view_asks_for_black_expect_zeros_of_the_camera_s_size(robot, w
     assert not image.any()
 
 
-def test_when_views_come_too_fast_expect_the_newest_drawn_and_the_others_counted(
+def test_when_views_come_too_fast_expect_the_newest_drawn_and_the_others_reported(
     robot, worker, receiver
 ):
     receiver.open.clear()
     worker.offer(robot.view())
     assert receiver.inside.wait(WAIT_S)
     assert not worker.idle
+    replaced = []
     for tick in range(1, 4):
         robot.advance(robot.time_ns + tick * 10_000_000)
-        worker.offer(robot.view())
+        replaced.append(worker.offer(robot.view()))
     receiver.open.set()
     receiver.wait_for(2)
     assert receiver.images[1][2] == robot.time_ns
-    assert worker.replaced == 2
+    assert replaced == [False, True, True]
 
 
 def test_when_a_view_is_discarded_expect_it_never_drawn(robot, worker, receiver):
@@ -97,11 +98,10 @@ def test_when_a_view_is_discarded_expect_it_never_drawn(robot, worker, receiver)
     worker.offer(robot.view())
     worker.discard()
     robot.advance(robot.time_ns + 10_000_000)
-    worker.offer(robot.view())
+    assert not worker.offer(robot.view())
     receiver.open.set()
     receiver.wait_for(2)
     assert [stamp for _, _, stamp in receiver.images][1] == robot.time_ns
-    assert worker.replaced == 0
 
 
 def test_when_drawing_breaks_down_expect_an_error_and_not_silence(robot, worker, receiver):

@@ -129,8 +129,13 @@ class SimRobotNode(Node):
 
     def _offer_view(self) -> None:
         period_ns = round(NS_PER_S / self._config.image_rate_hz)
-        self._image_due_ns = max(self._image_due_ns + period_ns, self._robot.time_ns)
-        self._worker.offer(self._robot.view())
+        late_ns = max(0, self._robot.time_ns - self._image_due_ns)
+        self._image_due_ns += (1 + late_ns // period_ns) * period_ns  # keeps the mean rate
+        if self._worker.offer(self._robot.view()):
+            self.get_logger().warning(
+                'drawing is slower than image_rate_hz: an image was left out',
+                throttle_duration_sec=10.0,
+            )
 
     def _publish_state(self) -> None:
         if self._clock_publisher is not None:
@@ -159,6 +164,7 @@ class SimRobotNode(Node):
         self._robot.reset(int(request.seed), request.black_images)
         self._worker.discard()
         self._publish_state()
+        self._image_due_ns = self._robot.time_ns
         self._offer_view()
         cubes = self._robot.scene.cube_positions()
         response.success = True

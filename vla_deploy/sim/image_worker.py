@@ -20,7 +20,7 @@ _START_TIMEOUT_S = 30.0
 
 
 class ImageWorker:
-    """Draws the newest view offered, every camera of it; a view that came too early is replaced.
+    """Draws the newest view offered, every camera of it; one that waits may be replaced.
 
     `deliver(camera, image, stamp_ns)` is called in the worker's thread.
     """
@@ -34,7 +34,6 @@ class ImageWorker:
         self._ready = False
         self._stopped = False
         self.error = ''
-        self.replaced = 0
         self._thread = threading.Thread(target=self._run, name='images', daemon=True)
 
     def start(self) -> None:
@@ -51,12 +50,13 @@ class ImageWorker:
         with self._condition:
             return self._pending is None and not self._drawing
 
-    def offer(self, view: View) -> None:
-        """Hand over a view; it replaces one that still waits, which counts in `replaced`."""
+    def offer(self, view: View) -> bool:
+        """Hand over a view; return whether it replaced one that still waited."""
         with self._condition:
-            self.replaced += self._pending is not None
+            replaced = self._pending is not None
             self._pending = view
             self._condition.notify_all()
+            return replaced
 
     def discard(self) -> None:
         """Drop the view that waits, if any."""
