@@ -62,8 +62,9 @@ def _run(
     print(f'starting {", ".join(p.name for p in processes)} …', flush=True)
     supervisor = Supervisor(processes, log)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    graph = DemoGraph(limits, _CAMERA)
+    graph = None
     try:
+        graph = DemoGraph(limits, _CAMERA)
         graph.wait_until_up(supervisor.died)
         results = []
         for plan in plans:
@@ -75,7 +76,8 @@ def _run(
         excess = graph.check.excess
         report = build_report(results, graph.recording, graph.guard, graph.policy, excess)
     finally:
-        graph.close()
+        if graph is not None:
+            graph.close()
         rclpy.shutdown()
         supervisor.end()
     write_report(report, output / 'report.json')

@@ -44,8 +44,10 @@ class ExcessCheck:
     def __init__(self, limits: JointLimits) -> None:
         self._limits = limits
         self._map = JointMap(limits.names)
-        self._centre = (limits.position_upper + limits.position_lower) / 2
-        self._half = (limits.position_upper - limits.position_lower) / 2
+        # A joint without bounds has an infinite range around zero, and uses nothing of it.
+        lower, upper = limits.lower, limits.upper
+        self._half = np.where(limits.has_position, (upper - lower) / 2, np.inf)
+        self._centre = np.where(limits.has_position, upper - self._half, 0.0)
         self.excess = Excess()
 
     def add_command(self, msg: JointTrajectory) -> None:

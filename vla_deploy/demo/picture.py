@@ -46,7 +46,7 @@ def _plot_commands(
     velocity = np.stack([c[2] for c in recording.commands])
     for column, name in enumerate(limits.names):
         rows = (
-            (position[:, column], limits.position_lower[column], limits.position_upper[column]),
+            (position[:, column], limits.lower[column], limits.upper[column]),
             (velocity[:, column], -limits.velocity[column], limits.velocity[column]),
         )
         for axes, (values, low, high) in zip(grid[:, column], rows, strict=True):

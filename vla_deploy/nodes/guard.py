@@ -97,7 +97,7 @@ class GuardNode(ManagedNode):
             raise ConfigureError("parameter 'auto_arm' is for simulated robots; arm by ~/arm")
         self._limits = self._load_limits(node_config)
         for note in self._limits.notes:
-            self.get_logger().warning(note)
+            self.get_logger().info(note)
         self._core = GuardCore(self._limits, config)
         self._config, self._node_config = config, node_config
         self._configured_description = self._description
