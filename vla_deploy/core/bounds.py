@@ -10,6 +10,7 @@ here, once.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ class Bounds:
     acceleration: Array
 
     @staticmethod
+    @functools.lru_cache(maxsize=16)
     def of(limits: JointLimits, soft_margin: float) -> Bounds:
         """Bounds inside `limits`; a soft margin that leaves no room is capped at a quarter."""
         margin = np.maximum(soft_margin, limits.acceleration * GRID_S**2)

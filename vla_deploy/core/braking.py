@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.bounds import GRID_NS, GRID_S
-from vla_deploy.core.trajectory import NS_TO_S, Trajectory
+from vla_deploy.core.trajectory import Trajectory
 
 Array = NDArray[np.float64]
 
@@ -28,47 +28,35 @@ def slew_then_brake(
     position: Array,
     velocity: Array,
     velocity_after: Array,
-    slew_s: Array,
+    slew_steps: Array,
     deceleration: Array,
 ) -> Trajectory:
-    """Change velocity at a constant rate for slew_s [joints] (multiples of the grid), then brake.
+    """Change velocity at a constant rate for slew_steps [joints] of the grid, then brake.
 
     Cubic Hermite through the knots reproduces the motion, since each joint's acceleration is
     constant between them.
     """
     speed = np.abs(velocity_after)
-    steps = np.ceil(speed / (deceleration * GRID_S) - 1e-9)
-    steps = np.where((speed > 0.0) & (steps < 1.0), 1.0, steps)
-    full_s = np.maximum(steps - 1.0, 0.0) * GRID_S
-    slew_steps = np.rint(slew_s / GRID_S)
-    grid = sorted(
-        {0, *slew_steps.tolist(), *(slew_steps + steps).tolist(),
-         *(slew_steps + np.maximum(steps - 1.0, 0.0)).tolist()}
-    )
+    drop = deceleration * GRID_S
+    # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
+    steps = np.ceil(speed / drop - 1e-9)
+    np.maximum(steps, speed > 0.0, out=steps)
+    ends = slew_steps + steps
+    last_steps = np.maximum(ends - 1.0, slew_steps)
+    grid = sorted({0.0, *slew_steps.tolist(), *last_steps.tolist(), *ends.tolist()})
     knots = np.array(grid)
-    after = knots[:, None] * GRID_S
-    last_speed = np.maximum(speed - deceleration * full_s, 0.0)
-    slewing = np.minimum(after, slew_s)
-    rate = np.divide(velocity_after - velocity, slew_s, out=np.zeros_like(speed),
-                     where=slew_s > 0.0)
-    full = np.clip(after - slew_s, 0.0, full_s)
-    last = np.clip(after - slew_s - full_s, 0.0, GRID_S)
-    last_rate = last_speed / GRID_S
-    sign = np.sign(velocity_after)
-    way = slewing * (velocity + 0.5 * rate * slewing) + sign * (
-        full * (speed - 0.5 * deceleration * full)
-        + last * (last_speed - 0.5 * last_rate * last)
-    )
-    speed_then = speed - deceleration * full - last_rate * last
-    ended = knots[:, None] >= slew_steps + steps
-    velocities = np.where(ended, 0.0, sign * speed_then)
-    velocities = np.where(after < slew_s, velocity + rate * slewing, velocities)
-    positions = position + way
-    positions[0], velocities[0] = position, velocity
+    column = knots[:, None]
+    velocities = np.sign(velocity_after) * (speed - drop * (column - slew_steps))
+    velocities[column >= ends] = 0.0
+    if len(grid) > 1 and grid[1] < slew_steps.max():
+        rate = (velocity_after - velocity) / np.maximum(slew_steps, 1.0)
+        np.copyto(velocities, velocity + rate * column, where=column < slew_steps)
+    velocities[0] = velocity
+    # Constant acceleration between knots: the way is the mean velocity times the time.
+    positions = np.empty_like(velocities)
+    positions[0] = position
+    positions[1:] = (velocities[1:] + velocities[:-1]) * (
+        (0.5 * GRID_S) * (column[1:] - column[:-1]))
+    np.cumsum(positions, axis=0, out=positions)
     times = t_ns + knots.astype(np.int64) * GRID_NS
     return Trajectory(times, positions, velocities)
-
-
-def braking_time_s(velocity: Array, deceleration: Array) -> float:
-    """Longest time any joint needs to come to rest, the grid included."""
-    return float(np.max(np.abs(velocity) / deceleration, initial=0.0)) + GRID_NS * NS_TO_S

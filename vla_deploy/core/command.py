@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from vla_deploy.core.bounds import GRID_NS, Bounds
 from vla_deploy.core.braking import brake, slew_then_brake
 from vla_deploy.core.guard_config import GuardConfig
-from vla_deploy.core.limiter import limit_step
+from vla_deploy.core.limiter import StepLimiter
 from vla_deploy.core.plan import Plan
-from vla_deploy.core.trajectory import NS_TO_S, Extrema, Trajectory, at_rest, segment_extrema
+from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, at_rest, segment_extrema
 
 Array = NDArray[np.float64]
 
+FORGET_ABOVE = 100
+"""Knots of the line above which the history older than a usable joint state is dropped."""
 SWING = 1e-9
 """Rounding [rad or m] allowed where a joining cubic is held against the plan."""
 
@@ -42,12 +44,15 @@ class CommandLine:
         self._route: Trajectory | None = None
         self._route_index = 0
         self._moving = False
+        self._limiter = StepLimiter(bounds, self._step_ns * NS_TO_S)
+        self._centre = 0.5 * (bounds.lower + bounds.upper)
+        self._per_range = 1.0 / (bounds.upper - bounds.lower)
+        self._per_velocity = 1.0 / bounds.velocity
         self.worst_margin = 1.0
 
     def sample(self, t_ns: int) -> tuple[Array, Array]:
         """Commanded position and velocity [joints] at t_ns."""
-        position, velocity, _ = self._line.sample(t_ns)
-        return position, velocity
+        return self._line.state(t_ns)
 
     def covers(self, t_ns: int) -> bool:
         """Whether the line still remembers what was commanded at t_ns."""
@@ -123,7 +128,7 @@ class CommandLine:
         Nor may that cubic swing beyond what the plan itself passes through until that sample; a
         joint that cannot stop sooner may go as far as it needs to.
         """
-        if plan.extrema is None:
+        if plan.hull is None:
             return False
         knots = plan.knots
         first = int(knots.times.searchsorted(splice_ns + GRID_NS))
@@ -132,7 +137,7 @@ class CommandLine:
             return False
         position, velocity = self.sample(splice_ns)
         bounds = self._bounds
-        lowest, highest = self._swing(plan.extrema, knots.segment_at(splice_ns), first, last)
+        lowest, highest = self._swing(plan.hull, knots.segment_at(splice_ns), first, last)
         stop = velocity * np.abs(velocity) / (2.0 * bounds.acceleration)
         lowest = np.minimum(lowest, position + np.minimum(stop, 0.0)) - SWING
         highest = np.maximum(highest, position + np.maximum(stop, 0.0)) + SWING
@@ -155,15 +160,15 @@ class CommandLine:
         return True
 
     @staticmethod
-    def _swing(extrema: Extrema, begin: int, first: int, last: int) -> tuple[Array, Array]:
+    def _swing(hull: Hull, begin: int, first: int, last: int) -> tuple[Array, Array]:
         """Bounds [last - first, joints] of the plan from segment `begin` to each of the knots."""
         begin = max(begin, 0)
-        lowest = np.minimum.accumulate(extrema.lower[begin:last - 1])
-        highest = np.maximum.accumulate(extrema.upper[begin:last - 1])
+        lowest = np.minimum.accumulate(hull.lower[begin:last - 1])
+        highest = np.maximum.accumulate(hull.upper[begin:last - 1])
         skip = first - begin - 1
         if skip < 0:  # knot 0 lies ahead: nothing of the plan comes before it
-            lowest = np.concatenate((extrema.lower[:1], lowest))
-            highest = np.concatenate((extrema.upper[:1], highest))
+            lowest = np.concatenate((hull.lower[:1], lowest))
+            highest = np.concatenate((hull.upper[:1], highest))
             skip = 0
         return lowest[skip:], highest[skip:]
 
@@ -190,10 +195,10 @@ class CommandLine:
 
     def _step_toward(self, splice_ns: int, knots: Trajectory) -> None:
         position, velocity = self.sample(splice_ns)
-        target_position, target_velocity, _ = knots.sample(splice_ns + self._step_ns)
-        after, slew_s = limit_step(position, velocity, target_position, target_velocity,
-                                   self._bounds, self._step_ns * NS_TO_S)
-        self._replace(splice_ns, slew_then_brake(splice_ns, position, velocity, after, slew_s,
+        target_position, target_velocity = knots.state(splice_ns + self._step_ns)
+        after, brakes = self._limiter.step(position, velocity, target_position, target_velocity)
+        slew_steps = np.where(brakes, 0.0, self._step_ns / GRID_NS)
+        self._replace(splice_ns, slew_then_brake(splice_ns, position, velocity, after, slew_steps,
                                                  self._bounds.acceleration))
         self._tail_ns = splice_ns + self._step_ns
 
@@ -206,18 +211,18 @@ class CommandLine:
 
     def _measure_margin(self, fresh: Trajectory) -> None:
         """Keep the smallest distance of a knot to position and velocity limits, as a part."""
-        b = self._bounds
-        room = np.minimum(b.upper - fresh.position, fresh.position - b.lower) / (b.upper - b.lower)
-        speed = 1.0 - np.abs(fresh.velocity) / b.velocity
-        self.worst_margin = min(self.worst_margin, float(min(room.min(), speed.min())))
+        off_centre = float((np.abs(fresh.position - self._centre) * self._per_range).max())
+        speed = float((np.abs(fresh.velocity) * self._per_velocity).max())
+        self.worst_margin = min(self.worst_margin, 0.5 - off_centre, 1.0 - speed)
 
     def _message(self, now_ns: int) -> Trajectory:
         """The line from the last knot not after now; it reaches at least one horizon ahead."""
         line = self._line
         if line.end_ns < now_ns + self._horizon_ns:
             line = line.then(at_rest(now_ns + 2 * self._horizon_ns, line.position[-1]))
-        old = line.segment_at(now_ns - self._history_ns)
-        self._line = line = line.knots(max(0, old))
+        if len(line.times) > FORGET_ABOVE:
+            line = line.knots(max(0, line.segment_at(now_ns - self._history_ns)))
+        self._line = line
         return line.knots(max(0, line.segment_at(now_ns)))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_deploy.core.trajectory import NS_TO_S, Extrema, Trajectory
+from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory
 
 Array = NDArray[np.float64]
 
@@ -18,14 +18,14 @@ Array = NDArray[np.float64]
 class Plan:
     """A verified chunk. knots: its samples.
 
-    extrema: of each segment, if the plan is within every limit and may be executed as it is; None
-    for a plan that is only a target for the limiter.
+    hull: of each segment, if the plan is within every limit and may be executed as it is; None for
+    a plan that is only a target for the limiter.
     """
 
     session_id: str
     seq: int
     knots: Trajectory
-    extrema: Extrema | None
+    hull: Hull | None
 
 
 def knot_times(stamp_ns: int, period_s: float, steps: int) -> NDArray[np.int64]:

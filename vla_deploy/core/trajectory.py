@@ -61,6 +61,25 @@ class Trajectory:
         position = p0 + s * (v0 + s * (0.5 * a0 + (s / 6.0) * jerk))
         return position, velocity, acceleration
 
+    def state(self, t_ns: int) -> tuple[Array, Array]:
+        """Position and velocity [joints] at t_ns, as `sample`, in fewer operations."""
+        i = self.segment_at(t_ns)
+        if i < 0 or i >= len(self.times) - 1:
+            return self.sample(t_ns)[:2]
+        p0, v0, v1 = self.position[i], self.velocity[i], self.velocity[i + 1]
+        since = int(t_ns - self.times[i])
+        if since == 0:
+            return p0, v0
+        h = int(self.times[i + 1] - self.times[i]) * NS_TO_S
+        s = since * NS_TO_S / h
+        step = self.position[i + 1] - p0
+        r = 1.0 - s
+        position = p0 + ((s * s * (3.0 - 2.0 * s)) * step + (h * s * r * r) * v0
+                         - (h * s * s * r) * v1)
+        velocity = (6.0 * s * r / h) * step + (r * (1.0 - 3.0 * s)) * v0 + (
+            s * (3.0 * s - 2.0)) * v1
+        return position, velocity
+
     def acceleration_at_start(self, i: int) -> Array:
         """Acceleration [joints] at knot i, of the segment that begins there."""
         h = float(self.times[i + 1] - self.times[i]) * NS_TO_S
@@ -109,6 +128,34 @@ def hermite_coefficients(
     """Acceleration at the start and (constant) jerk of the cubic through both ends in h seconds."""
     mean = (p1 - p0) / h
     return (6.0 * mean - 4.0 * v0 - 2.0 * v1) / h, (6.0 * (v0 + v1) - 12.0 * mean) / (h * h)
+
+
+@dataclass(frozen=True, eq=False)
+class Hull:
+    """What the Bézier control points of each segment say; float64 [segments, joints].
+
+    The motion lies within lower and upper; its speed is at most the largest of the speeds at the
+    ends and `inner_speed`. `acceleration` is exact. Cheap, and enough where it is within bounds.
+    """
+
+    lower: Array
+    upper: Array
+    inner_speed: Array
+    acceleration: Array
+
+
+def segment_hull(trajectory: Trajectory, slope: Array, h: Array) -> Hull:
+    """Hull of each segment; slope: mean velocities [segments, joints], h: [segments, 1], s."""
+    p, v = trajectory.position, trajectory.velocity
+    first, second = p[:-1] + v[:-1] * (h / 3.0), p[1:] - v[1:] * (h / 3.0)
+    inner = 3.0 * slope - v[:-1] - v[1:]
+    change = np.maximum(np.abs(inner - v[:-1]), np.abs(v[1:] - inner))
+    return Hull(
+        lower=np.minimum(np.minimum(p[:-1], p[1:]), np.minimum(first, second)),
+        upper=np.maximum(np.maximum(p[:-1], p[1:]), np.maximum(first, second)),
+        inner_speed=np.abs(inner),
+        acceleration=change * (2.0 / h),
+    )
 
 
 @dataclass(frozen=True, eq=False)

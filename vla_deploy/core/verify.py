@@ -26,7 +26,7 @@ from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.plan import Plan, interpolant, knot_times
 from vla_deploy.core.schedule import SessionBook
-from vla_deploy.core.trajectory import NS_TO_S, Extrema, Trajectory, trajectory_extrema
+from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, segment_hull, trajectory_extrema
 from vla_deploy.core.violation import Action, Violation
 
 Array = NDArray[np.float64]
@@ -92,9 +92,11 @@ def verify_chunk(
 
     bounds = Bounds.of(limits, config.soft_margin)
     action = Action.CLAMPED if config.mode == 'clamp' else Action.REFUSED
+    h = np.diff(knots.times).astype(np.float64)[:, None] * NS_TO_S
     with np.errstate(over='ignore', invalid='ignore'):
-        extrema = trajectory_extrema(knots)
-    found = check_motion(knots, extrema, bounds, limits, config.knot_scale, action)
+        slope = np.diff(knots.position, axis=0) / h
+        hull = segment_hull(knots, slope, h)
+        found = check_motion(knots, slope, hull, bounds, limits, config.knot_scale, action)
     if found and action is Action.REFUSED:
         return refused(found)
     named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
@@ -102,7 +104,7 @@ def verify_chunk(
         data = np.clip(data, bounds.lower, bounds.upper)
         knots = interpolant(knots.times, data)
     ordered = replace(chunk, joint_names=limits.names, data=data)
-    plan = Plan(chunk.session_id, chunk.seq, knots, None if found else extrema)
+    plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
     return ordered, VerifyReport('clamped' if found else 'accepted', named, plan)
 
 
@@ -211,8 +213,10 @@ def _check_start_jump(
         if position is None:
             continue
         with np.errstate(over='ignore', invalid='ignore'):
-            planned = knots.sample(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
+            planned = knots.state(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
             jump = np.abs(planned - position)
+        if (jump <= config.start_jump).all():
+            continue
         sample = max(0, knots.segment_at(t_ns))
         found += [
             _refusal(
@@ -228,7 +232,8 @@ def _check_start_jump(
 
 def check_motion(
     knots: Trajectory,
-    extrema: Extrema,
+    slope: Array,
+    hull: Hull,
     bounds: Bounds,
     limits: JointLimits,
     knot_scale: float,
@@ -236,28 +241,30 @@ def check_motion(
 ) -> list[Violation]:
     """Worst violation of each rule and joint; empty if the plan may be executed as it is.
 
-    extrema: of the segments between the knots.
-
-    Velocity and acceleration are checked twice: finite differences of the samples against
-    knot_scale times the limit, and the interpolant at its extrema against the limit.
+    Velocity and acceleration are checked twice: finite differences of the samples (slope: the
+    first ones) against knot_scale times the limit, and the interpolant at its extrema against the
+    limit. The exact extrema are computed only where the hull does not already show them inside.
     """
-    with np.errstate(over='ignore', invalid='ignore'):
-        h = (np.diff(knots.times).astype(np.float64) * NS_TO_S)[:, None]
-        slope = np.diff(knots.position, axis=0) / h
-        bend = np.diff(slope, axis=0) / (0.5 * (h[1:] + h[:-1]))
-        room = bounds.viability_room(knots.position, knots.velocity)
     report = _Report(limits, action)
-    report.add('position', extrema.upper, bounds.upper, 0, 'position {} above its bound {}')
-    report.add('position', -extrema.lower, -bounds.lower, 0, 'position {} below its bound {}',
-               sign=-1.0)
-    scaled = knot_scale * bounds.velocity, knot_scale * bounds.acceleration
-    report.add('velocity', np.abs(slope), scaled[0], 0, 'velocity {} between samples exceeds {}',
-               '/s')
-    report.add('velocity', extrema.speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
-    report.add('acceleration', np.abs(bend), scaled[1], 1,
+    scaled_velocity, scaled_acceleration = (
+        knot_scale * bounds.velocity, knot_scale * bounds.acceleration)
+    positions_inside = (hull.lower >= bounds.lower) & (hull.upper <= bounds.upper)
+    # The speed at a knot is a mean of slopes, which are checked on their own.
+    speeds_inside = (hull.inner_speed <= bounds.velocity) & (np.abs(slope) <= scaled_velocity)
+    if not (positions_inside.all() and speeds_inside.all()):
+        extrema = trajectory_extrema(knots)
+        report.add('position', extrema.upper, bounds.upper, 0, 'position {} above its bound {}')
+        report.add('position', -extrema.lower, -bounds.lower, 0,
+                   'position {} below its bound {}', sign=-1.0)
+        report.add('velocity', np.abs(slope), scaled_velocity, 0,
+                   'velocity {} between samples exceeds {}', '/s')
+        report.add('velocity', extrema.speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
+    span = (knots.times[2:] - knots.times[:-2])[:, None] * (0.5 * NS_TO_S)
+    report.add('acceleration', np.abs(slope[1:] - slope[:-1]) / span, scaled_acceleration, 1,
                'acceleration {} across samples exceeds {}', '/s^2')
-    report.add('acceleration', extrema.acceleration, bounds.acceleration, 0,
+    report.add('acceleration', hull.acceleration, bounds.acceleration, 0,
                'acceleration {} exceeds {}', '/s^2')
+    room = bounds.viability_room(knots.position, knots.velocity)
     report.add('viability', -room, np.zeros(room.shape[1]), 0,
                'braking from here passes the position bound by {}')
     return report.found
@@ -276,16 +283,16 @@ class _Report:
         if not beyond.any():
             return
         told = {v.joint for v in self.found if v.rule == rule}
-        for j in np.flatnonzero(beyond.any(axis=0)):
+        worst = np.where(np.isnan(values), np.inf, values).argmax(axis=0).tolist()
+        for j in np.flatnonzero(beyond.any(axis=0)).tolist():
             name = self.limits.names[j]
             if name in told:
                 continue
-            column = np.where(np.isnan(values[:, j]), np.inf, values[:, j])
-            i = int(column.argmax())
-            value, bound, unit = sign * column[i], sign * limit[j], self.limits.units[j] + per
+            i, unit = worst[j], self.limits.units[j] + per
+            value, bound = sign * float(values[i, j]), sign * float(limit[j])
             told_as = text.format(f'{value:.6g}', f'{bound:.6g} {unit}')
             self.found.append(Violation(rule, self.action, f'{name} sample {i + offset}: {told_as}',
-                                        name, i + offset, float(value), float(bound), unit))
+                                        name, i + offset, value, bound, unit))
 
 
 def _seconds(ns: int) -> float:
