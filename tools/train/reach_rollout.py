@@ -1,0 +1,309 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Closed-loop evaluation of a reach checkpoint without ROS: physics, controller, guard, policy.
+
+    python tools/train/reach_rollout.py --checkpoint policies/reach --episodes 100
+
+The simulated robot, its trajectory controller, the guard's core and the session are those that the
+nodes run; time is simulated. The policy is the torch module in float32, or a bundle with --bundle.
+Placements are held-out ones. Kinds of episode:
+
+    named    the instruction names the cube that the seed drew
+    other    it names another one; reached counts the cube that is named
+    blank    no words;  reached counts the cube that was drawn
+    black    every image is black
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from reach_checkpoint import CAMERA, CHUNK_STEPS, EXECUTED_STEPS  # noqa: E402
+
+from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
+from vla_deploy.core.guard import GuardCore  # noqa: E402
+from vla_deploy.core.guard_config import GuardConfig  # noqa: E402
+from vla_deploy.core.guard_io import GuardState, Inputs, JointState, Outputs  # noqa: E402
+from vla_deploy.core.limits import load_limits  # noqa: E402
+from vla_deploy.core.trajectory import Trajectory  # noqa: E402
+from vla_deploy.core.urdf import parse_urdf  # noqa: E402
+from vla_deploy.demo.statistics import wilson_interval  # noqa: E402
+from vla_deploy.files import read_text, read_yaml  # noqa: E402
+from vla_deploy.pipeline.session import Execution, GuardReadiness, SessionCore  # noqa: E402
+from vla_deploy.sim import controller, reach  # noqa: E402
+from vla_deploy.sim.render import Renderer  # noqa: E402
+from vla_deploy.sim.robot import RobotConfig, SimulatedRobot  # noqa: E402
+from vla_deploy.sim.scene import CameraSize  # noqa: E402
+
+KINDS = ('named', 'other', 'blank', 'black')
+EPISODE_S = 6.0
+TICK_NS = 10_000_000
+IMAGE_EVERY_TICKS = 7
+LATENCY_TICKS = 4
+"""From an image's stamp to the chunk at the guard: transport and inference, about 40 ms."""
+
+Images = NDArray[np.uint8]
+Infer = Callable[[Images, NDArray[np.float64], str, int], NDArray[np.float64]]
+"""Image [256, 256, 3], positions [7] rad, sentence, noise seed -> positions [16, 7] rad."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one episode ended; distances in metres at its end."""
+
+    kind: str
+    seed: int
+    drawn: str
+    wanted: str
+    distance_m: float
+    drawn_distance_m: float
+    nearest: str
+    chunks: int
+    clamped: int
+    refused: int
+    rules: dict[str, int]
+
+
+class Loop:
+    """Runs episodes; the physics, the renderer and the limits are made once."""
+
+    def __init__(self, infer: Infer) -> None:
+        urdf = read_text(ROOT / 'urdf' / 'fr3.urdf')
+        self._infer = infer
+        self._limits = load_limits(
+            parse_urdf(urdf), reach.JOINTS, read_yaml(ROOT / 'config/franka/joint_limits.yaml')
+        )
+        given = read_yaml(ROOT / 'config/franka/guard.yaml')['/**']['ros__parameters']
+        names = set(GuardConfig.__dataclass_fields__)
+        self._guard_config = GuardConfig(**{k: v for k, v in given.items() if k in names})
+        cameras = ((CAMERA, CameraSize()),)
+        self._robot = SimulatedRobot(urdf, RobotConfig(reach.JOINTS, cameras), 0, 10**9)
+        self._arm = self._robot.scene.indices(reach.JOINTS)
+        self._renderer = Renderer(self._robot.scene)
+
+    def run(self, kind: str, seed: int) -> Result:
+        """Run one episode of `EPISODE_S` simulated seconds."""
+        robot = self._robot
+        placement = robot.reset(seed, black_images=kind == 'black')
+        wanted = placement.named
+        if kind == 'other':
+            others = [c for c in reach.COLOURS if c != placement.named]
+            wanted = others[seed // len(reach.COLOURS) % 2]
+        sentence = ' ' if kind == 'blank' else reach.instruction(wanted)
+        guard = GuardCore(self._limits, self._guard_config)
+        session = SessionCore(EXECUTED_STEPS, 0.25, 0.5, 1000, allow_blank_instruction=True)
+        session.start('episode', sentence)
+        arriving: list[tuple[int, Chunk]] = []
+        seen: tuple[Images, NDArray[np.float64], int] | None = None
+        for tick in range(round(EPISODE_S * 1e9 / TICK_NS)):
+            now_ns = robot.time_ns + TICK_NS
+            robot.advance(now_ns)
+            sample = robot.joint_sample()
+            if tick % IMAGE_EVERY_TICKS == 0:
+                seen = (self._draw(), sample.position[self._arm], now_ns)
+            due = session.due(now_ns)
+            if due and seen is not None:
+                seq = session.sent('episode', now_ns)
+                assert seq is not None
+                arriving.append(
+                    (now_ns + LATENCY_TICKS * TICK_NS, self._chunk(seq, seed, seen, sentence))
+                )
+            ready = tuple(chunk for at_ns, chunk in arriving if at_ns <= now_ns)
+            arriving = [(at_ns, chunk) for at_ns, chunk in arriving if at_ns > now_ns]
+            state = JointState(now_ns, sample.names, sample.position, sample.velocity)
+            out = guard.step(now_ns, now_ns, Inputs(chunks=ready, joint_state=state, arm=tick == 1))
+            if out.trajectory is not None:
+                robot.accept(_trajectory(out.trajectory), now_ns)
+            session.on_execution(_execution(out))
+        return self._judge(kind, seed, placement, wanted, guard)
+
+    def _draw(self) -> Images:
+        view = self._robot.view()
+        image = self._renderer.render(view.state, CAMERA)
+        return np.zeros_like(image) if view.black else image
+
+    def _chunk(
+        self, seq: int, seed: int, seen: tuple[Images, NDArray[np.float64], int], sentence: str
+    ) -> Chunk:
+        image, position, stamp_ns = seen
+        period_ns = round(reach.STEP_PERIOD_S * 1e9)
+        return Chunk(
+            session_id='episode',
+            seq=seq,
+            stamp_ns=stamp_ns + period_ns,
+            observation_stamp_ns=stamp_ns,
+            valid_until_ns=stamp_ns + 10**9,
+            period_s=reach.STEP_PERIOD_S,
+            control_mode=ControlMode.POSITION,
+            joint_names=reach.JOINTS,
+            data=self._infer(image, position, sentence, 1000 * seed + seq),
+            anchor_position=position,
+        )
+
+    def _judge(
+        self, kind: str, seed: int, placement: reach.Placement, wanted: str, guard: GuardCore
+    ) -> Result:
+        if guard.state not in (GuardState.HOLD, GuardState.ARMED):
+            print(f'seed {seed}: the guard ended in {guard.state.name}: {guard.reason}')
+        tool = self._robot.scene.tool_position()
+        distance = {cube.colour: reach.distance_m(tool, cube) for cube in placement.cubes}
+        counters = guard.counters
+        return Result(
+            kind,
+            seed,
+            placement.named,
+            wanted,
+            distance[wanted],
+            distance[placement.named],
+            min(distance, key=lambda colour: distance[colour]),
+            counters.accepted + counters.clamped + counters.refused,
+            counters.clamped,
+            counters.refused,
+            dict(counters.rules),
+        )
+
+
+def summary(results: list[Result]) -> dict[str, object]:
+    """Return the figures of one kind of episode."""
+    distance = np.array([result.distance_m for result in results])
+    within = distance <= reach.SUCCESS_M
+    low, high = wilson_interval(int(within.sum()), len(within))
+    rules: dict[str, int] = {}
+    for result in results:
+        for rule, count in result.rules.items():
+            rules[rule] = rules.get(rule, 0) + count
+    return {
+        'episodes': len(results),
+        'within_3_cm': int(within.sum()),
+        'wilson_95_percent': [round(low, 3), round(high, 3)],
+        'within_2_cm': int((distance <= reach.STRICT_M).sum()),
+        'by_colour': {
+            colour: [
+                int(sum(hit for hit, r in zip(within, results, strict=True) if r.wanted == colour)),
+                sum(r.wanted == colour for r in results),
+            ]
+            for colour in reach.COLOURS
+        },
+        'at_the_drawn_cube': sum(r.drawn_distance_m <= reach.SUCCESS_M for r in results),
+        'nearest_is_wanted': sum(r.nearest == r.wanted for r in results),
+        'distance_mm_p50_p90_max': [
+            round(1000 * float(value), 1) for value in np.percentile(distance, (50, 90, 100))
+        ],
+        'chunks': sum(r.chunks for r in results),
+        'clamped': sum(r.clamped for r in results),
+        'refused': sum(r.refused for r in results),
+        'rules': rules,
+    }
+
+
+def torch_policy(checkpoint: Path) -> Infer:
+    """Return the torch policy of a checkpoint folder."""
+    from reach_data import shrink_exactly
+    from reach_model import ReachPolicy, build_model, load_weights
+    from safetensors.numpy import load_file
+
+    model = build_model()
+    load_weights(model, load_file(checkpoint / 'model.safetensors'))
+    statistics = load_file(
+        checkpoint / 'policy_preprocessor_step_5_normalizer_processor.safetensors'
+    )
+    policy = ReachPolicy(model, statistics)
+
+    def infer(
+        image: Images, position: NDArray[np.float64], sentence: str, seed: int
+    ) -> NDArray[np.float64]:
+        shape = (1, CHUNK_STEPS, len(reach.JOINTS))
+        noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        return policy.chunks(shrink_exactly(image)[None], position[None], [sentence], noise)[0]
+
+    return infer
+
+
+def bundle_policy(bundle: Path) -> Infer:
+    """Return the exported policy as it is served."""
+    from vla_deploy.pipeline import Observation, Policy
+
+    policy = Policy.load(str(bundle), threads=1)
+
+    def infer(
+        image: Images, position: NDArray[np.float64], sentence: str, seed: int
+    ) -> NDArray[np.float64]:
+        return policy.infer(
+            Observation({CAMERA: image}, position, sentence), noise_seed=seed
+        ).actions
+
+    return infer
+
+
+def _trajectory(trajectory: Trajectory) -> controller.Trajectory:
+    start_ns = trajectory.start_ns
+    return controller.Trajectory(
+        start_ns,
+        reach.JOINTS,
+        tuple(
+            controller.TrajectoryPoint(int(time_ns) - start_ns, position, velocity)
+            for time_ns, position, velocity in zip(
+                trajectory.times, trajectory.position, trajectory.velocity, strict=True
+            )
+        ),
+    )
+
+
+def _execution(out: Outputs) -> Execution:
+    executes = out.state in (GuardState.HOLD, GuardState.ARMED)
+    done = out.execution
+    return Execution(
+        stamp_ns=done.stamp_ns,
+        readiness=GuardReadiness.EXECUTES if executes else GuardReadiness.REFUSES,
+        state_name=out.state.name,
+        session_id=done.session_id,
+        seq=done.seq,
+        has_plan=done.has_plan,
+        next_index=done.next_index,
+    )
+
+
+def main() -> int:
+    """Run the episodes and print the figures; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--checkpoint', type=Path, help='checkpoint folder, run by torch')
+    source.add_argument('--bundle', type=Path, help='exported bundle, run by ONNX Runtime')
+    parser.add_argument('--episodes', type=int, default=100)
+    parser.add_argument('--seed', type=int, default=0, help='first placement')
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
+    parser.add_argument('--output', type=Path, help='write every episode to this JSON file')
+    arguments = parser.parse_args()
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    policy = (
+        bundle_policy(arguments.bundle)
+        if arguments.bundle is not None
+        else torch_policy(arguments.checkpoint)
+    )
+    loop = Loop(policy)
+    report: dict[str, object] = {}
+    for kind in arguments.kinds:
+        seeds = range(arguments.seed, arguments.seed + arguments.episodes)
+        results = [loop.run(kind, seed) for seed in seeds]
+        figures = summary(results)
+        report[kind] = {'summary': figures, 'episodes': [asdict(result) for result in results]}
+        print(kind, json.dumps(figures), flush=True)
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(report, indent=1) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
