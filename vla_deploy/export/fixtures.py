@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
+from vla_deploy.pipeline.observation import Observation
 
 SEED = 20260101
 # Blocks keep the file small when compressed; their edges exercise the resize.
@@ -20,30 +20,24 @@ _LONG_TEXT = 'put every small part into the grey tray on the left side, one afte
 _INSTRUCTIONS = ('pick up the red cube', 'open the drawer\nthen close it\n', _LONG_TEXT * 12)
 
 
-@dataclass(frozen=True)
-class Fixture:
-    """Raw inputs of one chunk.
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Raw inputs of one chunk: an observation, and noise float32 [steps,padded_dim]."""
 
-    images: uint8 [h,w,3] by camera name, a camera may be absent; state: float32 [dim] in robot
-    units; noise: float32 [steps,padded_dim] in model space.
-    """
-
-    images: Mapping[str, NDArray[np.uint8]]
-    state: NDArray[np.float32]
-    instruction: str
+    observation: Observation
     noise: NDArray[np.float32]
 
 
-def make_fixtures(
+def make_cases(
     contract: Contract, statistics: Mapping[str, NDArray[np.float32]]
-) -> tuple[Fixture, ...]:
-    """Return fixtures at the cameras' own size, at another size, and with a camera absent.
+) -> tuple[Case, ...]:
+    """Return cases at the cameras' own size, at another size, and with a camera absent.
 
     States are drawn from the checkpoint's own statistics, so that the normalised state is what
     the policy was trained on. The third text is longer than the prompt may be.
     """
     generator = np.random.Generator(np.random.Philox(SEED))
-    fixtures = []
+    cases = []
     for index, instruction in enumerate(_INSTRUCTIONS):
         images = {}
         for camera in contract.cameras:
@@ -52,31 +46,10 @@ def make_fixtures(
         if index == len(_INSTRUCTIONS) - 1 and len(images) > 1:
             del images[contract.cameras[0].name]
         shape = (contract.chunk_steps, contract.action.padded_dim)
-        fixtures.append(
-            Fixture(
-                images,
-                _state(generator, contract, statistics),
-                instruction,
-                generator.standard_normal(shape, dtype=np.float32),
-            )
-        )
-    return tuple(fixtures)
-
-
-def pack(fixtures: Sequence[Fixture], chunks: Sequence[NDArray[np.float32]]) -> bytes:
-    """Return fixtures.npz with the reference's chunks, float32 [steps,padded_dim] each."""
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for index, (fixture, chunk) in enumerate(zip(fixtures, chunks, strict=True)):
-        name = f'fixture{index}'
-        for camera, image in fixture.images.items():
-            arrays[f'{name}/image/{camera}'] = image
-        arrays[f'{name}/state'] = fixture.state
-        arrays[f'{name}/instruction'] = np.array(fixture.instruction)
-        arrays[f'{name}/noise'] = fixture.noise
-        arrays[f'{name}/chunk_model'] = chunk
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+        state = _state(generator, contract, statistics)
+        noise = generator.standard_normal(shape, dtype=np.float32)
+        cases.append(Case(Observation(images, state, instruction), noise))
+    return tuple(cases)
 
 
 def _image(generator: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:

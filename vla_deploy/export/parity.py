@@ -33,8 +33,12 @@ STRICT_THRESHOLD = 1e-5
 MIN_COSINE = 0.9999999
 
 
-class ParityError(ValueError):
-    """Two results cannot be compared: a shape differs or a number is not finite."""
+class GateError(Exception):
+    """A bundle is not the policy within the thresholds; `failures` says where, a line each."""
+
+    def __init__(self, failures: list[str]) -> None:
+        super().__init__('; '.join(failures))
+        self.failures = failures
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,14 @@ class Figure:
 
 
 def compare(actual: NDArray[np.floating], expected: NDArray[np.floating], what: str) -> Figure:
-    """Return the figure over every element; raises ParityError, which names `what`."""
+    """Return the figure over every element.
+
+    Raises GateError, which names `what`, where a shape differs or a number is not finite.
+    """
     if actual.shape != expected.shape:
-        raise ParityError(f'{what}: shape {actual.shape} is not {expected.shape}')
+        raise GateError([f'{what}: shape {actual.shape} is not {expected.shape}'])
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
-        raise ParityError(f'{what}: holds NaN or infinity')
+        raise GateError([f'{what}: holds NaN or infinity'])
     a = actual.astype(np.float64).ravel()
     b = expected.astype(np.float64).ravel()
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -111,7 +118,7 @@ class GraphRunner:
 def graph_parity(
     model: SmolVLA, runner: GraphRunner, inputs: ModelInputs, noise: Array
 ) -> GraphParity:
-    """Run rung 1 on one set of model inputs; raises ParityError."""
+    """Run rung 1 on one set of model inputs; raises GateError."""
     batched = (getattr(inputs, name)[None] for name in PREFIX_INPUTS)
     prefix = model.prefix(*batched)
     ran = runner.prefix(inputs)

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.export.fixtures import Fixture
 from vla_deploy.models.smolvla import SmolVLA
+from vla_deploy.pipeline.observation import Observation
 
 _BOUNDS = {'quantiles': ('q01', 'q99'), 'min_max': ('min', 'max')}
 
@@ -56,18 +56,18 @@ class TorchPipeline:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(contract.tokenizer.max_length, direction='right')
 
-    def inputs(self, fixture: Fixture) -> ModelInputs:
+    def inputs(self, observation: Observation) -> ModelInputs:
         """Preprocess one observation; absent cameras are masked and come last."""
         contract = self.contract
         present = [
-            self._image(fixture.images[camera.name])
+            self._image(observation.images[camera.name])
             for camera in contract.cameras
-            if camera.name in fixture.images
+            if camera.name in observation.images
         ]
         absent = contract.camera_slots - len(present)
         images = torch.stack(present + [torch.full_like(present[0], -1.0)] * absent)
-        tokens, token_mask = self._tokens(fixture.instruction)
-        state = self._normalize('state', torch.from_numpy(fixture.state.copy()))
+        tokens, token_mask = self._tokens(observation.instruction)
+        state = self._normalize('state', torch.tensor(observation.state, dtype=torch.float32))
         return ModelInputs(
             images,
             torch.arange(contract.camera_slots) < len(present),

@@ -1,0 +1,120 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Export a checkpoint to a verified bundle, or write nothing.
+
+    ros2 run vla_deploy export --model CHECKPOINT --output BUNDLE
+    python -m vla_deploy.cli.export --model CHECKPOINT --output BUNDLE
+
+Exit code 0: the bundle is there and passed its gate. 1: the gate failed. 2: an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from vla_deploy.cli.output import one_line, progress_lines
+
+if TYPE_CHECKING:
+    from vla_deploy.export.build import Exported
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        # torch takes a second to import: bad usage should not wait for it
+        from vla_deploy.export import build
+        from vla_deploy.export.parity import GateError
+        from vla_deploy.export.source import CheckpointError
+        from vla_deploy.pipeline import BundleError, PolicyError
+    except ImportError as error:
+        print(f'export: {error}; pip install vla_deploy[export]', file=sys.stderr)
+        return 2
+    options = build.ExportOptions(
+        model=arguments.model,
+        output=arguments.output,
+        family=arguments.family,
+        tokenizer=arguments.tokenizer,
+        robot_io=arguments.robot_io,
+        steps=arguments.steps,
+        strict=arguments.strict,
+    )
+    try:
+        exported = build.export_bundle(options, arguments.threads, progress_lines('export'))
+    except GateError as error:
+        for line in error.failures:
+            print(f'export: gate failed, nothing was written: {line}', file=sys.stderr)
+        return 1
+    except (CheckpointError, BundleError, PolicyError, OSError) as error:
+        print(f'export: {one_line(error)}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('export: interrupted, nothing was written', file=sys.stderr)
+        return INTERRUPTED
+    _print_result(exported, arguments.json)
+    return 0
+
+
+def _print_result(exported: Exported, as_json: bool) -> None:
+    from vla_deploy.export.rungs import table
+
+    for warning in exported.warnings:
+        print(f'export: warning: {warning}', file=sys.stderr)
+    for line in table(exported.parities):
+        print(line, file=sys.stderr)
+    if as_json:
+        result = {
+            'bundle': str(exported.path),
+            'model_sha256': exported.model_sha256,
+            'parity': exported.receipt['parity'],
+            'warnings': list(exported.warnings),
+        }
+        print(json.dumps(result, sort_keys=True))
+    else:
+        print(f'{exported.path}: verified, model_sha256 {exported.model_sha256}')
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='export', description='Export a checkpoint to a verified bundle, or write nothing.'
+    )
+    parser.add_argument(
+        '--model', type=Path, required=True, metavar='CHECKPOINT', help='LeRobot checkpoint folder'
+    )
+    parser.add_argument(
+        '--output', type=Path, required=True, metavar='BUNDLE', help='folder to make'
+    )
+    parser.add_argument('--family', help='expected family; an error if config.json says another')
+    parser.add_argument(
+        '--strict',
+        action='store_true',
+        help='gate at 1e-5, not 1e-4, and require a current comparison with the reference',
+    )
+    parser.add_argument(
+        '--tokenizer', type=Path, metavar='DIR', help='folder with tokenizer.json'
+    )
+    parser.add_argument(
+        '--robot-io', type=Path, metavar='FILE', help='joints, units, period (robot_io.yaml)'
+    )
+    parser.add_argument('--steps', type=int, metavar='N', help='Euler steps a chunk')
+    parser.add_argument('--threads', type=int, metavar='N', help='threads of the runtime')
+    parser.add_argument('--json', action='store_true', help='print the result as JSON')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

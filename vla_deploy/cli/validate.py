@@ -1,0 +1,83 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run the parity ladder again on a finished bundle.
+
+    ros2 run vla_deploy validate export BUNDLE --model CHECKPOINT
+    python -m vla_deploy.cli.validate export BUNDLE
+
+Exit code 0: all rungs passed. 1: one failed. 2: an error, a changed bundle among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vla_deploy.cli.output import one_line, progress_lines
+from vla_deploy.files import write_bytes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.threshold > 0:
+        parser.error(f'--threshold is {arguments.threshold}, but must be above 0')
+    try:
+        # torch takes a second to import: bad usage should not wait for it
+        from vla_deploy.export.parity import GateError
+        from vla_deploy.export.revalidate import validate_bundle
+        from vla_deploy.export.rungs import table
+        from vla_deploy.export.source import CheckpointError
+        from vla_deploy.pipeline import BundleError, PolicyError
+    except ImportError as error:
+        print(f'validate: {error}; pip install vla_deploy[export]', file=sys.stderr)
+        return 2
+    try:
+        result = validate_bundle(
+            arguments.bundle,
+            arguments.model,
+            arguments.tokenizer,
+            arguments.threshold,
+            arguments.threads,
+            progress_lines('validate'),
+        )
+        if arguments.output_json is not None:
+            text = json.dumps(result.summary, indent=1, sort_keys=True) + '\n'
+            write_bytes(arguments.output_json, text.encode('ascii'))
+    except GateError as error:
+        for line in error.failures:
+            print(f'validate: failed: {line}', file=sys.stderr)
+        return 1
+    except (CheckpointError, BundleError, PolicyError, OSError) as error:
+        print(f'validate: {one_line(error)}', file=sys.stderr)
+        return 2
+    print('\n'.join(table(result.parities)))
+    for line in result.failures:
+        print(f'validate: failed: {line}', file=sys.stderr)
+    target = result.summary['parity']['target']
+    print(f'rung 3, target: max_abs {target["max_abs"]!r}, cosine {target["cosine"]!r}')
+    print('FAIL' if result.failures else 'PASS')
+    return 1 if result.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='validate', description='Check what was made before.')
+    verbs = parser.add_subparsers(dest='verb', required=True)
+    export = verbs.add_parser('export', help='run the parity ladder again on a bundle')
+    export.add_argument('bundle', type=Path, metavar='BUNDLE', help='folder that export wrote')
+    export.add_argument(
+        '--model', type=Path, metavar='CHECKPOINT', help='what the bundle was made from (rung 1)'
+    )
+    export.add_argument('--tokenizer', type=Path, metavar='DIR', help='folder with tokenizer.json')
+    export.add_argument('--threshold', type=float, default=1e-4, help='gate on max_abs (1e-4)')
+    export.add_argument('--threads', type=int, metavar='N', help='threads of the runtime')
+    export.add_argument('--output-json', type=Path, metavar='FILE', help='write the figures here')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,220 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Export: a checkpoint becomes a verified bundle, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.export import smolvla
+from vla_deploy.export.backbone import load_tokenizer
+from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
+from vla_deploy.export.fixtures import make_cases
+from vla_deploy.export.graph import export_graphs
+from vla_deploy.export.parity import (
+    DEFAULT_THRESHOLD,
+    MIN_COSINE,
+    STRICT_THRESHOLD,
+    GateError,
+)
+from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report
+from vla_deploy.export.rungs import (
+    FixtureParity,
+    Progress,
+    evidence_summary,
+    failures,
+    run_graphs,
+    run_pipeline,
+)
+from vla_deploy.export.source import CheckpointError
+from vla_deploy.export.staging import staged_folder
+from vla_deploy.export.torch_pipeline import TorchPipeline
+from vla_deploy.files import write_yaml
+from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline.bundle import (
+    CONTRACT,
+    FIXTURES,
+    NORMALIZER,
+    PREFIX_GRAPH,
+    RECEIPT,
+    REPORT,
+    STEP_GRAPH,
+    TOKENIZER,
+    WEIGHTS,
+    seal_receipt,
+    sha256_of_file,
+)
+from vla_deploy.pipeline.fixtures import Fixture, write_fixtures
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What export was asked for; None stands for what the checkpoint says."""
+
+    model: Path
+    output: Path
+    family: str | None = None
+    tokenizer: Path | None = None
+    robot_io: Path | None = None
+    steps: int | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The finished bundle."""
+
+    path: Path
+    model_sha256: str
+    receipt: Mapping[str, Any]
+    parities: tuple[FixtureParity, ...]
+    warnings: tuple[str, ...]
+
+
+def export_bundle(options: ExportOptions, threads: int | None, progress: Progress) -> Exported:
+    """Write the bundle to `options.output`, or raise and leave nothing there.
+
+    Raises CheckpointError for a checkpoint that cannot be exported, GateError where a rung fails,
+    OSError where files cannot be written.
+    """
+    progress(f'reading {options.model}')
+    checkpoint = _checkpoint(options)
+    contract = smolvla.contract(checkpoint)
+    evidence = evidence_summary(checkpoint.family)
+    if options.strict and evidence['changed_sources']:
+        raise GateError([f'rung 2: {_changed(evidence)}'])
+    with staged_folder(options.output) as folder:
+        model, dtypes = smolvla.load(checkpoint)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        progress(f'exporting two graphs of {count / 1e6:.1f} M parameters')
+        export_graphs(model, folder / PREFIX_GRAPH, folder / STEP_GRAPH, folder / WEIGHTS)
+        reference = TorchPipeline(
+            model, contract, checkpoint.processors.statistics, load_tokenizer(checkpoint.tokenizer)
+        )
+        _write_data(folder, checkpoint, contract)
+        threshold = STRICT_THRESHOLD if options.strict else DEFAULT_THRESHOLD
+        proven = _prove(
+            folder, checkpoint, dtypes, reference, evidence, threshold, threads, progress
+        )
+        return dataclasses.replace(proven, path=options.output)
+
+
+def _checkpoint(options: ExportOptions) -> Checkpoint:
+    checkpoint = read_checkpoint(
+        options.model, options.family, options.tokenizer, options.robot_io
+    )
+    if options.steps is None:
+        return checkpoint
+    if options.steps < 1:
+        raise CheckpointError(f'--steps is {options.steps}, but must be at least 1')
+    config = {**checkpoint.config, 'num_steps': options.steps}
+    return dataclasses.replace(checkpoint, config=config)
+
+
+def _write_data(folder: Path, checkpoint: Checkpoint, contract: Contract) -> None:
+    write_yaml(folder / CONTRACT, contract.to_mapping())
+    (folder / NORMALIZER).write_bytes(save(dict(checkpoint.processors.statistics)))
+    (folder / TOKENIZER).write_bytes(checkpoint.tokenizer.read_bytes())
+
+
+def _prove(
+    folder: Path,
+    checkpoint: Checkpoint,
+    dtypes: tuple[str, ...],
+    reference: TorchPipeline,
+    evidence: Mapping[str, Any],
+    threshold: float,
+    threads: int | None,
+    progress: Progress,
+) -> Exported:
+    """Make the fixtures, climb the rungs, and seal the receipt with what they gave."""
+    statistics = checkpoint.processors.statistics
+    thresholds = _thresholds(threshold)
+    cases = make_cases(reference.contract, statistics)
+    progress(f'computing {len(cases)} fixtures in torch')
+    chunks = [reference.chunk(reference.inputs(case.observation), case.noise) for case in cases]
+    actions = [reference.actions(chunk) for chunk in chunks]
+    write_fixtures(
+        folder / FIXTURES,
+        [Fixture(c.observation, c.noise, chunk) for c, chunk in zip(cases, chunks, strict=True)],
+    )
+    graphs = run_graphs(folder, reference, cases, threads, progress)
+    # The pipeline opens sealed bundles only; this seal gives way to one with the figures.
+    (folder / REPORT).write_text('not verified yet\n', encoding='utf-8')
+    _seal(folder, {'thresholds': thresholds})
+    policy = Policy.load(folder, threads=threads)
+    served = run_pipeline(policy, cases, chunks, actions, statistics, progress)
+    parities = tuple(
+        FixtureParity(case.observation.instruction, graph, chunk, robot)
+        for case, graph, (chunk, robot) in zip(cases, graphs, served, strict=True)
+    )
+    progress('rung 3, target: the self-test of the backend that serves')
+    target = policy.self_test()
+    missed = failures(parities, target, threshold)
+    if missed:
+        raise GateError(missed)
+    receipt = make_receipt(
+        checkpoint_mapping(checkpoint, dtypes), checkpoint.family, parities, evidence, thresholds,
+        target,
+    )
+    (folder / REPORT).write_text(report(receipt, parities), encoding='utf-8')
+    sealed = _seal(folder, receipt)
+    return Exported(
+        folder,
+        sealed['self_sha256'],
+        sealed,
+        parities,
+        _warnings(checkpoint, dtypes, evidence),
+    )
+
+
+def _thresholds(threshold: float) -> dict[str, float]:
+    return {
+        'graph_max_abs': threshold,
+        'pipeline_scaled_max_abs': threshold,
+        'target_max_abs': threshold,
+        'min_cosine': MIN_COSINE,
+    }
+
+
+def _seal(folder: Path, receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """Write receipt.json over all other files in the folder and return what it holds."""
+    files = {
+        path.name: sha256_of_file(path) for path in folder.iterdir() if path.name != RECEIPT
+    }
+    data = seal_receipt({**receipt, 'files': files})
+    (folder / RECEIPT).write_bytes(data)
+    sealed: dict[str, Any] = json.loads(data)
+    return sealed
+
+
+def _warnings(
+    checkpoint: Checkpoint, dtypes: tuple[str, ...], evidence: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return what a user should know although the gate passed."""
+    still = 'has zero std: it never moved in the training data'
+    lines = [
+        f'{name.split(".")[0]} dimension {index} {still}'
+        for name, values in checkpoint.processors.statistics.items()
+        for index in np.flatnonzero(values == 0)
+        if name.endswith('.std')
+    ]
+    if dtypes != ('float32',):
+        lines.append(f'weights are {", ".join(dtypes)}; parity holds for them cast to float32')
+    if evidence['changed_sources']:
+        lines.append(_changed(evidence))
+    return tuple(lines)
+
+
+def _changed(evidence: Mapping[str, Any]) -> str:
+    files = ', '.join(evidence['changed_sources'])
+    return f'the recorded comparison with the reference is not for these sources: {files}'

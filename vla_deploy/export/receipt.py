@@ -1,0 +1,120 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""receipt.json and VERIFICATION.md: what a bundle was made of and how it was proven.
+
+Neither holds a time, a path or a host, so that the same checkpoint on the same machine gives the
+same bundle.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vla_deploy import __version__
+from vla_deploy.export.checkpoint import Checkpoint
+from vla_deploy.export.fixtures import SEED
+from vla_deploy.export.rungs import FixtureParity, figures_mapping, table
+from vla_deploy.pipeline import SelfTest
+from vla_deploy.pipeline.bundle import sha256_of_file
+
+_LIBRARIES = ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'numpy', 'tokenizers', 'safetensors')
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide the numbers."""
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {
+        'vla_deploy': __version__,
+        'python': platform.python_version(),
+        'machine': platform.machine(),
+        **found,
+    }
+
+
+def checkpoint_mapping(checkpoint: Checkpoint, dtypes: Sequence[str]) -> dict[str, Any]:
+    """Return the checkpoint's files by digest; weights that were not float32 are said to be."""
+    files = {
+        str(path.relative_to(checkpoint.path)): sha256_of_file(path)
+        for path in sorted(checkpoint.path.rglob('*'))
+        if path.is_file()
+    }
+    return {
+        'files': files,
+        'weights_dtypes': list(dtypes),
+        'backbone': checkpoint.config['vlm_model_name'],
+        'tokenizer_sha256': sha256_of_file(checkpoint.tokenizer),
+    }
+
+
+def make_receipt(
+    checkpoint: Mapping[str, Any],
+    family: str,
+    parities: Sequence[FixtureParity],
+    evidence: Mapping[str, Any],
+    thresholds: Mapping[str, float],
+    target: SelfTest,
+) -> dict[str, Any]:
+    """Return the receipt without its list of files."""
+    return {
+        'schema_version': 1,
+        'family': family,
+        'checkpoint': dict(checkpoint),
+        'versions': versions(),
+        'seeds': {'fixtures': SEED},
+        'thresholds': dict(thresholds),
+        'parity': {
+            **figures_mapping(parities),
+            'target': {
+                'backend': 'onnx_runtime',
+                'provider': 'cpu',
+                'precision': 'fp32',
+                'variant': 'split',
+                'max_abs': target.max_abs,
+                'cosine': target.cosine,
+            },
+        },
+        'reference': dict(evidence),
+    }
+
+
+def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str:
+    """Return VERIFICATION.md."""
+    reference = receipt['reference']
+    names = ', '.join(f'{k} {v}' for k, v in sorted(reference['reference'].items()))
+    dtypes = ', '.join(receipt['checkpoint']['weights_dtypes'])
+    thresholds = receipt['thresholds']
+    target = receipt['parity']['target']
+    lines = [
+        f'# Verification of this bundle ({receipt["family"]})',
+        '',
+        f'Weights in the checkpoint: {dtypes}; all figures are for float32 arithmetic on a CPU.',
+        f'Gate: max_abs < {thresholds["graph_max_abs"]!r}, cosine >= {thresholds["min_cosine"]!r}.',
+        '',
+        '- Rung 1 compares the exported graphs with the torch modules, from equal model inputs:',
+        '  every element of the whole chunk.',
+        '- Rung 2 compares the served pipeline with a torch pipeline that has its own processors,',
+        '  from raw images, state and text: the model-space chunk, and robot-unit actions with',
+        '  each dimension divided by max(1, |mean| + 4 std).',
+        '- Rung 3 runs the same fixtures through the backend that serves, at every configure.',
+        '',
+        *table(parities),
+        '',
+        f'Rung 3 on the exporting machine ({target["backend"]}, {target["provider"]}, '
+        f'{target["precision"]}, {target["variant"]}): max_abs {target["max_abs"]!r}, '
+        f'cosine {target["cosine"]!r}.',
+        '',
+        '## Reference',
+        '',
+        f'The torch pipeline was compared with {names} on recorded cases, not on this checkpoint:',
+        '',
+    ]
+    lines += [f'- {name}: {figures}' for name, figures in sorted(reference['cases'].items())]
+    if reference['changed_sources']:
+        changed = ', '.join(reference['changed_sources'])
+        lines += ['', f'**Changed since that comparison: {changed}. It does not hold for them.**']
+    lines += ['', '## Versions', '']
+    lines += [f'- {name} {version}' for name, version in sorted(receipt['versions'].items())]
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,156 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the parity ladder on a bundle folder and gathers its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.export.evidence import evidence_for
+from vla_deploy.export.fixtures import Case
+from vla_deploy.export.parity import (
+    MIN_COSINE,
+    Figure,
+    GraphParity,
+    GraphRunner,
+    action_scale,
+    compare,
+    compare_actions,
+    graph_parity,
+    worst,
+)
+from vla_deploy.export.torch_pipeline import TorchPipeline
+from vla_deploy.pipeline import Policy, SelfTest
+from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FixtureParity:
+    """All figures of one fixture.
+
+    graph: rung 1, absent where there is no checkpoint to compare with. chunk: the served
+    pipeline's model-space chunk against the expected one. actions: rung 2, robot units divided
+    by the size of each dimension.
+    """
+
+    instruction: str
+    graph: GraphParity | None
+    chunk: Figure
+    actions: Figure
+
+
+def run_graphs(
+    folder: Path,
+    reference: TorchPipeline,
+    cases: Sequence[Case],
+    threads: int | None,
+    progress: Progress,
+) -> list[GraphParity]:
+    """Run rung 1 for every fixture."""
+    runner = GraphRunner(folder / PREFIX_GRAPH, folder / STEP_GRAPH, threads or 0)
+    figures = []
+    for index, case in enumerate(cases):
+        progress(f'rung 1, graphs: fixture {index + 1} of {len(cases)}')
+        inputs = reference.inputs(case.observation)
+        figures.append(graph_parity(reference.model, runner, inputs, case.noise))
+    return figures
+
+
+def run_pipeline(
+    policy: Policy,
+    cases: Sequence[Case],
+    chunks: Sequence[NDArray[np.float32]],
+    actions: Sequence[NDArray[np.float32]],
+    statistics: Mapping[str, NDArray[np.float32]],
+    progress: Progress,
+) -> list[tuple[Figure, Figure]]:
+    """Run rung 2: from raw observations, the served chunk and robot-unit actions.
+
+    `chunks` and `actions` are what the reference gave, float32 [steps,padded_dim] and [steps,dim].
+    """
+    scale = action_scale(policy.contract, statistics)
+    figures = []
+    for index, case in enumerate(cases):
+        progress(f'rung 2, pipeline: fixture {index + 1} of {len(cases)}')
+        served = policy.infer(case.observation, noise=case.noise)
+        figures.append(
+            (
+                compare(served.raw, chunks[index], 'chunk'),
+                compare_actions(served.actions, actions[index], scale),
+            )
+        )
+    return figures
+
+
+def evidence_summary(family: str) -> dict[str, Any]:
+    """Return what the receipt says about the family's reference."""
+    evidence = evidence_for(family)
+    return {
+        'kind': 'recorded cases',
+        'reference': evidence['reference'],
+        'cases': evidence['cases'],
+        'changed_sources': evidence['changed_sources'],
+    }
+
+
+def failures(
+    parities: Sequence[FixtureParity], target: SelfTest, threshold: float
+) -> list[str]:
+    """Return one line for each figure that misses the gate."""
+    lines = []
+    for index, parity in enumerate(parities):
+        checks = [('rung 2, actions', parity.actions), ('rung 2, chunk', parity.chunk)]
+        if parity.graph is not None:
+            checks.insert(0, ('rung 1, chunk', parity.graph.chunk))
+        for name, figure in checks:
+            if not figure.passes(threshold):
+                lines.append(
+                    f'{name}, fixture {index}: max_abs {figure.max_abs!r} (below {threshold!r}), '
+                    f'cosine {figure.cosine!r} (at least {MIN_COSINE!r})'
+                )
+    if not target.max_abs < threshold:
+        lines.append(f'rung 3, target: max_abs {target.max_abs!r} (below {threshold!r})')
+    return lines
+
+
+def figures_mapping(parities: Sequence[FixtureParity]) -> dict[str, Any]:
+    """Return the figures as the receipt holds them."""
+    fixtures = [asdict(parity) for parity in parities]
+    summary: dict[str, Any] = {
+        'pipeline_chunk': asdict(worst(p.chunk for p in parities)),
+        'pipeline_actions_scaled': asdict(worst(p.actions for p in parities)),
+    }
+    graphs = [p.graph for p in parities if p.graph is not None]
+    if graphs:
+        for name in ('key', 'value', 'velocity', 'chunk'):
+            summary[f'graph_{name}'] = asdict(worst(getattr(g, name) for g in graphs))
+    return {'fixtures': fixtures, 'worst': summary}
+
+
+def table(parities: Sequence[FixtureParity]) -> list[str]:
+    """Return the figures as lines of a table, full precision."""
+    lines = [
+        '| fixture | rung 1 chunk max_abs | rung 1 cosine | rung 2 chunk max_abs '
+        '| rung 2 actions max_abs, scaled | rung 2 cosine |',
+        '|---|---|---|---|---|---|',
+    ]
+    for index, parity in enumerate(parities):
+        chunk = parity.graph.chunk if parity.graph else None
+        cells = [
+            str(index),
+            repr(chunk.max_abs) if chunk else 'not run',
+            repr(chunk.cosine) if chunk else 'not run',
+            repr(parity.chunk.max_abs),
+            repr(parity.actions.max_abs),
+            repr(parity.actions.cosine),
+        ]
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
