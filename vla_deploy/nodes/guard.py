@@ -45,7 +45,7 @@ from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.rate_limit import RateLimit
 from vla_deploy.ros.realtime import calm_garbage_collector, try_sched_fifo
-from vla_deploy.ros.trajectory_messages import trajectory_to_message
+from vla_deploy.ros.trajectory_messages import TrajectoryMessage
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, GuardStatus, Violation
 
 _SILENT = (GuardState.DISARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -102,6 +102,7 @@ class GuardNode(ManagedNode):
         self._config, self._node_config = config, node_config
         self._configured_description = self._description
         self._rate_limit = RateLimit(node_config.violations_per_s)
+        self._command = TrajectoryMessage(self._limits.names)
         self._create_interfaces()
         if node_config.sched_fifo_priority:
             refused = try_sched_fifo(node_config.sched_fifo_priority)
@@ -300,7 +301,7 @@ class GuardNode(ManagedNode):
             inputs = replace(inputs, chunks=())
         out = self._core.step(now_ns, time.monotonic_ns(), inputs)
         if out.trajectory is not None:
-            self._commands.publish(trajectory_to_message(out.trajectory, self._limits.names))
+            self._commands.publish(self._command.fill(out.trajectory))
         self._step_time.add(time.perf_counter() - begin_s)
         if requests.get('arm') and out.state is not GuardState.DISARMED:
             self._auto_arm = False

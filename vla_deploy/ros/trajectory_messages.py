@@ -4,34 +4,41 @@
 
 from __future__ import annotations
 
-import array
 from collections.abc import Sequence
 
-from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.ros.conversions import NS_PER_S, time_msg
 
 
-def trajectory_to_message(trajectory: Trajectory, joint_names: Sequence[str]) -> JointTrajectory:
-    """Return the message whose header.stamp is the time of the first knot.
+class TrajectoryMessage:
+    """One message that is filled again each tick: making its points anew takes most of a tick."""
 
-    Positions and velocities are the knots' own float64 values, unchanged.
-    """
-    msg = JointTrajectory(joint_names=joint_names)
-    start_ns = trajectory.start_ns
-    msg.header.stamp = time_msg(start_ns)
-    points = []
-    for time_ns, position, velocity in zip(
-        trajectory.times.tolist(), trajectory.position, trajectory.velocity, strict=True
-    ):
-        point = JointTrajectoryPoint()
-        # An array of the field's own type is taken as it is; a list is checked item by item.
-        point.positions = array.array('d', position.tobytes())
-        point.velocities = array.array('d', velocity.tobytes())
-        sec, nanosec = divmod(time_ns - start_ns, NS_PER_S)
-        point.time_from_start = Duration(sec=sec, nanosec=nanosec)
-        points.append(point)
-    msg.points = points
-    return msg
+    def __init__(self, joint_names: Sequence[str]) -> None:
+        self._msg = JointTrajectory(joint_names=list(joint_names))
+        self._points: list[JointTrajectoryPoint] = []
+
+    def fill(self, trajectory: Trajectory) -> JointTrajectory:
+        """Return the message whose header.stamp is the time of the first knot.
+
+        Positions and velocities are the knots' own float64 values, unchanged. The message is valid
+        until the next call; publishing copies it.
+        """
+        start_ns, knots = trajectory.start_ns, len(trajectory.times)
+        self._msg.header.stamp = time_msg(start_ns)
+        while len(self._points) < knots:
+            self._points.append(JointTrajectoryPoint())
+        points = self._points[:knots]
+        for point, time_ns, position, velocity in zip(
+            points,
+            trajectory.times.tolist(),
+            trajectory.position.tolist(),
+            trajectory.velocity.tolist(),
+            strict=True,
+        ):
+            point.positions, point.velocities = position, velocity
+            offset = point.time_from_start
+            offset.sec, offset.nanosec = divmod(time_ns - start_ns, NS_PER_S)
+        self._msg.points = points
+        return self._msg

@@ -1,0 +1,95 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The guard in the running graph: duration and lateness of its ticks, with SCHED_FIFO and without.
+
+    python bench/graph_latency.py [OUTPUT.json] [--seconds 30] [--bundle FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from vla_deploy.bringup import BringUpOptions, bring_up  # noqa: E402
+from vla_deploy.export.own_bundle import bundle_for  # noqa: E402
+from vla_deploy.ros import qos  # noqa: E402
+from vla_deploy.supervisor import Supervisor  # noqa: E402
+from vla_deploy_msgs.msg import GuardStatus, PolicyStatus  # noqa: E402
+
+OPTIONS = BringUpOptions(sim=True, instruction='reach the red cube')
+
+
+def measure(options: BringUpOptions, bundle: Path, seconds: float, log: Path) -> dict[str, object]:
+    """Run the graph and return the guard's own figures over the last 1000 ticks."""
+    rclpy.init()
+    node = Node('graph_latency')
+    last: dict[str, GuardStatus | PolicyStatus] = {}
+    for name, kind in (('guard', GuardStatus), ('inference', PolicyStatus)):
+        node.create_subscription(
+            kind, f'{name}/status', lambda msg, n=name: last.__setitem__(n, msg), qos.STATUS
+        )
+    with log.open('w') as output:
+        supervisor = Supervisor(bring_up('franka', options, bundle), output)
+        try:
+            end = None
+            while end is None or time.monotonic() < end:
+                rclpy.spin_once(node, timeout_sec=0.1)
+                moving = 'guard' in last and last['guard'].state == GuardStatus.STATE_ARMED
+                if end is None and moving:
+                    end = time.monotonic() + seconds
+                if supervisor.died():
+                    raise SystemExit(f'graph_latency: {supervisor.died()}; see {log}')
+        finally:
+            supervisor.end()
+            rclpy.shutdown()
+    guard, inference = last['guard'], last['inference']
+    return {
+        'sched_fifo': guard.sched_fifo,
+        'commands': guard.commands_published,
+        'tick_p50_ms': guard.step_p50_s * 1e3,
+        'tick_p99_ms': guard.step_p99_s * 1e3,
+        'lateness_p99_ms': guard.tick_lateness_p99_s * 1e3,
+        'chunks': inference.chunks,
+        'chunk_p95_ms': inference.latency_p95_s * 1e3,
+    }
+
+
+def main() -> int:
+    """Print a line with SCHED_FIFO and one without, and write both as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('output', nargs='?', default=ROOT / 'build/bench/graph_latency.json')
+    parser.add_argument('--seconds', type=float, default=30.0)
+    parser.add_argument('--bundle', default='')
+    arguments = parser.parse_args()
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    bundle = bundle_for('franka', arguments.bundle)
+    results = {}
+    for name, priority in (('fifo', OPTIONS.sched_fifo_priority), ('no_fifo', 0)):
+        options = replace(OPTIONS, sched_fifo_priority=priority)
+        log = output.with_name(f'graph_latency_{name}.log')
+        results[name] = figures = measure(options, bundle, arguments.seconds, log)
+        print(
+            f'guard in the graph, {"with" if figures["sched_fifo"] else "without"} SCHED_FIFO: '
+            f'tick p50 {figures["tick_p50_ms"]:.3f} ms, p99 {figures["tick_p99_ms"]:.3f} ms, '
+            f'lateness p99 {figures["lateness_p99_ms"]:.3f} ms',
+            flush=True,
+        )
+    record = {'cpus': os.cpu_count(), 'seconds': arguments.seconds, **results}
+    output.write_text(json.dumps(record, indent=2) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
