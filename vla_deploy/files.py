@@ -27,10 +27,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if key_node.tag == 'tag:yaml.org,2002:merge':
                 raise FileError(f'line {line}: merge keys (<<) are not accepted')
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise FileError(f'line {line}: key {key!r} is not a string')
             if key in seen:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NoSuchFile
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
@@ -21,6 +21,16 @@ PROVIDERS = {'cpu': 'CPUExecutionProvider'}
 OWN_STEP_INPUTS = ('x', 'time_embedding', 'dt')
 STEP_OUTPUTS = ('x_next', 'velocity')
 ERROR_SEVERITY = 3
+LOAD_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+)
 
 
 class OnnxRuntimeBackend:
@@ -97,7 +107,7 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
         session = ort.InferenceSession(path, settings, providers=[provider])
-    except (Fail, InvalidGraph, NoSuchFile, RuntimeError) as error:
+    except LOAD_ERRORS as error:
         first_line = str(error).splitlines()[0]
         raise PolicyError(f'{path}: does not load: {first_line}') from error
     running = session.get_providers()[0]

@@ -25,8 +25,11 @@ from vla_deploy.core.contract import ImageRule
 
 CHANNELS = 3
 STRIP_ROWS = 32  # rows that go through the second stage together; more would leave the cache
-PRODUCT_ROWS = 8  # rows of one product of the first stage; more would multiply more zeros
+PRODUCT_ROWS = (8, 4, 2, 1)  # rows of one product of the first stage, the most that is allowed
 MAX_BLOCK_COLUMNS = 64  # beyond that the product does more needless work than gathering does
+# OpenBLAS takes several threads for products of more multiplications than this; waking them costs
+# more than the product, and they would take a core from the guard.
+MAX_PRODUCT = 1 << 18
 Float32 = NDArray[np.float32]
 
 
@@ -77,10 +80,10 @@ class Resizer:
         self._window = (
             slice(None), slice(top, top + fitted_height), slice(left, left + fitted_width)
         )
-        self._strips = _strips(bilinear_taps(height, fitted_height), rule)
+        self._strips = _strips(bilinear_taps(height, fitted_height), width, rule)
         self._mix_columns = _column_mixer(bilinear_taps(width, fitted_width), width)
-        most_rows = max(part.high - part.low for strip in self._strips for part in strip)
-        self._pixels = np.ones((1 + most_rows, width * CHANNELS), np.float32)
+        most_rows = max(part.weights.shape[1] for strip in self._strips for part in strip)
+        self._pixels = np.ones((most_rows, width * CHANNELS), np.float32)
         self._mixed = np.empty((STRIP_ROWS, width * CHANNELS), np.float32)
 
     def __call__(self, image: NDArray[np.uint8], out: Float32) -> None:
@@ -91,10 +94,10 @@ class Resizer:
         for strip in self._strips:
             first = strip[0].start
             for part in strip:
-                count = part.high - part.low
-                np.copyto(self._pixels[1 : 1 + count], flat[part.low : part.high])
+                pixels = self._pixels[: part.weights.shape[1]]
+                np.copyto(pixels[1:], flat[part.source])
                 mixed = self._mixed[part.start - first : part.stop - first]
-                np.matmul(part.weights, self._pixels[: 1 + count], out=mixed)
+                np.matmul(part.weights, pixels, out=mixed)
             last = strip[-1].stop
             self._mix_columns(self._mixed[: last - first], window[:, first:last])
 
@@ -108,40 +111,45 @@ def _offsets(height: int, width: int, rule: ImageRule) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _RowProduct:
-    """Output rows start..stop are `weights` @ [a row of ones, input rows low..high]."""
+    """Output rows start..stop are `weights` @ [a row of ones, the input rows `source`]."""
 
     start: int
     stop: int
-    low: int
-    high: int
+    source: slice | NDArray[np.int64]
     weights: Float32
 
 
-def _strips(taps: Taps, rule: ImageRule) -> list[list[_RowProduct]]:
+def _strips(taps: Taps, width: int, rule: ImageRule) -> list[list[_RowProduct]]:
     rows = len(taps.first)
+    per_product = next(
+        (n for n in PRODUCT_ROWS if n * (2 * n + 1) * width * CHANNELS <= MAX_PRODUCT), 1
+    )
     return [
         [
-            _row_product(taps, rule, start, min(start + PRODUCT_ROWS, rows))
-            for start in range(strip, min(strip + STRIP_ROWS, rows), PRODUCT_ROWS)
+            _row_product(taps, rule, start, min(start + per_product, rows))
+            for start in range(strip, min(strip + STRIP_ROWS, rows), per_product)
         ]
         for strip in range(0, rows, STRIP_ROWS)
     ]
 
 
 def _row_product(taps: Taps, rule: ImageRule, start: int, stop: int) -> _RowProduct:
-    low, high = int(taps.first[start]), int(taps.second[start:stop].max()) + 1
+    outputs = slice(start, stop)
+    used = np.unique(np.concatenate([taps.first[outputs], taps.second[outputs]]))
     scale = np.float32((rule.value_high - rule.value_low) / 255.0)
     offset = np.full((stop - start, 1), rule.value_low, np.float32)
-    weights = _dense(taps, slice(start, stop), low, high) * scale
-    return _RowProduct(start, stop, low, high, np.concatenate([offset, weights], axis=1))
+    weights = np.concatenate([offset, _dense(taps, outputs, used) * scale], axis=1)
+    is_contiguous = int(used[-1] - used[0]) + 1 == len(used)
+    source = slice(int(used[0]), int(used[-1]) + 1) if is_contiguous else used
+    return _RowProduct(start, stop, source, weights)
 
 
-def _dense(taps: Taps, outputs: slice, low: int, high: int) -> Float32:
-    first, second = taps.first[outputs] - low, taps.second[outputs] - low
-    index = np.arange(len(first))
-    weights = np.zeros((len(first), high - low), np.float32)
-    weights[index, first] += taps.first_weight[outputs]
-    weights[index, second] += taps.second_weight[outputs]
+def _dense(taps: Taps, outputs: slice, used: NDArray[np.int64]) -> Float32:
+    """Return the weights of some outputs as a matrix over the `used` inputs (ascending)."""
+    index = np.arange(len(taps.first[outputs]))
+    weights = np.zeros((len(index), len(used)), np.float32)
+    weights[index, np.searchsorted(used, taps.first[outputs])] += taps.first_weight[outputs]
+    weights[index, np.searchsorted(used, taps.second[outputs])] += taps.second_weight[outputs]
     return weights
 
 
@@ -153,13 +161,16 @@ class _ColumnMixer(Protocol):
 def _column_mixer(taps: Taps, width: int) -> _ColumnMixer:
     fitted = len(taps.first)
     divisor = math.gcd(width, fitted)
-    block_in, block_out = width // divisor, fitted // divisor
-    repeats = 4 // math.gcd(block_out, 4)
-    block_in, block_out = block_in * repeats, block_out * repeats
-    if fitted % block_out == 0 and block_in <= MAX_BLOCK_COLUMNS:
-        weights = _dense(taps, slice(0, block_out), 0, max(block_in, int(taps.second.max()) + 1))
-        if _repeats(taps, block_in, block_out):
-            return _BlockColumns(weights[:, :block_in], fitted)
+    # planes are written four floats at a time, so a block has a multiple of four outputs
+    repeats = 4 // math.gcd(fitted // divisor, 4)
+    block_in, block_out = width // divisor * repeats, fitted // divisor * repeats
+    if (
+        divisor % repeats == 0
+        and block_in <= MAX_BLOCK_COLUMNS
+        and width * CHANNELS * block_out * CHANNELS <= MAX_PRODUCT
+        and _repeats(taps, block_in, block_out)
+    ):
+        return _BlockColumns(_dense(taps, slice(0, block_out), np.arange(block_in)), fitted)
     return _GatherColumns(taps)
 
 

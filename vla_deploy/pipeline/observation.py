@@ -103,7 +103,8 @@ def _check_state(
     state: ArrayLike, dim: int, joints: Sequence[str] | None
 ) -> NDArray[np.float32]:
     try:
-        values = np.asarray(state, dtype=np.float32)
+        with np.errstate(over='ignore'):  # what is too large becomes infinite, and is refused
+            values = np.asarray(state, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ObservationError(f'joint_states: must be {dim} numbers: {error}') from error
     if values.shape != (dim,):

@@ -42,7 +42,6 @@ class ImageStack:
         rule = contract.image
         shape = (contract.camera_slots, 3, rule.height, rule.width)
         self._rule = rule
-        self._names = contract.camera_names
         self._images = np.full(shape, rule.value_low, np.float32)
         self._size_in_slot: list[tuple[int, int] | None] = [None] * contract.camera_slots
         self._resizers: dict[tuple[int, int], Resizer] = {}

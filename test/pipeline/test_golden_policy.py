@@ -1,0 +1,101 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The served pipeline against the recorded cases of the reference, its own processors included."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline.observation import check_observation
+
+pytest.importorskip('torch')  # export needs it
+GOLDENS = ('smolvla_3cam', 'smolvla_2cam_empty')
+
+
+@pytest.fixture(scope='module', params=GOLDENS)
+def served(request, golden_bundle, golden_cases):
+    folder = golden_bundle(request.param)
+    return Policy.load(folder, threads=1), golden_cases(request.param), folder
+
+
+def inputs_of(policy, case):
+    return policy._preprocess(check_observation(case.observation, policy.contract))
+
+
+def test_when_images_are_preprocessed_expect_the_references(served):
+    policy, cases, _ = served
+    for case in cases:
+        inputs, expected = inputs_of(policy, case), case.arrays['images_pre']
+        count = len(expected)
+        assert np.abs(inputs.images[:count] - expected).max() <= 1e-6
+        # the reference drops further slots; ours are there and masked
+        assert np.array_equal(inputs.image_mask[:count], case.arrays['image_mask'])
+        assert not inputs.image_mask[count:].any()
+        assert (inputs.images[count:] == -1.0).all()
+
+
+def test_when_instructions_are_tokenized_expect_the_references_ids_and_masks(served):
+    policy, cases, _ = served
+    for case in cases:
+        prompt, count = inputs_of(policy, case).prompt, len(case.arrays['tokens'])
+        assert np.array_equal(prompt.ids[:count], case.arrays['tokens'])
+        assert np.array_equal(prompt.mask[:count], case.arrays['token_mask'])
+        assert not prompt.mask[count:].any()
+        assert prompt.truncated == case.truncated
+
+
+def test_when_states_are_normalized_expect_the_references(served):
+    policy, cases, _ = served
+    for case in cases:
+        expected = case.arrays['state_norm_pad']
+        error = np.abs(inputs_of(policy, case).state - expected)
+        assert (error <= 1e-6 * np.maximum(1, np.abs(expected))).all()
+
+
+def test_when_actions_are_unnormalized_expect_the_references_to_the_bit(served):
+    policy, cases, _ = served
+    for case in cases:
+        robot = policy._to_robot(case.arrays['chunk_model'])
+        assert np.array_equal(robot, case.arrays['chunk_robot'])
+
+
+def test_when_raw_observation_is_served_expect_the_references_chunk(served):
+    policy, cases, folder = served
+    statistics = load_file(folder / 'normalizer.safetensors')
+    scale = np.abs(statistics['action.mean']) + 4 * statistics['action.std']
+    for case in cases:
+        chunk = policy.infer(case.observation, noise=case.arrays['noise'][0])
+        expected = case.arrays['chunk_model']
+        assert np.abs(chunk.raw - expected).max() <= 5e-6
+        a, b = chunk.raw.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.9999999
+        error = np.abs(chunk.actions - case.arrays['chunk_robot'])
+        assert (error <= 5e-6 * np.maximum(1, scale)).all()
+
+
+def test_when_loaded_expect_self_test_passed(served):
+    result = served[0].self_test()
+    assert result.passed
+    assert result.cosine >= 0.9999999
+
+
+def test_when_torch_transformers_and_lerobot_cannot_be_imported_expect_chunks(golden_bundle):
+    program = textwrap.dedent("""
+        import sys
+        for name in ('torch', 'transformers', 'lerobot', 'onnx', 'onnxscript'):
+            sys.modules[name] = None
+        from vla_deploy.pipeline import Policy
+        result = Policy.load(sys.argv[1], threads=1).self_test()
+        assert result.passed, result
+        print('served')
+    """)
+    folder = golden_bundle(GOLDENS[0])
+    done = subprocess.run(
+        [sys.executable, '-c', program, str(folder)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == 'served', done.stderr

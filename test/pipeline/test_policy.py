@@ -1,0 +1,232 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vla_deploy.core.contract import TimeEmbedding
+from vla_deploy.pipeline import BundleError, Observation, ObservationError, Policy, PolicyError
+from vla_deploy.pipeline import fixtures as fixture_files
+from vla_deploy.pipeline.sampler import EulerSampler, philox_noise, time_embeddings
+
+IMAGE = np.full((48, 64, 3), 90, np.uint8)
+OBSERVATION = Observation({'front': IMAGE, 'wrist': IMAGE}, np.zeros(7), 'reach the red cube')
+
+
+class StraightBackend:
+    """Its velocity points from the target to x, so that every Euler step count ends there."""
+
+    emits_robot_units = False
+
+    def __init__(self, target):
+        self.target = target
+        self.steps = []
+
+    def prefix(self, images, image_mask, tokens, token_mask, state):
+        self.inputs = (images.copy(), image_mask, tokens, token_mask, state)
+        return 'seen'
+
+    def step(self, prefix, x, time_embedding, dt):
+        assert prefix == 'seen'
+        self.steps.append((time_embedding, dt))
+        remaining = np.float32(1.0) + np.float32(len(self.steps) - 1) * dt
+        velocity = (x - self.target) / remaining
+        return x + dt * velocity, velocity
+
+
+@pytest.fixture
+def straight(plain_bundle):
+    from vla_deploy.pipeline.bundle import open_bundle
+
+    backend = StraightBackend(np.float32(0.25))
+    return Policy(open_bundle(plain_bundle()), backend), backend
+
+
+@pytest.mark.parametrize('value', [0.0, 100.0, -3.25])
+def test_when_stub_serves_expect_its_value_for_every_joint_in_robot_units(plain_bundle, value):
+    chunk = Policy.load(plain_bundle(), backend='stub', stub_value=value).infer(OBSERVATION)
+    assert chunk.actions.shape == (6, 7)
+    assert chunk.actions.dtype == np.float64
+    assert (chunk.actions == value).all()
+
+
+def test_when_backend_answers_in_model_space_expect_robot_units(straight):
+    policy, _ = straight
+    chunk = policy.infer(OBSERVATION, noise_seed=3)
+    expected = np.float32(0.25) * np.float32(0.5) + np.linspace(-1, 1, 7, dtype=np.float32)
+    assert chunk.raw.shape == (6, 8)
+    assert np.abs(chunk.raw - 0.25).max() <= 1e-6
+    assert np.abs(chunk.actions - expected).max() <= 1e-6
+
+
+def test_when_sampling_expect_one_step_per_time_with_the_same_negative_dt(straight):
+    policy, backend = straight
+    policy.infer(OBSERVATION)
+    table = time_embeddings(policy.contract.time_embedding, 4)
+    assert [dt for _, dt in backend.steps] == [np.float32(-0.25)] * 4
+    assert np.array_equal([embedding for embedding, _ in backend.steps], table)
+
+
+def test_when_denoise_steps_change_expect_so_many_steps(straight, plain_contract):
+    _, backend = straight
+    sampler = EulerSampler(plain_contract.time_embedding, 7)
+    sampler(lambda x, t, dt: backend.step('seen', x, t, dt), np.zeros((6, 8), np.float32))
+    assert len(backend.steps) == 7
+
+
+def test_when_seed_is_the_same_expect_the_same_noise_and_else_another():
+    assert np.array_equal(philox_noise(7, (50, 32)), philox_noise(7, (50, 32)))
+    assert not np.array_equal(philox_noise(7, (50, 32)), philox_noise(8, (50, 32)))
+    assert philox_noise(7, (50, 32)).dtype == np.float32
+
+
+def test_when_no_seed_is_given_expect_a_new_one_that_repeats_the_chunk(plain_bundle):
+    policy = Policy.load(plain_bundle(), backend='stub')
+    first, second = policy.infer(OBSERVATION), policy.infer(OBSERVATION)
+    assert first.noise_seed != second.noise_seed
+    assert policy.infer(OBSERVATION, noise_seed=first.noise_seed).noise_seed == first.noise_seed
+
+
+def test_when_noise_is_given_expect_no_seed_in_the_chunk(plain_bundle):
+    policy = Policy.load(plain_bundle(), backend='stub')
+    assert policy.infer(OBSERVATION, noise=np.zeros((6, 8), np.float32)).noise_seed is None
+
+
+@pytest.mark.parametrize(
+    ('noise', 'seed', 'message'),
+    [
+        (np.zeros((6, 7), np.float32), None, r'noise must be float32 \[6, 8\], not float32'),
+        (np.zeros((6, 8)), None, 'not float64'),
+        (np.zeros((6, 8), np.float32), 1, 'not both'),
+    ],
+)
+def test_when_noise_cannot_be_used_expect_error(plain_bundle, noise, seed, message):
+    policy = Policy.load(plain_bundle(), backend='stub')
+    with pytest.raises(ValueError, match=message):
+        policy.infer(OBSERVATION, noise=noise, noise_seed=seed)
+
+
+def test_when_policy_gives_nan_expect_it_returned_and_flagged(straight):
+    policy, backend = straight
+    backend.target = np.float32(np.nan)
+    chunk = policy.infer(OBSERVATION)
+    assert np.isnan(chunk.actions).all()
+    assert not chunk.finite
+
+
+def test_when_a_camera_is_missing_or_a_prompt_cut_expect_the_chunk_to_say_so(straight):
+    policy, backend = straight
+    chunk = policy.infer(Observation({'wrist': IMAGE}, np.zeros(7), 'reach ' * 50))
+    assert chunk.missing_cameras == ('front',)
+    assert chunk.prompt_truncated
+    assert chunk.instruction == 'reach ' * 50
+    assert backend.inputs[1].tolist() == [True, False, False]
+
+
+def test_when_nothing_is_missing_expect_nothing_reported(straight):
+    policy, _ = straight
+    chunk = policy.infer(OBSERVATION)
+    assert chunk.missing_cameras == ()
+    assert not chunk.prompt_truncated
+    assert chunk.finite
+    durations = dataclasses.astuple(chunk.timings)
+    assert len(durations) == 4
+    assert all(duration >= 0 for duration in durations)
+
+
+def test_when_an_observation_is_refused_expect_the_next_one_served(plain_bundle):
+    policy = Policy.load(plain_bundle(), backend='stub')
+    with pytest.raises(ObservationError):
+        policy.infer(Observation({'front': IMAGE}, [np.nan] * 7, 'reach'))
+    assert policy.infer(OBSERVATION).finite
+
+
+def test_when_served_as_the_reference_answers_expect_self_test_passed(plain_bundle):
+    policy = Policy.load(plain_bundle(), backend='stub')
+    result = policy.self_test()
+    assert (result.max_abs, result.threshold, result.passed) == (0.0, 1e-4, True)
+
+
+@pytest.mark.parametrize('target', [0.5, np.nan])
+def test_when_served_otherwise_than_the_reference_expect_self_test_failed(straight, target):
+    policy, backend = straight
+    backend.target = np.float32(target)
+    backend.step = lambda prefix, x, t, dt: (np.full_like(x, target), x)
+    result = policy.self_test()
+    assert not result.passed
+    assert result.max_abs == 0.5 or np.isnan(result.max_abs)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'backend': 'tensor_rt'}, "backend 'tensor_rt' is not one of onnx_runtime, stub"),
+        ({'provider': 'cuda'}, "provider 'cuda' is not possible with backend stub; possible: cpu"),
+        ({'precision': 'fp16'}, "precision 'fp16' is not possible"),
+        ({'variant': 'unrolled'}, "variant 'unrolled' is not possible"),
+    ],
+)
+def test_when_backend_cannot_do_what_is_asked_expect_error(plain_bundle, changes, message):
+    with pytest.raises(PolicyError) as error:
+        Policy.load(plain_bundle(), **{'backend': 'stub', **changes})
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('normalizer.safetensors', b'{}', r'normalizer\.safetensors: cannot be read'),
+        ('tokenizer.json', b'{}', r'tokenizer\.json: is not a tokenizer'),
+    ],
+)
+def test_when_sealed_file_cannot_be_used_expect_error_naming_it(
+    plain_bundle, seal_bundle, name, content, message
+):
+    folder = plain_bundle()
+    (folder / name).write_bytes(content)
+    seal_bundle(folder)
+    with pytest.raises(BundleError, match=message):
+        Policy.load(folder, backend='stub')
+
+
+def _without(arrays, key):
+    del arrays[key]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda arrays: arrays.clear(), 'holds no fixture'),
+        (lambda arrays: _without(arrays, 'fixture0/noise'), 'fixture0/noise is missing'),
+        (
+            lambda arrays: arrays.update({'fixture0/noise': np.zeros(3)}),
+            r'fixture0/noise must be float32 \[6, 8\]',
+        ),
+    ],
+)
+def test_when_fixtures_cannot_be_used_expect_error_naming_the_array(
+    plain_bundle, plain_contract, change, message
+):
+    path = plain_bundle() / 'fixtures.npz'
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    change(arrays)
+    np.savez(path, **arrays)
+    with pytest.raises(BundleError, match=message):
+        fixture_files.read_fixtures(path, plain_contract)
+
+
+def test_when_fixtures_are_not_an_archive_expect_error_naming_the_file(tmp_path, plain_contract):
+    path = tmp_path / 'fixtures.npz'
+    path.write_bytes(b'no archive')
+    with pytest.raises(BundleError, match=r'fixtures\.npz: is not readable'):
+        fixture_files.read_fixtures(path, plain_contract)
+
+
+def test_when_time_is_embedded_expect_the_exact_sines_and_cosines():
+    table = time_embeddings(TimeEmbedding(4, 0.5, 2.0), 2)
+    angles = 2 * np.pi * np.array([[1.0], [0.5]]) / np.array([0.5, 2.0])
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    assert np.abs(table - expected).max() <= 1e-7
+    assert table.dtype == np.float32

@@ -1,0 +1,145 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vla_deploy.core.contract import Normalization, TokenizerSpec
+from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
+from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
+
+SPEC = TokenizerSpec(max_length=48, padding='max_length', pad_token_id=2, newline='none')
+FLOATS = st.floats(-1e3, 1e3, width=32)
+
+
+def normalizer(plain_contract, mode, first, second, epsilon=1e-8):
+    names = {'mean_std': ('mean', 'std'), 'quantiles': ('q01', 'q99'), 'min_max': ('min', 'max')}
+    spec = dataclasses.replace(
+        plain_contract.state,
+        normalization=Normalization(mode, epsilon),
+        joints=None,
+        units=None,
+        dim=len(first),
+    )
+    arrays = [np.array(values, np.float32) for values in (first, second)]
+    keys = [f'state.{name}' for name in names.get(mode, ('a', 'b'))]
+    return VectorNormalizer('state', spec, dict(zip(keys, arrays, strict=True)))
+
+
+def test_when_mean_std_expect_epsilon_forth_and_none_back(plain_contract):
+    norm = normalizer(plain_contract, 'mean_std', [1.0, 1.0], [2e-8, 0.0])
+    values = norm.normalize(np.array([1.0 + 2**-20, 1.0], np.float32))
+    assert values[0] == pytest.approx(2**-20 / 3e-8, rel=1e-6)
+    assert values[1] == 0.0
+    assert (norm.unnormalize(np.array([1e6, 5.0], np.float32)) == np.float32([1.02, 1.0])).all()
+
+
+@pytest.mark.parametrize('mode', ['quantiles', 'min_max'])
+def test_when_bounded_expect_ends_at_one_and_no_clipping(plain_contract, mode):
+    norm = normalizer(plain_contract, mode, [-2.0, 3.0], [6.0, 3.0])
+    assert norm.normalize(np.float32([-2, 3])).tolist() == [-1.0, -1.0]
+    assert norm.normalize(np.float32([10, 3]))[0] == 2.0
+    # an empty range is replaced by the epsilon
+    assert norm.normalize(np.float32([0, 3 + 2**-20]))[1] == pytest.approx(
+        2 * 2**-20 / 1e-8 - 1, rel=1e-6
+    )
+
+
+@given(st.lists(st.tuples(FLOATS, st.floats(0.125, 100, width=32), FLOATS), min_size=1, max_size=7))
+@pytest.mark.parametrize('mode', ['identity', 'mean_std', 'quantiles', 'min_max'])
+def test_when_normalized_and_back_expect_the_same(plain_contract, mode, rows):
+    first, width, values = (np.array(column, np.float32) for column in zip(*rows, strict=True))
+    norm = normalizer(plain_contract, mode, first, width if mode == 'mean_std' else first + width)
+    back = norm.unnormalize(norm.normalize(values))
+    assert back.dtype == np.float32
+    assert np.abs(back - values).max() <= 1e-2
+
+
+def test_when_padded_expect_zeros_behind(plain_contract):
+    norm = normalizer(plain_contract, 'mean_std', [1.0], [1.0])
+    assert norm.normalize_padded(np.float32([3])).tolist() == [2.0] + [0.0] * 7
+
+
+@pytest.mark.parametrize(
+    ('statistics', 'message'),
+    [
+        ({}, r'state\.mean is missing'),
+        ({'state.mean': np.zeros(7, np.float32)}, r'state\.std is missing'),
+        ({'state.mean': np.zeros(6, np.float32)}, r'state\.mean must be float32 \[7\]'),
+        ({'state.mean': np.zeros(7)}, r'state\.mean must be float32 \[7\], not float64'),
+        (
+            {'state.mean': np.full(7, np.nan, np.float32)},
+            r'state\.mean holds a value that is not finite',
+        ),
+        (
+            {'state.mean': np.zeros(7, np.float32), 'state.std': np.full(7, -1, np.float32)},
+            r'state\.std is negative',
+        ),
+    ],
+)
+def test_when_statistics_cannot_be_right_expect_error_naming_them(
+    plain_contract, statistics, message
+):
+    with pytest.raises(StatisticsError, match=message):
+        VectorNormalizer('state', plain_contract.state, statistics)
+
+
+def test_when_statistics_file_is_damaged_expect_error_naming_it(tmp_path):
+    path = tmp_path / 'normalizer.safetensors'
+    path.write_bytes(b'nothing of the kind')
+    with pytest.raises(StatisticsError, match=r'normalizer\.safetensors: cannot be read'):
+        read_statistics(path)
+
+
+@pytest.fixture
+def tokenizer_file(plain_bundle):
+    return plain_bundle() / 'tokenizer.json'
+
+
+def test_when_newline_is_appended_expect_it_once(tokenizer_file):
+    spec = dataclasses.replace(SPEC, newline='append_if_missing')
+    encode, plain = PromptEncoder(tokenizer_file, spec), PromptEncoder(tokenizer_file, SPEC)
+    assert (encode('open it').ids == plain('open it\n').ids).all()
+    assert (encode('open it\n').ids == plain('open it\n').ids).all()
+    assert (plain('open it').ids != plain('open it\n').ids).any()
+
+
+@pytest.mark.parametrize('fewer', [0, 1, 3])
+def test_when_text_is_longer_than_allowed_expect_it_cut_on_the_right(tokenizer_file, fewer):
+    whole = PromptEncoder(tokenizer_file, SPEC)('pick up the red cube')
+    count = int(whole.mask.sum())
+    spec = dataclasses.replace(SPEC, max_length=count - fewer)
+    cut = PromptEncoder(tokenizer_file, spec)('pick up the red cube')
+    assert cut.truncated == (fewer > 0)
+    assert (cut.ids == whole.ids[: count - fewer]).all()
+    assert cut.mask.all()
+
+
+def test_when_text_is_short_expect_padding_on_the_right(tokenizer_file):
+    prompt = PromptEncoder(tokenizer_file, SPEC)('a')
+    count = int(prompt.mask.sum())
+    assert prompt.mask[:count].all()
+    assert (prompt.ids[count:] == 2).all()
+    assert not prompt.truncated
+
+
+def test_when_texts_alternate_expect_each_its_own_tokens(tokenizer_file):
+    encode = PromptEncoder(tokenizer_file, SPEC)
+    first, second, again = encode('red'), encode('blue'), encode('red')
+    assert (first.ids == again.ids).all()
+    assert (first.ids != second.ids).any()
+
+
+def test_when_tokenizer_file_is_damaged_expect_error_naming_it(tmp_path):
+    path = tmp_path / 'tokenizer.json'
+    path.write_text('{}')
+    with pytest.raises(TokenizerError, match=r'tokenizer\.json: is not a tokenizer'):
+        PromptEncoder(path, SPEC)
+
+
+def test_when_pad_token_is_not_in_the_vocabulary_expect_error(tokenizer_file):
+    with pytest.raises(TokenizerError, match='pads with token 1000000'):
+        PromptEncoder(tokenizer_file, dataclasses.replace(SPEC, pad_token_id=1_000_000))
