@@ -120,6 +120,9 @@ def test_when_reset_expect_arm_and_cubes_where_the_seed_says(make_robot):
     for cube in placement.cubes:
         got = robot.scene.cube_positions()[cube.colour]
         assert got[:2] == pytest.approx((cube.x_m, cube.y_m))
+        w, x, y, z = robot.scene.data.body(f'cube_{cube.colour}').xquat
+        assert (x, y) == (0.0, 0.0)
+        assert 2 * np.arctan2(z, w) == pytest.approx(cube.yaw_rad)
     robot.advance(robot.time_ns + S // 2)  # the old trajectory must not go on
     assert robot.joint_sample().position == pytest.approx(sample.position, abs=1e-9)
 
