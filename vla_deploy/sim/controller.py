@@ -141,39 +141,46 @@ class TrajectoryController:
 
 def _knots(trajectory: Trajectory, order: NDArray[np.intp]) -> Knots:
     points = trajectory.points
-    return Knots(
-        time_ns=np.array([p.time_from_start_ns for p in points], dtype=np.int64),
-        position=_rows(trajectory, 'positions', order),
-        velocity=_rows(trajectory, 'velocities', order),
-        acceleration=_rows(trajectory, 'accelerations', order),
-        has_velocity=np.array([len(p.velocities) > 0 for p in points]),
-        has_acceleration=np.array([len(p.accelerations) > 0 for p in points]),
-    )
-
-
-def _rows(trajectory: Trajectory, field: str, order: NDArray[np.intp]) -> Vector:
-    """Return one field of all points [points, joints] in the controller's order, 0 where empty."""
-    joints = len(trajectory.joint_names)
-    rows = np.zeros((len(trajectory.points), joints))
-    for index, point in enumerate(trajectory.points):
-        values = getattr(point, field)
+    for index, point in enumerate(points):
         if len(point.effort):
             raise TrajectoryRefusedError(f'point {index} has effort; positions are commanded here')
         if len(point.accelerations) and not len(point.velocities):
             raise TrajectoryRefusedError(f'point {index} has accelerations but no velocities')
-        if len(values) != joints and (len(values) or field == 'positions'):
-            raise TrajectoryRefusedError(
-                f'point {index} has {len(values)} {field} for {joints} joints'
-            )
-        if len(values):
-            rows[index] = values
+        if not len(point.positions):
+            raise TrajectoryRefusedError(f'point {index} has no positions')
+    position, _ = _rows(trajectory, 'positions', order)
+    velocity, has_velocity = _rows(trajectory, 'velocities', order)
+    acceleration, has_acceleration = _rows(trajectory, 'accelerations', order)
+    time_ns = np.array([p.time_from_start_ns for p in points], dtype=np.int64)
+    return Knots(time_ns, position, velocity, acceleration, has_velocity, has_acceleration)
+
+
+def _rows(
+    trajectory: Trajectory, field: str, order: NDArray[np.intp]
+) -> tuple[Vector, NDArray[np.bool_]]:
+    """Return one field of all points [points, joints] in the controller's order, and where it is.
+
+    Rows of points that do not have the field are 0.
+    """
+    joints = len(trajectory.joint_names)
+    values = [getattr(point, field) for point in trajectory.points]
+    rows = np.zeros((len(values), joints))
+    there = np.array([len(row) > 0 for row in values])
+    for index, row in enumerate(values):
+        if len(row) not in (0, joints):
+            raise TrajectoryRefusedError(f'point {index} has {len(row)} {field}, not {joints}')
+    if there.all():
+        rows[:] = values
+    else:
+        for index in np.flatnonzero(there):
+            rows[index] = values[index]
     bad = np.argwhere(~np.isfinite(rows))
     if bad.size:
         point, joint = bad[0]
         raise TrajectoryRefusedError(
             f'point {point} has {field} that are not finite: {trajectory.joint_names[joint]}'
         )
-    return rows[:, order]
+    return rows[:, order], there
 
 
 def _with_start(points: Knots, time_ns: int, state: JointMotion) -> Knots:

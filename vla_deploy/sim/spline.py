@@ -51,54 +51,62 @@ class Spline:
 
     def __init__(self, knots: Knots) -> None:
         self._knots = knots
-        self._coefficients = _coefficients(knots)  # [segments, 6, joints], lowest power first
+        # Most trajectories are replaced within their first segments, so each is solved when used.
+        self._segment = -1
+        self._coefficients = np.zeros((6, knots.position.shape[1]))
 
     @property
     def start_ns(self) -> int:
         """Time of the first knot."""
         return int(self._knots.time_ns[0])
 
-    @property
-    def end_ns(self) -> int:
-        """Time of the last knot."""
-        return int(self._knots.time_ns[-1])
-
     def sample(self, time_ns: int) -> JointMotion:
         """Return the motion at a time; outside the knots it is rest at the nearest one."""
         times = self._knots.time_ns
-        segment = int(np.searchsorted(times, time_ns, side='right')) - 1
+        segment = int(times.searchsorted(time_ns, side='right')) - 1
         if segment < 0:
             return JointMotion.at_rest(self._knots.position[0])
         if segment >= len(times) - 1:
             return JointMotion.at_rest(self._knots.position[-1])
-        t = (time_ns - int(times[segment])) * 1e-9
-        c = self._coefficients[segment]
-        return JointMotion(
-            position=c[0] + t * (c[1] + t * (c[2] + t * (c[3] + t * (c[4] + t * c[5])))),
-            velocity=c[1] + t * (2 * c[2] + t * (3 * c[3] + t * (4 * c[4] + t * 5 * c[5]))),
-            acceleration=2 * c[2] + t * (6 * c[3] + t * (12 * c[4] + t * 20 * c[5])),
-        )
+        if segment != self._segment:
+            self._coefficients = _coefficients(self._knots, segment)
+            self._segment = segment
+        motion = _powers((time_ns - int(times[segment])) * 1e-9) @ self._coefficients
+        return JointMotion(motion[0], motion[1], motion[2])
 
 
-def _coefficients(knots: Knots) -> Vector:
-    """Solve each segment for the values at its ends; the classic Hermite conditions."""
-    h = (np.diff(knots.time_ns) * 1e-9)[:, None]
-    p0, p1 = knots.position[:-1], knots.position[1:]
-    v0, v1 = knots.velocity[:-1], knots.velocity[1:]
-    a0, a1 = knots.acceleration[:-1], knots.acceleration[1:]
-    cubic = (knots.has_velocity[:-1] & knots.has_velocity[1:])[:, None]
-    quintic = cubic & (knots.has_acceleration[:-1] & knots.has_acceleration[1:])[:, None]
-    d = p1 - p0
-    out = np.zeros((len(h), 6, knots.position.shape[1]))
-    out[:, 0] = p0
-    out[:, 1] = np.where(cubic, v0, d / h)
-    hermite2 = (3 * d / h - 2 * v0 - v1) / h
-    hermite3 = (v0 + v1 - 2 * d / h) / h**2
-    quintic3 = (20 * d - (8 * v1 + 12 * v0) * h - (3 * a0 - a1) * h**2) / (2 * h**3)
-    quintic4 = (-30 * d + (14 * v1 + 16 * v0) * h + (3 * a0 - 2 * a1) * h**2) / (2 * h**4)
-    quintic5 = (12 * d - 6 * (v0 + v1) * h - (a0 - a1) * h**2) / (2 * h**5)
-    out[:, 2] = np.where(quintic, a0 / 2, np.where(cubic, hermite2, 0.0))
-    out[:, 3] = np.where(quintic, quintic3, np.where(cubic, hermite3, 0.0))
-    out[:, 4] = np.where(quintic, quintic4, 0.0)
-    out[:, 5] = np.where(quintic, quintic5, 0.0)
+def _powers(t: float) -> Vector:
+    """Return [3, 6]: what position, velocity and acceleration take of each coefficient."""
+    t2 = t * t
+    t3, t4 = t2 * t, t2 * t2
+    return np.array(
+        [
+            [1.0, t, t2, t3, t4, t4 * t],
+            [0.0, 1.0, 2 * t, 3 * t2, 4 * t3, 5 * t4],
+            [0.0, 0.0, 2.0, 6 * t, 12 * t2, 20 * t3],
+        ]
+    )
+
+
+def _coefficients(knots: Knots, segment: int) -> Vector:
+    """Return [6, joints], lowest power first, from the values at both ends (Hermite conditions)."""
+    first, last = segment, segment + 1
+    h = int(knots.time_ns[last] - knots.time_ns[first]) * 1e-9
+    p0, v0, a0 = knots.position[first], knots.velocity[first], knots.acceleration[first]
+    v1, a1 = knots.velocity[last], knots.acceleration[last]
+    d = knots.position[last] - p0
+    out = np.zeros((6, len(p0)))
+    out[0] = p0
+    if not (knots.has_velocity[first] and knots.has_velocity[last]):
+        out[1] = d / h
+        return out
+    out[1] = v0
+    if not (knots.has_acceleration[first] and knots.has_acceleration[last]):
+        out[2] = (3 * d / h - 2 * v0 - v1) / h
+        out[3] = (v0 + v1 - 2 * d / h) / h**2
+        return out
+    out[2] = a0 / 2
+    out[3] = (20 * d - (8 * v1 + 12 * v0) * h - (3 * a0 - a1) * h**2) / (2 * h**3)
+    out[4] = (-30 * d + (14 * v1 + 16 * v0) * h + (3 * a0 - 2 * a1) * h**2) / (2 * h**4)
+    out[5] = (12 * d - 6 * (v0 + v1) * h - (a0 - a1) * h**2) / (2 * h**5)
     return out
