@@ -127,6 +127,21 @@ def test_when_reset_expect_arm_and_cubes_where_the_seed_says(make_robot):
     assert robot.joint_sample().position == pytest.approx(sample.position, abs=1e-9)
 
 
+def test_when_reset_after_motion_expect_the_same_motion_as_from_a_fresh_start(make_robot):
+    ends = []
+    for used in (False, True):
+        robot = make_robot(seed=5)
+        if used:
+            robot.accept(move(robot, np.full(7, 4.0), 0.3), robot.time_ns)  # into its stops
+            robot.advance(robot.time_ns + S // 4)
+            robot.reset(5, black_images=False)
+        robot.accept(move(robot, np.full(7, 0.3), 0.4), robot.time_ns)
+        start_ns = robot.time_ns
+        robot.advance(start_ns + S // 4)
+        ends.append(robot.joint_sample().position.tobytes())
+    assert ends[0] == ends[1]
+
+
 def test_when_reset_with_black_images_expect_views_to_say_so_until_the_next(make_robot):
     robot = make_robot()
     robot.reset(1, black_images=True)
