@@ -109,3 +109,16 @@ def test_when_padding_is_left_and_top_expect_image_at_the_bottom_right():
 def test_when_image_would_vanish_expect_error_naming_its_size():
     with pytest.raises(ValueError, match='3840x1 pixels vanishes in 32x32'):
         Resizer(1, 3840, rule(32, 32))
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 7])
+def test_when_work_is_cut_into_bands_expect_no_more_pieces_and_the_same_image(bands):
+    image = np.random.default_rng(6).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    target = rule(200, 200)
+    cut = Resizer(480, 640, target, bands)
+    out = np.full((3, 200, 200), -1.0, np.float32)
+    jobs = cut.jobs(image, out)
+    assert len(jobs) == min(bands, 5)  # 150 rows are five strips
+    for job in reversed(jobs):
+        job()
+    assert np.array_equal(out, resized(image, target))

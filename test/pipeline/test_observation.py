@@ -94,3 +94,12 @@ def test_when_many_sizes_come_expect_only_some_kept(plain_contract):
 def test_when_image_vanishes_in_the_resize_expect_error_naming_the_stream(plain_contract):
     with pytest.raises(ObservationError, match='image: an image of 3000x1 pixels vanishes'):
         ImageStack(plain_contract).fill([np.zeros((1, 3000, 3), np.uint8)])
+
+
+@pytest.mark.parametrize('threads', [2, 3, 5])
+def test_when_threads_share_the_images_expect_the_same_to_the_bit(plain_contract, threads):
+    rng = np.random.default_rng(5)
+    images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((480, 640), (20, 99))]
+    alone, _ = ImageStack(plain_contract).fill(images)
+    shared, _ = ImageStack(plain_contract, threads).fill(images)
+    assert np.array_equal(alone, shared)

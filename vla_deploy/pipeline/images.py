@@ -15,7 +15,10 @@ which also sorts the channels; otherwise they are gathered.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,32 +68,53 @@ def fitted_size(height: int, width: int, rule: ImageRule) -> tuple[int, int]:
 class Resizer:
     """Resize and pad images of one size; everything that depends on the size alone is kept.
 
-    Not for use by several threads at once: it owns its buffers. Raises ValueError where the
-    resized image would have no pixel at all.
+    The work is cut into `bands` of rows that may run in threads of their own. Raises ValueError
+    where the resized image would have no pixel at all.
     """
 
-    def __init__(self, height: int, width: int, rule: ImageRule) -> None:
+    def __init__(self, height: int, width: int, rule: ImageRule, bands: int = 1) -> None:
         fitted_height, fitted_width = fitted_size(height, width, rule)
         if fitted_height < 1 or fitted_width < 1:
             raise ValueError(
                 f'an image of {width}x{height} pixels vanishes in {rule.width}x{rule.height}'
             )
-        self.height, self.width, self.rule = height, width, rule
+        self._flat_shape = (height, width * CHANNELS)
         top, left = _offsets(fitted_height, fitted_width, rule)
         self._window = (
             slice(None), slice(top, top + fitted_height), slice(left, left + fitted_width)
         )
-        self._strips = _strips(bilinear_taps(height, fitted_height), width, rule)
-        self._mix_columns = _column_mixer(bilinear_taps(width, fitted_width), width)
-        most_rows = max(part.weights.shape[1] for strip in self._strips for part in strip)
-        self._pixels = np.ones((most_rows, width * CHANNELS), np.float32)
-        self._mixed = np.empty((STRIP_ROWS, width * CHANNELS), np.float32)
+        strips = _strips(bilinear_taps(height, fitted_height), width, rule)
+        column_taps = bilinear_taps(width, fitted_width)
+        bounds = np.linspace(0, len(strips), bands + 1).astype(int)
+        self._bands = [
+            _Band(strips[low:high], width, column_taps)
+            for low, high in itertools.pairwise(bounds)
+            if high > low
+        ]
 
     def __call__(self, image: NDArray[np.uint8], out: Float32) -> None:
         """Write `image` (uint8 [height, width, 3]) to `out` (float32 [3, rule.height,
         rule.width]), which must hold `rule.value_low` where the padding is."""
-        window = out[self._window]
-        flat = image.reshape(self.height, self.width * CHANNELS)
+        for job in self.jobs(image, out):
+            job()
+
+    def jobs(self, image: NDArray[np.uint8], out: Float32) -> list[Callable[[], None]]:
+        """Return what `__call__` does in pieces that may run at the same time."""
+        flat = image.reshape(self._flat_shape)
+        return [functools.partial(band, flat, out[self._window]) for band in self._bands]
+
+
+class _Band:
+    """Some strips of rows and the buffers to work on them, one strip after the other."""
+
+    def __init__(self, strips: list[list[_RowProduct]], width: int, column_taps: Taps) -> None:
+        self._strips = strips
+        self._mix_columns = _column_mixer(column_taps, width)
+        most_rows = max(part.weights.shape[1] for strip in strips for part in strip)
+        self._pixels = np.ones((most_rows, width * CHANNELS), np.float32)
+        self._mixed = np.empty((STRIP_ROWS, width * CHANNELS), np.float32)
+
+    def __call__(self, flat: NDArray[np.uint8], window: Float32) -> None:
         for strip in self._strips:
             first = strip[0].start
             for part in strip:

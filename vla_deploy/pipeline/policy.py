@@ -25,6 +25,7 @@ from vla_deploy.pipeline.sampler import EulerSampler, philox_noise
 from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
 
 SEED_BITS = 63
+MAX_PREPROCESS_THREADS = 4
 TARGET_THRESHOLD = 'target_max_abs'
 
 
@@ -63,8 +64,10 @@ class Policy:
     """Turns observations into chunks. `infer` may be called by several threads; one at a time
     computes."""
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None = None) -> None:
         """Put the pipeline of a verified bundle around a backend.
+
+        `threads` that preprocess images; None for one a core, up to four.
 
         Raises BundleError where the tokenizer or the statistics do not fit the contract.
         """
@@ -80,7 +83,8 @@ class Policy:
             raise BundleError(f'{bundle.path / bundles.NORMALIZER}: {error}') from error
         self._bundle = bundle
         self._backend = backend
-        self._preprocess = Preprocessor(contract, encoder, state_normalizer)
+        threads = threads or min(len(os.sched_getaffinity(0)), MAX_PREPROCESS_THREADS)
+        self._preprocess = Preprocessor(contract, encoder, state_normalizer, threads)
         self._sample = EulerSampler(contract.time_embedding, contract.denoise_steps)
         self._lock = threading.Lock()
 
@@ -97,14 +101,14 @@ class Policy:
     ) -> Policy:
         """Verify every byte of a bundle folder and load it on a backend.
 
-        `threads`: of the backend, None for as many as it likes. `stub_value`: what the backend
-        'stub' returns for every joint, in robot units.
+        `threads`: of the backend and of preprocessing, None for as many as they like.
+        `stub_value`: what the backend 'stub' returns for every joint, in robot units.
         Raises BundleError, which names the file, and PolicyError where the backend cannot do
         exactly what is asked.
         """
         bundle = open_bundle(path)
         options = BackendOptions(provider, precision, variant, threads, stub_value)
-        return cls(bundle, load_backend(backend, bundle, options))
+        return cls(bundle, load_backend(backend, bundle, options), threads)
 
     @property
     def contract(self) -> Contract:

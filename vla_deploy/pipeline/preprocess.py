@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +39,16 @@ class ImageStack:
     something of another size takes it.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, threads: int = 1) -> None:
         rule = contract.image
+        self._threads = threads
+        self._helpers = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix='preprocess')
         shape = (contract.camera_slots, 3, rule.height, rule.width)
         self._rule = rule
         self._images = np.full(shape, rule.value_low, np.float32)
         self._size_in_slot: list[tuple[int, int] | None] = [None] * contract.camera_slots
-        self._resizers: dict[tuple[int, int], Resizer] = {}
+        # a resizer owns its buffers, so each slot has its own
+        self._resizers: dict[tuple[int, int, int], Resizer] = {}
 
     def fill(
         self, images: Sequence[NDArray[np.uint8]]
@@ -53,6 +57,7 @@ class ImageStack:
 
         Raises ObservationError for an image that has no pixel left after the resize.
         """
+        jobs: list[Callable[[], None]] = []
         for slot in range(len(self._images)):
             image = images[slot] if slot < len(images) else None
             size = None if image is None else (image.shape[0], image.shape[1])
@@ -60,28 +65,47 @@ class ImageStack:
                 self._images[slot].fill(self._rule.value_low)
                 self._size_in_slot[slot] = None
             if image is not None and size is not None:
-                self._resizer(size)(image, self._images[slot])
+                jobs += self._resizer(slot, *size).jobs(image, self._images[slot])
                 self._size_in_slot[slot] = size
+        self._run(jobs)
         return self._images, np.arange(len(self._images)) < len(images)
 
-    def _resizer(self, size: tuple[int, int]) -> Resizer:
-        if size not in self._resizers:
+    def _run(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """Run the jobs in all threads, this one among them."""
+        shares = [jobs[i :: self._threads] for i in range(self._threads)]
+        helped = [self._helpers.submit(_run_all, share) for share in shares[1:] if share]
+        _run_all(shares[0])
+        for future in helped:
+            future.result()
+
+    def _resizer(self, slot: int, height: int, width: int) -> Resizer:
+        key = (slot, height, width)
+        if key not in self._resizers:
             if len(self._resizers) >= MAX_KEPT_SIZES:
                 self._resizers.clear()
             try:
-                self._resizers[size] = Resizer(*size, self._rule)
+                self._resizers[key] = Resizer(height, width, self._rule, bands=self._threads)
             except ValueError as error:
                 raise ObservationError(f'image: {error}') from error
-        return self._resizers[size]
+        return self._resizers[key]
+
+
+def _run_all(jobs: Sequence[Callable[[], None]]) -> None:
+    for job in jobs:
+        job()
 
 
 class Preprocessor:
     """Turns observations into model inputs by the rules of a contract."""
 
     def __init__(
-        self, contract: Contract, encoder: PromptEncoder, state_normalizer: VectorNormalizer
+        self,
+        contract: Contract,
+        encoder: PromptEncoder,
+        state_normalizer: VectorNormalizer,
+        threads: int = 1,
     ) -> None:
-        self._stack = ImageStack(contract)
+        self._stack = ImageStack(contract, threads)
         self._encoder = encoder
         self._state_normalizer = state_normalizer
 
