@@ -24,8 +24,8 @@ demo: build ## run the simulated FR3 through the whole graph (EPISODES=100 SEED=
 test: setup ## lint, types and every test, as .ci/run does
 	@$(run) exec tools/setup/test.sh
 
-bench: setup ## measure, each script of bench/ in turn, into build/bench/ (not a test)
-	@$(run) mkdir -p build/bench && for script in bench/*.py; do echo "[bench] $$script"; python $$script || exit 1; done
+bench: setup ## measure into build/bench/ (not a test)
+	@$(run) exec python -m bench
 
 fuzz: setup ## drive the guard with hostile chunks and judge all it sends (SECONDS=60 SEED=7)
 	@$(run) exec python test/fuzz/fuzz_guard.py $(or $(SECONDS),60) $(SEED)

@@ -4,6 +4,7 @@
 
 import re
 import sys
+from importlib import metadata
 
 import pytest
 from package_files import (
@@ -76,9 +77,19 @@ def test_when_serving_needs_a_package_expect_setup_py_to_require_the_same():
     assert {bare_name(name) for name in SETUP['requires']} == wanted('serve')
 
 
-@pytest.mark.parametrize('extra', ['sim', 'export'])
-def test_when_an_extra_has_a_set_of_its_name_expect_the_same_packages(extra):
-    assert {bare_name(name) for name in SETUP['extras'][extra]} == wanted(extra)
+def test_when_the_simulation_needs_a_package_expect_setup_py_to_require_the_same():
+    assert {bare_name(name) for name in SETUP['extras']['sim']} == wanted('sim')
+
+
+def test_when_export_needs_a_package_expect_setup_py_to_require_the_same():
+    of_torch = {bare_name(name) for name in metadata.requires('torch') if 'extra ==' not in name}
+    declared = {bare_name(name) for name in SETUP['extras']['export']}
+    assert declared - wanted('torch') == wanted('export') - of_torch
+
+
+def test_when_torch_requires_a_package_expect_it_in_a_lock():
+    of_torch = {bare_name(name) for name in metadata.requires('torch') if 'extra ==' not in name}
+    assert of_torch <= set(LOCKED)
 
 
 def test_when_tests_run_under_colcon_expect_pytest_among_the_extras():

@@ -58,7 +58,8 @@ RUN_SETS = (
 ALL_SETS = (
     *RUN_SETS,
     RequirementSet('dev', 'lint, types and tests', 29),
-    RequirementSet('export', 'PyTorch (CPU) and ONNX', 204),
+    RequirementSet('torch', 'PyTorch for the CPU', 192),
+    RequirementSet('export', 'ONNX', 12),
 )
 
 
@@ -120,8 +121,13 @@ def create(origin: str) -> None:
 
 def locked_entries(lock: str) -> dict[str, str]:
     """Split a lock into {package name: its lines}."""
-    entries = re.split(r'\n(?=[^\s#])', lock)
-    return {entry.split('==')[0]: entry for entry in entries if '==' in entry.split('\n')[0]}
+    entries: dict[str, str] = {}
+    for entry in re.split(r'\n(?=[^\s#])', lock):
+        name, separator, _ = entry.partition('==')
+        if separator and not name.startswith('#'):
+            # two lines of one name differ in their markers
+            entries[name] = f'{entries[name]}\n{entry}' if name in entries else entry
+    return entries
 
 
 def only_missing(requirement_set: RequirementSet) -> pathlib.Path:

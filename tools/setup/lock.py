@@ -30,12 +30,25 @@ SETS = {
     'serve': ALL_PYTHONS,
     'sim': ALL_PYTHONS,
     'dev': ALL_PYTHONS,
-    'export': ('3.11',),
+    'torch': ('3.11', '3.12'),
+    'export': ('3.11', '3.12'),
     'ros': ('3.11',),
 }
-TORCH_INDEX = 'https://download.pytorch.org/whl/cpu'
 
 Pins = dict[str, tuple[str, str]]  # normalised name -> (version, sha256)
+
+# The CPU build of torch is not on the package index. Its digests are those that PyTorch's own index
+# lists, https://download.pytorch.org/whl/cpu/torch/, for Linux on x86_64; there is none for 3.10.
+# What it requires is named in export.in.
+BY_HAND: dict[str, dict[str, Pins]] = {
+    'torch': {
+        python: {'torch': ('2.13.0+cpu', sha256)}
+        for python, sha256 in {
+            '3.11': '6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b',
+            '3.12': '4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2',
+        }.items()
+    },
+}
 
 
 def normalise(name: str) -> str:
@@ -47,7 +60,13 @@ def resolve(set_name: str, python: str, earlier: Pins, pip_options: list[str]) -
     """Let pip choose the set's versions for one Python, keeping the versions in `earlier`."""
     with tempfile.TemporaryDirectory() as folder:
         constraints = pathlib.Path(folder, 'constraints.txt')
-        constraints.write_text(''.join(f'{name}=={pin[0]}\n' for name, pin in earlier.items()))
+        constraints.write_text(
+            ''.join(
+                f'{name}=={version}\n'
+                for name, (version, _) in earlier.items()
+                if name not in BY_HAND
+            )
+        )
         report = pathlib.Path(folder, 'report.json')
         command = [
             f'python{python}', '-m', 'pip', 'install', '--quiet', '--dry-run',
@@ -95,7 +114,10 @@ def main() -> int:
         new: dict[str, Pins] = {}
         for python in pythons:
             print(f'{set_name}: resolving for Python {python}', file=sys.stderr)
-            pins = resolve(set_name, python, known[python], args.pip_option)
+            if set_name in BY_HAND:
+                pins = BY_HAND[set_name][python]
+            else:
+                pins = resolve(set_name, python, known[python], args.pip_option)
             new[python] = {n: pin for n, pin in pins.items() if n not in known[python]}
             known[python].update(new[python])
         if args.set and set_name not in args.set:
