@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
-    options = BringUpOptions(sim=True)
+    options = BringUpOptions(sim=True, use_sim_time=arguments.use_sim_time)
     try:
         processes = bring_up(_ROBOT, options, bundle_for(_ROBOT, arguments.bundle))
     except BundleUnavailable as error:
@@ -64,7 +64,7 @@ def _run(
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     graph = None
     try:
-        graph = DemoGraph(limits, _CAMERA)
+        graph = DemoGraph(limits, _CAMERA, arguments.use_sim_time)
         graph.wait_until_up(supervisor.died)
         results = []
         for plan in plans:
@@ -128,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--seed', type=_count, default=1, help='of the scenes (default 1)')
     parser.add_argument('--bundle', default='', help="another bundle than the robot's own")
+    parser.add_argument(
+        '--use-sim-time', action='store_true',
+        help='let simulated time wait for the images, on machines that do not keep real time',
+    )
     parser.add_argument('--output', default='build/demo', help='folder of the report')
     return parser
 

@@ -19,6 +19,7 @@ from geometry_msgs.msg import PointStamped
 from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -36,6 +37,7 @@ from vla_deploy_msgs.srv import ResetScene
 T = TypeVar('T')
 
 _WAIT_S = 30.0
+_LATCHED = (GuardStatus.STATE_FAULT, GuardStatus.STATE_ESTOP_LATCHED)
 _STAGES = ('decode', 'preprocess', 'prefix', 'sample', 'postprocess')
 # Enough for the picture of one episode: 8 s of commands at 100 Hz.
 _COMMANDS_KEPT = 1200
@@ -61,7 +63,7 @@ class Recording:
 class DemoGraph:
     """Runs episodes against a graph that is up."""
 
-    def __init__(self, limits: JointLimits, camera: str) -> None:
+    def __init__(self, limits: JointLimits, camera: str, use_sim_time: bool) -> None:
         self.recording = Recording()
         self.check = ExcessCheck(limits)
         self.guard = GuardStatus()
@@ -73,7 +75,8 @@ class DemoGraph:
         self._transport_seen: tuple[int, float] | None = None
         self._keep_commands = False
         self._changed = threading.Condition()
-        self.node = Node('demo')
+        clock = RosParameter('use_sim_time', value=use_sim_time)
+        self.node = Node('demo', parameter_overrides=[clock])
         node, on = self.node, self._stored
         node.create_subscription(GuardStatus, 'guard/status', on(self._on_guard), qos.STATUS)
         node.create_subscription(
@@ -92,6 +95,7 @@ class DemoGraph:
         self._reset = node.create_client(ResetScene, 'sim_robot/reset')
         self._arm = node.create_client(Trigger, 'guard/arm')
         self._disarm = node.create_client(Trigger, 'guard/disarm')
+        self._reset_guard = node.create_client(Trigger, 'guard/reset')
         self._stop = node.create_client(Trigger, 'inference/stop')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
@@ -122,7 +126,8 @@ class DemoGraph:
     def run(self, plan: EpisodePlan, keep_pictures: bool) -> EpisodeResult:
         """Run one episode and judge it; raise GraphError if the graph does not play its part."""
         goals = self._prepare(plan)
-        self.recording.commands.clear() if keep_pictures else None
+        if keep_pictures:
+            self.recording.commands.clear()
         self._keep_commands = keep_pictures
         if keep_pictures and self._image is not None:
             self._picture(f'{plan.instruction.strip() or plan.kind}: before')
@@ -137,7 +142,7 @@ class DemoGraph:
             else:
                 last_ns, tool = held
                 over = detector.add(last_ns, tool)
-            if self.guard.state in (GuardStatus.STATE_FAULT, GuardStatus.STATE_ESTOP_LATCHED):
+            if self.guard.state in _LATCHED:
                 over = f'guard {self.guard.state_name}: {self.guard.reason}'
         self._keep_commands = False
         if keep_pictures:
@@ -148,6 +153,8 @@ class DemoGraph:
     def _prepare(self, plan: EpisodePlan) -> dict[str, NDArray[np.float64]]:
         """Disarm, place arm and cubes anew, arm; return the goal above each cube [3]."""
         self._call(self._stop, Trigger.Request())
+        if self.guard.state in _LATCHED:
+            self._reset_latched()
         self._call(self._disarm, Trigger.Request())
         self._wait(
             lambda: self.guard.state == GuardStatus.STATE_DISARMED, 'the guard did not disarm'
@@ -169,6 +176,17 @@ class DemoGraph:
             name: np.array([point.x, point.y, point.z]) + lift
             for name, point in zip(answer.cube_names, answer.cube_positions, strict=True)
         }
+
+    def _reset_latched(self) -> None:
+        """Reset a guard that stopped in the episode before; its cause may take a while to go."""
+        deadline_s = time.monotonic() + _WAIT_S
+        while True:
+            answer = self._call(self._reset_guard, Trigger.Request())
+            if answer.success:
+                return
+            if time.monotonic() > deadline_s:
+                raise GraphError(f'guard/reset: {answer.message}')
+            time.sleep(0.1)
 
     # -- topics ---------------------------------------------------------------------------------
 
