@@ -77,8 +77,8 @@ def start_position(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarra
     return np.asarray(lower + part * (upper - lower))
 
 
-def episode(seed: int) -> int:
-    """One episode of EPISODE_TICKS; returns joint-steps judged. Raises ExcessError."""
+def episode(seed: int, ticks: int = EPISODE_TICKS) -> int:
+    """One episode of some ticks; returns joint-steps judged. Raises ExcessError."""
     rng = np.random.default_rng(seed)
     config = random_config(rng)
     limits = fr3_limits(float(rng.choice([1.0, 10.0, 20.0])))
@@ -87,7 +87,7 @@ def episode(seed: int) -> int:
                   receive_delay_ns=int(rng.integers(0, lead_ns + 1)))
     world.keep_outputs = False
     out = world.arm()
-    for _ in range(EPISODE_TICKS):
+    for _ in range(ticks):
         inputs: dict[str, object] = {}
         if rng.random() < 0.12:
             around = world.robot_state(world.ros_ns)[0]

@@ -134,6 +134,19 @@ class World:
             self.outputs.append(out)
         return out
 
+    def jump(self, delta_s: float) -> Outputs:
+        """One tick after which ROS time differs by delta_s; the robot's motion goes along."""
+        delta_ns = round(delta_s * 1e9)
+        self.robot_state(self.ros_ns)
+        if self.executing is not None:
+            self.executing = self.executing.shifted(delta_ns)
+        if self.judge.current is not None:
+            self.judge.current = self.judge.current.shifted(delta_ns)
+        self.received = [(t + delta_ns, trajectory.shifted(delta_ns))
+                         for t, trajectory in self.received]
+        self.steady_ns += round((self.config.period_s - delta_s) * 1e9)
+        return self.tick(delta_s)
+
     def ticks(self, count: int, **inputs: object) -> Outputs:
         """Several ticks with the same inputs; returns the last."""
         for _ in range(count):

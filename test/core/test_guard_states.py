@@ -1,0 +1,301 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The state table, cell by cell, and what each request is answered."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from guard_world import HOME, GuardState, World, fr3_limits, smooth_plan
+
+from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.guard_io import JointState, Outputs
+from vla_deploy.core.limits import JointLimits
+
+DISARMED, SHADOW, HOLD = GuardState.DISARMED, GuardState.SHADOW, GuardState.HOLD
+ARMED, ESTOP, FAULT = GuardState.ARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT
+
+
+def plan_chunk(world: World, **changes: Any) -> Any:
+    start = world.robot_state(world.ros_ns)[0]
+    return world.chunk(smooth_plan(start, np.full(7, 0.3), 40, 0.05), **changes)
+
+
+def world_in(state: GuardState, **config: Any) -> World:
+    """A world whose guard has been brought into the state by its inputs."""
+    world = World(GuardConfig(shadow=state is SHADOW, **config))
+    world.tick()
+    if state is DISARMED:
+        return world
+    world.tick(arm=True)
+    if state is ARMED:
+        world.tick(chunks=(plan_chunk(world),))
+        world.ticks(60)
+    elif state is ESTOP:
+        world.tick(estop_request=True)
+    elif state is FAULT:
+        world.tick(external_fault='audit log is full')
+    assert world.core.state is state
+    return world
+
+
+def a_chunk(world: World) -> Outputs:
+    return world.tick(chunks=(plan_chunk(world),))
+
+
+def plan_ended(world: World) -> Outputs:
+    return world.ticks(250)
+
+
+def clock_jump(world: World) -> Outputs:
+    world.measure = False
+    return world.jump(-3.0)
+
+
+def tick_gap(world: World) -> Outputs:
+    world.steady_ns += 10**9
+    return world.tick()
+
+
+def trip(world: World) -> Outputs:
+    bad = [plan_chunk(world, period_s=-1.0) for _ in range(12)]
+    for i in range(0, 12, 4):
+        out = world.tick(chunks=tuple(bad[i:i + 4]))
+    return out
+
+
+def silence(world: World) -> Outputs:
+    world.measure = False
+    return world.ticks(25)
+
+
+def tracking_error(world: World) -> Outputs:
+    world.measure = False
+    for _ in range(12):
+        q, _ = world.robot_state(world.ros_ns)
+        out = world.tick(joint_state=JointState(world.ros_ns, world.limits.names, q + 0.5))
+    return out
+
+
+def external(world: World) -> Outputs:
+    return world.tick(external_fault='incompatible QoS')
+
+
+def second_publisher(world: World) -> Outputs:
+    return world.tick(other_publishers=1)
+
+
+def description(world: World) -> Outputs:
+    return world.tick(description_changed=True)
+
+
+def no_subscriber(world: World) -> Outputs:
+    return world.tick(subscribers=0)
+
+
+def disarm_and_stop(world: World) -> Outputs:
+    world.tick(disarm=True)
+    return world.ticks(100)
+
+
+Event = Callable[[World], Outputs]
+STATES = (DISARMED, SHADOW, HOLD, ARMED, ESTOP, FAULT)
+SAME = None
+TABLE: list[tuple[Event, tuple[GuardState | None, ...]]] = [
+    (lambda w: w.tick(arm=True), (HOLD, HOLD, SAME, SAME, SAME, SAME)),
+    (a_chunk, (SAME, SAME, ARMED, ARMED, SAME, SAME)),
+    (plan_ended, (SAME, SAME, SAME, HOLD, SAME, SAME)),
+    (trip, (SAME, SAME, SAME, HOLD, SAME, SAME)),
+    (tick_gap, (SAME, SAME, SAME, HOLD, SAME, SAME)),
+    (clock_jump, (SAME, SAME, SAME, HOLD, SAME, SAME)),
+    (silence, (FAULT, FAULT, FAULT, FAULT, SAME, SAME)),
+    (second_publisher, (FAULT, FAULT, FAULT, FAULT, SAME, SAME)),
+    (description, (FAULT, FAULT, FAULT, FAULT, SAME, SAME)),
+    (external, (FAULT, FAULT, FAULT, FAULT, SAME, SAME)),
+    # Without a command there is nothing to track and nobody who must listen.
+    (tracking_error, (SAME, SAME, FAULT, FAULT, SAME, SAME)),
+    (no_subscriber, (SAME, SAME, FAULT, FAULT, SAME, SAME)),
+    (lambda w: w.tick(estop=True), (ESTOP, ESTOP, ESTOP, ESTOP, SAME, ESTOP)),
+    (lambda w: w.tick(estop_request=True), (ESTOP, ESTOP, ESTOP, ESTOP, SAME, ESTOP)),
+    (lambda w: w.tick(reset=True), (SAME, SAME, SAME, SAME, DISARMED, DISARMED)),
+    (disarm_and_stop, (SAME, DISARMED, DISARMED, DISARMED, SAME, SAME)),
+]
+EVENT_NAMES = ['arm', 'chunk', 'plan_ended', 'trip', 'tick_gap', 'clock_jump', 'silence',
+               'second_publisher', 'description', 'external', 'tracking_error', 'no_subscriber',
+               'estop', 'estop_request', 'reset', 'disarm']
+
+
+@pytest.mark.parametrize('column', range(len(STATES)), ids=[s.name for s in STATES])
+@pytest.mark.parametrize('row', range(len(TABLE)), ids=EVENT_NAMES)
+def test_when_an_event_comes_expect_the_state_of_the_table(row: int, column: int) -> None:
+    event, expected = TABLE[row]
+    world = world_in(STATES[column])
+    if STATES[column] is SHADOW and row == 0:
+        world.core.config = GuardConfig(shadow=True)
+    out = event(world)
+    assert out.state is (expected[column] or STATES[column])
+    if out.state in (ESTOP, FAULT) and STATES[column] not in (ESTOP, FAULT):
+        assert out.reason
+
+
+@pytest.mark.parametrize('state', [ESTOP, FAULT])
+def test_when_latched_expect_arm_and_chunks_refused_and_silence(state: GuardState) -> None:
+    world = world_in(state)
+    out = world.tick(arm=True)
+    assert not out.answers[0].success
+    assert 'reset' in out.answers[0].message
+    for _ in range(10):
+        out = world.tick(chunks=(plan_chunk(world),))
+        assert out.trajectory is None
+        assert out.state is state
+
+
+@pytest.mark.parametrize('start', [HOLD, ARMED])
+@pytest.mark.parametrize('cause', [{'estop': True}, {'external_fault': 'x'}])
+def test_when_stopped_in_control_expect_one_braking_trajectory_in_that_step_then_none(
+    start: GuardState, cause: dict[str, Any]
+) -> None:
+    world = world_in(start)
+    speed = np.abs(world.commanded()[1]).max()
+    out = world.tick(**cause)
+    assert out.trajectory is not None
+    stop_s = (out.trajectory.end_ns - world.ros_ns) * 1e-9
+    assert stop_s <= max(world.config.horizon_s * 2, world.config.lead_s + speed / 10 + 0.01)
+    for _ in range(20):
+        out = world.tick()
+        assert out.trajectory is None
+    assert out.state in (ESTOP, FAULT)
+    assert not world.robot_state(world.ros_ns + 10**9)[1].any()
+
+
+def test_when_disarmed_or_in_shadow_expect_no_trajectory_even_on_a_stop() -> None:
+    for state in (DISARMED, SHADOW):
+        world = world_in(state)
+        assert world.tick(estop=True).trajectory is None
+
+
+def test_when_the_estop_is_still_live_expect_reset_and_arm_refused() -> None:
+    world = world_in(HOLD)
+    world.tick(estop=True)
+    out = world.tick(estop=True, reset=True)
+    assert not out.answers[0].success
+    assert out.state is ESTOP
+    assert world.tick(reset=True).state is DISARMED
+    out = world.tick(arm=True, estop=True)
+    assert out.state is ESTOP
+
+
+def test_when_the_cause_of_a_fault_remains_expect_reset_refused_and_told_why() -> None:
+    world = world_in(HOLD)
+    world.tick(other_publishers=2)
+    out = world.tick(other_publishers=2, reset=True)
+    assert out.state is FAULT
+    assert '2 other publisher' in out.answers[0].message
+    assert world.tick(reset=True).state is DISARMED
+
+
+def test_when_the_joint_state_is_stale_expect_reset_refused() -> None:
+    world = world_in(ESTOP)
+    world.measure = False
+    world.ticks(40)
+    assert not world.tick(reset=True).answers[0].success
+
+
+def test_when_reset_expect_arming_to_be_a_second_act() -> None:
+    world = world_in(FAULT)
+    assert world.tick(reset=True).state is DISARMED
+    assert world.ticks(5).trajectory is None
+    world.judge.current = None
+    assert world.tick(arm=True).state is HOLD
+
+
+def test_when_no_joint_state_ever_came_expect_arm_refused_and_nothing_sent() -> None:
+    world = World()
+    world.measure = False
+    out = world.tick(arm=True)
+    assert out.state is DISARMED
+    assert 'joint state' in out.answers[0].message
+    assert world.ticks(100).trajectory is None
+    assert out.execution.commanded_position is None
+
+
+def test_when_nobody_subscribes_expect_arm_refused() -> None:
+    world = world_in(DISARMED)
+    out = world.tick(arm=True, subscribers=0)
+    assert (out.state, out.answers[0].success) == (DISARMED, False)
+
+
+def test_when_the_robot_moves_expect_arm_refused_unless_arm_velocity_allows_it() -> None:
+    for limit, state in ((0.05, DISARMED), (0.5, HOLD)):
+        world = World(GuardConfig(arm_velocity=limit))
+        world.measure = False
+        moving = JointState(world.ros_ns, world.limits.names, HOME, np.full(7, 0.1))
+        assert world.tick(joint_state=moving, arm=True).state is state
+
+
+def placeholder_limits() -> JointLimits:
+    joints = fr3_limits().joints
+    return JointLimits.of([dataclasses.replace(joints[0], placeholder=True), *joints[1:]])
+
+
+def test_when_limits_are_placeholders_expect_arm_refused_until_they_are_accepted() -> None:
+    for accept, state in ((False, DISARMED), (True, HOLD)):
+        world = World(GuardConfig(accept_placeholder_limits=accept), placeholder_limits())
+        assert world.arm().state is state
+        assert bool(world.core.activation_refusal()) is not accept
+
+
+def test_when_already_in_control_expect_arm_to_change_nothing() -> None:
+    world = world_in(ARMED)
+    out = world.tick(arm=True)
+    assert out.answers[0].success
+    assert out.state is ARMED
+
+
+def test_when_disarmed_on_the_move_expect_the_stop_first() -> None:
+    world = world_in(ARMED)
+    out = world.tick(disarm=True)
+    assert out.state is HOLD
+    while out.state is HOLD:
+        assert out.trajectory is not None
+        refused = world.tick(chunks=(plan_chunk(world),))
+        assert refused.state is not ARMED
+        out = refused
+    assert out.state is DISARMED
+    assert not world.robot_state(world.ros_ns)[1].any()
+    assert world.tick().trajectory is None
+
+
+def test_when_arming_while_it_still_disarms_expect_a_refusal() -> None:
+    world = world_in(ARMED)
+    world.tick(disarm=True)
+    assert not world.tick(arm=True).answers[0].success
+
+
+def test_when_in_shadow_expect_the_plan_judged_and_shown_but_not_sent() -> None:
+    world = world_in(SHADOW)
+    chunk = plan_chunk(world)
+    out = world.tick(chunks=(chunk,))
+    assert out.reports[0].verdict == 'accepted'
+    for _ in range(30):
+        out = world.tick()
+        assert out.trajectory is None
+        assert out.shadow_trajectory is not None
+    assert np.abs(out.shadow_trajectory.position - HOME).max() > 0.001
+    assert world.core.counters.published == 0
+
+
+def test_when_disarmed_expect_chunks_judged_without_effect() -> None:
+    world = world_in(DISARMED)
+    out = world.tick(chunks=(plan_chunk(world),))
+    assert out.reports[0].verdict == 'accepted'
+    assert out.state is DISARMED
+    assert not out.execution.has_plan
+
+
+def test_when_states_are_numbered_expect_the_numbers_of_the_message() -> None:
+    assert [s.name for s in GuardState] == ['DISARMED', 'SHADOW', 'HOLD', 'ARMED',
+                                            'ESTOP_LATCHED', 'FAULT']
+    assert [int(s) for s in GuardState] == [1, 2, 3, 4, 5, 6]
