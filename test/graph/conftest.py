@@ -1,0 +1,96 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs and bundles for the tests of the running graph."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from graph_harness import Graph
+
+from vla_deploy.export.own_bundle import bundle_for
+from vla_deploy.pipeline import bundle as bundles
+
+ROOT = pathlib.Path(__file__).parents[2]
+_EXPORTED_BY = ('core', 'export', 'models', 'pipeline')
+
+
+@pytest.fixture(scope='session')
+def reach_bundle():
+    """Folder of the bundle of the FR3's own policy; exported once for each state of the sources."""
+    digest = hashlib.sha256()
+    for package in _EXPORTED_BY:
+        for source in sorted((ROOT / 'vla_deploy' / package).rglob('*.py')):
+            digest.update(source.read_bytes())
+    cache = ROOT / 'build' / 'test' / 'bundles' / digest.hexdigest()[:16]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('VLA_DEPLOY_CACHE', str(cache))
+        return bundle_for('franka', '')
+
+
+@pytest.fixture(scope='session')
+def hundred_bundle(reach_bundle, seal_bundle, tmp_path_factory):
+    """A bundle whose policy, through the real pipeline and graphs, asks 100.0 of every joint.
+
+    Its action statistics say mean 100 and standard deviation 0: whatever the network computes,
+    that is what un-normalising makes of it.
+    """
+    folder = tmp_path_factory.mktemp('hundred') / 'bundle'
+    shutil.copytree(reach_bundle, folder)
+    path = folder / bundles.NORMALIZER
+    statistics = load_file(path)
+    statistics['action.mean'] = np.full_like(statistics['action.mean'], 100.0)
+    statistics['action.std'] = np.zeros_like(statistics['action.std'])
+    save_file(statistics, path)
+    seal_bundle(folder)
+    return folder
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """An empty graph for one test."""
+    made = Graph(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope='module')
+def shared_graph(tmp_path_factory):
+    """An empty graph for all tests of a module."""
+    made = Graph(tmp_path_factory.mktemp('graph'))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope='module')
+def guarded_robot(shared_graph):
+    """The shared graph with a simulated robot and an armed guard; no inference."""
+    shared_graph.sim_robot = shared_graph.start_sim_robot()
+    shared_graph.guard_process = shared_graph.start_guard()
+    shared_graph.wait(lambda: shared_graph.guard.state_name == 'HOLD', 'the guard to arm itself')
+    return shared_graph
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show figures that tests measured: they are for people, no test judges them."""
+    figures = [
+        text
+        for report in terminalreporter.getreports('passed')
+        for name, text in report.user_properties
+        if name == 'figure'
+    ]
+    if figures:
+        terminalreporter.section('figures of the running graph')
+        for text in figures:
+            terminalreporter.line(text)
+
+

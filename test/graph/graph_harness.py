@@ -1,0 +1,510 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""A graph under test: real processes in a ROS domain of their own, and a node that watches them.
+
+    graph = Graph(folder)
+    guard = graph.start_guard(auto_arm=True)
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to be in control')
+    graph.publish_chunk(sweep(graph.measured(), joint=0, distance=0.3, duration_s=1.0))
+    guard.kill()
+    graph.close()
+
+Nothing here sleeps: `wait` spins the watching node until a condition holds. Every subscription
+keeps every message, in `graph.trajectories`, `graph.executions` and so on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_deploy.core.limits import JointLimits, load_limits
+from vla_deploy.core.urdf import parse_urdf
+from vla_deploy.demo.excess import ExcessCheck
+from vla_deploy.files import read_text, read_yaml
+from vla_deploy.ros import qos
+from vla_deploy.ros.conversions import JointMap, duration_msg, duration_s, time_msg, time_ns
+from vla_deploy.share import share_directory
+from vla_deploy_msgs.msg import (
+    ActionChunk,
+    ExecutionState,
+    GuardStatus,
+    PolicyStatus,
+    Violation,
+)
+
+SHARE = share_directory()
+URDF = SHARE / 'urdf' / 'fr3.urdf'
+LIMITS = SHARE / 'config' / 'franka' / 'joint_limits.yaml'
+JOINTS = tuple(f'fr3_joint{i}' for i in range(1, 8))
+HOME = (0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.785)
+PERIOD_S = 0.1  # between the samples of chunks that tests publish
+WAIT_S = 30.0
+REST_RAD_S = 0.02  # a measured joint slower than this stands still
+DOMAINS = 101  # of more, the port numbers run into those that Linux gives to anybody
+
+# A test that is late with spinning must not lose a message.
+KEEP_ALL = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=5000,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.VOLATILE,
+)
+KEEP_ALL_RELIABLE = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=5000,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
+
+
+class Domain:
+    """A ROS domain that no other test uses at the same time, in this process or another."""
+
+    def __init__(self) -> None:
+        first = os.getpid()
+        for offset in range(DOMAINS):
+            number = 1 + (first + offset) % DOMAINS
+            path = Path(tempfile.gettempdir()) / f'vla_deploy_test_domain_{number}'
+            lock = path.open('w')
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                continue
+            self.number, self._lock = number, lock
+            return
+        raise RuntimeError(f'all {DOMAINS} ROS domains are in use by tests')
+
+    def release(self) -> None:
+        self._lock.close()
+
+
+class GraphProcess:
+    """A process of the graph; its output goes to a file, so that nobody has to read a pipe."""
+
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+        self._log = log
+        with log.open('wb') as stream:
+            self._popen = subprocess.Popen(
+                command, env=environment, stdout=stream, stderr=subprocess.STDOUT
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        return self._log.read_text(errors='replace')
+
+    def error_lines(self) -> list[str]:
+        """The lines that a user would take for the reason of a failure."""
+        return [line for line in self.output().splitlines() if 'rror' in line]
+
+    def send(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._popen.kill()
+        self._popen.wait()
+
+
+class Graph:
+    """One domain with its processes, watched by a node of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._domain = Domain()
+        self.environment = {
+            **os.environ,
+            'ROS_DOMAIN_ID': str(self._domain.number),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'FASTRTPS_DEFAULT_PROFILES_FILE': str(SHARE / 'config' / 'fastdds.xml'),
+        }
+        self.processes: list[GraphProcess] = []
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=self._domain.number)
+        self.node = rclpy.create_node('watcher', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
+        self._joint_map = JointMap(JOINTS)
+        self.limits = fr3_limits()
+        self.guards = self.listen(GuardStatus, 'guard/status', qos.STATUS)
+        self.policies = self.listen(PolicyStatus, 'inference/status', qos.STATUS)
+        self.trajectories = self.listen(JointTrajectory, 'joint_trajectory', KEEP_ALL_RELIABLE)
+        self.executions = self.listen(ExecutionState, 'execution_state', KEEP_ALL)
+        self.violations = self.listen(Violation, 'guard/violations', KEEP_ALL_RELIABLE)
+        self.chunks = self.listen(ActionChunk, 'action_chunk', KEEP_ALL_RELIABLE)
+        self.joint_states = self.listen(JointState, 'joint_states', KEEP_ALL)
+        self._chunk_publisher: Any = None
+
+    def close(self) -> None:
+        """End every process, and leave the domain."""
+        for process in reversed(self.processes):
+            if process.exit_code is None:
+                process.send(signal.SIGCONT)
+                process.send(signal.SIGINT)
+        deadline = time.monotonic() + WAIT_S
+        for process in self.processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process._popen.wait(max(0.1, deadline - time.monotonic()))
+            process.kill()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+        self._domain.release()
+
+    # -- processes ------------------------------------------------------------------------------
+
+    def run(self, *command: str) -> GraphProcess:
+        """Start a command in this domain."""
+        log = self._folder / f'{len(self.processes)}.log'
+        process = GraphProcess(list(command), log, self.environment)
+        self.processes.append(process)
+        return process
+
+    def start(self, node: str, **parameters: Any) -> GraphProcess:
+        """Start a node of the package with these parameters, and no others."""
+        words = [sys.executable, '-m', f'vla_deploy.nodes.{node}', '--ros-args']
+        for name, value in parameters.items():
+            words += ['-p', f'{name}:={json.dumps(value)}']  # JSON is YAML
+        return self.run(*words)
+
+    def start_sim_robot(self, **parameters: Any) -> GraphProcess:
+        """Start the simulated robot, with small and rare images unless told otherwise."""
+        defaults = {
+            'urdf_path': str(URDF), 'image_rate_hz': 1.0, 'image_width': 32, 'image_height': 32,
+            'cameras': ['front'],
+        }  # fmt: skip
+        return self.start('sim_robot', **{**defaults, **parameters})
+
+    def start_guard(self, **parameters: Any) -> GraphProcess:
+        return self.start('guard', **{**guard_parameters(), **parameters})
+
+    def start_inference(self, bundle: Path, **parameters: Any) -> GraphProcess:
+        defaults = {'autostart': True, 'bundle': str(bundle), 'execute_steps': 8}
+        return self.start('inference', **{**defaults, **parameters})
+
+    # -- watching -------------------------------------------------------------------------------
+
+    def listen(self, kind: type, topic: str, profile: QoSProfile) -> list[Any]:
+        """Return a list that every message of a topic is added to, from now on."""
+        heard: list[Any] = []
+        self.node.create_subscription(kind, topic, heard.append, profile)
+        return heard
+
+    def wait(
+        self, condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S
+    ) -> None:
+        """Spin until the condition holds; fail with what was waited for, and with the logs."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f'not within {timeout_s} s: {what}\n{self._situation()}')
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def wait_for_exit(self, process: GraphProcess) -> int:
+        """Wait until a process has ended; return its exit code."""
+        self.wait(lambda: process.exit_code is not None, 'the process to end')
+        assert process.exit_code is not None
+        return process.exit_code
+
+    def count_publishers(self, topic: str) -> int:
+        """Publishers of other nodes than the watcher."""
+        return sum(
+            info.node_name != 'watcher'
+            for info in self.node.get_publishers_info_by_topic(f'/{topic}')
+        )
+
+    def now_ns(self) -> int:
+        return int(self.node.get_clock().now().nanoseconds)
+
+    @property
+    def guard(self) -> GuardStatus:
+        """The guard's newest status; an empty one before the first."""
+        return self.guards[-1] if self.guards else GuardStatus()
+
+    @property
+    def policy(self) -> PolicyStatus:
+        """The newest status of inference; an empty one before the first."""
+        return self.policies[-1] if self.policies else PolicyStatus()
+
+    def measured(self) -> np.ndarray:
+        """Return the positions of the next joint state [joints]."""
+        heard = len(self.joint_states)
+        self.wait(lambda: len(self.joint_states) > heard, 'a joint state')
+        return self._joint_map.positions(self.joint_states[-1])
+
+    def speed(self) -> float:
+        """Return the largest measured speed of a joint in the newest joint state [rad/s]."""
+        if not self.joint_states:
+            return 0.0
+        return float(np.abs(self._joint_map.velocities(self.joint_states[-1])).max())
+
+    def wait_until_moving(self, at_least_rad_s: float = 0.1) -> None:
+        self.wait(lambda: self.speed() > at_least_rad_s, 'the robot to move')
+
+    def wait_until_standing(self) -> np.ndarray:
+        """Wait for 20 joint states in a row at rest; return the positions [joints]."""
+
+        def stands() -> bool:
+            last = self.joint_states[-20:]
+            return len(last) == 20 and all(
+                np.abs(self._joint_map.velocities(msg)).max() < REST_RAD_S for msg in last
+            )
+
+        self.wait(stands, 'the robot to stand still')
+        return self._joint_map.positions(self.joint_states[-1])
+
+    def wait_for_joint_states(self, count: int) -> None:
+        """Let the robot's own time pass, so that what was to happen would have happened."""
+        end = len(self.joint_states) + count
+        self.wait(lambda: len(self.joint_states) >= end, f'{count} joint states')
+
+    def excess(self) -> ExcessCheck:
+        """Judge every trajectory and every joint state so far against the limits, from outside."""
+        check = ExcessCheck(self.limits)
+        for trajectory in self.trajectories:
+            check.add_command(trajectory)
+        for state in self.joint_states:
+            check.add_measurement(state)
+        return check
+
+    # -- acting ---------------------------------------------------------------------------------
+
+    def call(self, kind: type, service: str, request: Any) -> Any:
+        client = self._clients.get(service)
+        if client is None:
+            client = self._clients[service] = self.node.create_client(kind, service)
+        self.wait(client.service_is_ready, f'service {service}')
+        future = client.call_async(request)
+        self.wait(future.done, f'an answer of {service}')
+        return future.result()
+
+    def trigger(self, service: str) -> Trigger.Response:
+        return self.call(Trigger, service, Trigger.Request())
+
+    def change_state(self, node: str, transition: str) -> bool:
+        """Ask for a lifecycle transition by name; return whether it succeeded."""
+        number = getattr(Transition, f'TRANSITION_{transition.upper()}')
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self.call(ChangeState, f'{node}/change_state', request).success)
+
+    def lifecycle_state(self, node: str) -> str:
+        return str(self.call(GetState, f'{node}/get_state', GetState.Request()).current_state.label)
+
+    @contextlib.contextmanager
+    def publisher(self, kind: type, topic: str, profile: QoSProfile) -> Iterator[Any]:
+        """A publisher of the watcher that is matched, and gone afterwards."""
+        publisher = self.node.create_publisher(kind, topic, profile)
+        try:
+            self.wait(lambda: publisher.get_subscription_count() > 0, f'a subscriber of {topic}')
+            yield publisher
+        finally:
+            self.node.destroy_publisher(publisher)
+
+    def tell(self, text: str, profile: QoSProfile = qos.INSTRUCTION_LATCHED) -> None:
+        """Publish an instruction, once inference listens, and wait until it was taken up."""
+        with self.publisher(String, 'instruction', profile) as publisher:
+            publisher.publish(String(data=text))
+            self.wait(
+                lambda: self.policy.instruction == text or 'instruction' in self.policy.reason,
+                f'inference to hear {text!r}',
+            )
+
+    def publish_chunk(self, samples: np.ndarray, **fields: Any) -> ActionChunk:
+        """Publish a chunk that begins now and is the first of a session of its own.
+
+        samples: float64 [steps, joints]. `fields` replace fields of the message.
+        """
+        if self._chunk_publisher is None:
+            self._chunk_publisher = self.node.create_publisher(
+                ActionChunk, 'action_chunk', qos.CHUNK
+            )
+        publisher = self._chunk_publisher
+        # The watcher itself listens too.
+        self.wait(lambda: publisher.get_subscription_count() > 1, 'the guard to hear chunks')
+        now = time_msg(self.now_ns())
+        msg = ActionChunk(
+            schema_version=ActionChunk.SCHEMA_VERSION,
+            session_id=uuid.uuid4().hex,
+            observation_stamp=now,
+            sent_stamp=now,
+            valid_until=time_msg(self.now_ns() + 10**9),
+            period=duration_msg(PERIOD_S),
+            control_mode=ActionChunk.CONTROL_MODE_POSITION,
+            joint_names=list(JOINTS),
+            steps=len(samples),
+            data=np.asarray(samples, np.float64).ravel().tolist(),
+        )
+        msg.header.stamp = now
+        for name, value in fields.items():
+            setattr(msg, name, value)
+        publisher.publish(msg)
+        return msg
+
+    def move(self, distance: float = 0.4, duration_s: float = 2.0) -> None:
+        """Move the first joint, and wait until it moves; toward the middle of its range."""
+        position = self.measured()
+        distance = -distance if position[0] > 0 else distance
+        self.publish_chunk(sweep(position, 0, distance, duration_s))
+        self.wait_until_moving()
+
+    def take_control(self) -> None:
+        """Bring the guard to HOLD from whatever state a test has left it in, the robot at rest."""
+        self.wait(lambda: self.guards, 'the guard')
+        if self.guard.state in (GuardStatus.STATE_ESTOP_LATCHED, GuardStatus.STATE_FAULT):
+            self.wait(lambda: self.trigger('guard/reset').success, 'a reset')
+        self.wait(lambda: self.trigger('guard/arm').success, 'the guard to arm')
+        self.wait(lambda: self.guard.state_name == 'HOLD', 'HOLD')
+        self.wait_until_standing()
+
+    def _situation(self) -> str:
+        lines = [
+            f'guard: {self.guard.state_name} {self.guard.reason}',
+            f'inference: {self.policy.health_name} {self.policy.reason}',
+        ]
+        for process in self.processes:
+            ended = '' if process.exit_code is None else f' (ended: {process.exit_code})'
+            lines.append(f'-- process {process.pid}{ended}')
+            lines.append(process.output()[-2000:])
+        return '\n'.join(lines)
+
+
+class FakeRobot:
+    """Joint states, and if asked images and a guard, published by the watcher while it spins."""
+
+    def __init__(self, graph: Graph, images: bool = False, guard_state: int | None = None) -> None:
+        self.names = list(JOINTS)
+        self.position = list(HOME)
+        self.image: Image | None = grey_image() if images else None
+        self.guard_state = guard_state
+        self._graph, node = graph, graph.node
+        self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
+        self._images = node.create_publisher(Image, 'image/front', qos.SENSOR) if images else None
+        self._execution = (
+            node.create_publisher(ExecutionState, 'execution_state', qos.EXECUTION_STATE)
+            if guard_state is not None
+            else None
+        )
+        self._timer = node.create_timer(0.02, self._publish)
+
+    def stop(self) -> None:
+        """Go silent."""
+        self._timer.cancel()
+
+    def go_on(self) -> None:
+        self._timer.reset()
+
+    def leave(self) -> None:
+        """Take the robot out of the graph."""
+        node = self._graph.node
+        node.destroy_timer(self._timer)
+        for publisher in (self._states, self._images, self._execution):
+            if publisher is not None:
+                node.destroy_publisher(publisher)
+
+    def _publish(self) -> None:
+        stamp = time_msg(self._graph.now_ns())
+        state = JointState(name=self.names, position=self.position)
+        state.header.stamp = stamp
+        self._states.publish(state)
+        if self._images is not None and self.image is not None:
+            self.image.header.stamp = stamp
+            self._images.publish(self.image)
+        if self._execution is not None and self.guard_state is not None:
+            execution = ExecutionState(guard_state=self.guard_state)
+            execution.header.stamp = stamp
+            self._execution.publish(execution)
+
+
+def fr3_limits() -> JointLimits:
+    """The limits that the guard has from the package's own files."""
+    return load_limits(parse_urdf(read_text(URDF)), JOINTS, read_yaml(LIMITS))
+
+
+def guard_parameters() -> dict[str, Any]:
+    """Parameters of a guard of the simulated FR3 that starts by itself and arms itself."""
+    return {
+        'autostart': True,
+        'urdf_path': str(URDF),
+        'limits_path': str(LIMITS),
+        'joint_names': list(JOINTS),
+        'simulated': True,
+        'auto_arm': True,
+        # Real-time priority, so that a busy machine is no reason for a late tick. Where it is not
+        # granted the guard says so and goes on.
+        'sched_fifo_priority': 50,
+        # Nor is a robot's process that had to wait for a processor.
+        'joint_state_timeout_s': 1.0,
+        'joint_state_steady_timeout_s': 3.0,
+    }
+
+
+def grey_image(encoding: str = 'rgb8', width: int = 64, height: int = 64) -> Image:
+    bytes_a_pixel = {'rgb8': 3, '16UC1': 2}[encoding]
+    step = width * bytes_a_pixel
+    return Image(
+        height=height, width=width, encoding=encoding, step=step, data=bytes([127]) * step * height
+    )
+
+
+def sweep(start: np.ndarray, joint: int, distance: float, duration_s: float) -> np.ndarray:
+    """Return samples [steps, joints] that move one joint smoothly from rest to rest."""
+    steps = round(duration_s / PERIOD_S) + 1
+    samples = np.tile(np.asarray(start, np.float64), (steps, 1))
+    part = np.linspace(0.0, 1.0, steps)
+    samples[:, joint] += distance * part**3 * (10 - 15 * part + 6 * part**2)
+    return samples
+
+
+def rest_time_ns(trajectory: JointTrajectory) -> int:
+    """Return the time from which a trajectory stands still; every one of the guard's ends so."""
+    speeds = [np.abs(point.velocities).max() for point in trajectory.points]
+    moving = [i for i, speed in enumerate(speeds) if speed > 0.0]
+    assert not moving or moving[-1] + 1 < len(speeds), 'the trajectory does not end at rest'
+    first_at_rest = moving[-1] + 1 if moving else 0
+    offset = duration_s(trajectory.points[first_at_rest].time_from_start)
+    return time_ns(trajectory.header.stamp) + round(offset * 1e9)
+
+
+def braking_time_s(trajectory: JointTrajectory, at_ns: int, limits: JointLimits) -> float:
+    """Return how long the slowest joint needs to stop from a trajectory's velocity at a time."""
+    start_ns = time_ns(trajectory.header.stamp)
+    times = [start_ns + round(duration_s(p.time_from_start) * 1e9) for p in trajectory.points]
+    velocities = np.array([p.velocities for p in trajectory.points])
+    order = [list(trajectory.joint_names).index(name) for name in limits.names]
+    speed = [np.interp(at_ns, times, np.abs(velocities[:, j])) for j in order]
+    return float(np.max(np.array(speed) / limits.acceleration))
+
+
+def lifecycle_label(state_id: int) -> str:
+    """Return the name of a lifecycle state's id in a status message."""
+    names = ('unconfigured', 'inactive', 'active', 'finalized')
+    return {getattr(State, f'PRIMARY_STATE_{n.upper()}'): n for n in names}.get(state_id, '')
