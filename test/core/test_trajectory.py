@@ -74,7 +74,8 @@ def test_when_sampled_densely_expect_the_extrema_to_be_reached(seed: int) -> Non
 def test_when_hull_is_taken_expect_the_extrema_inside(seed: int) -> None:
     t = random_trajectory(seed)
     h = np.diff(t.times)[:, None] * 1e-9
-    hull = segment_hull(t, np.diff(t.position, axis=0) / h, h)
+    p, v = t.position, t.velocity
+    hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], np.diff(p, axis=0) / h, h)
     e = trajectory_extrema(t)
     speed = np.maximum(hull.inner_speed, np.maximum(np.abs(t.velocity[:-1]),
                                                     np.abs(t.velocity[1:])))

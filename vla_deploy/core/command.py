@@ -17,7 +17,14 @@ from vla_deploy.core.braking import brake, slew_then_brake
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limiter import StepLimiter
 from vla_deploy.core.plan import Plan
-from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, at_rest, segment_extrema
+from vla_deploy.core.trajectory import (
+    NS_TO_S,
+    Hull,
+    Trajectory,
+    at_rest,
+    segment_extrema,
+    segment_hull,
+)
 
 Array = NDArray[np.float64]
 
@@ -142,14 +149,20 @@ class CommandLine:
         lowest = np.minimum(lowest, position + np.minimum(stop, 0.0)) - SWING
         highest = np.maximum(highest, position + np.maximum(stop, 0.0)) + SWING
         h = (knots.times[first:last] - splice_ns).astype(np.float64)[:, None] * NS_TO_S
-        extrema = segment_extrema(position, knots.position[first:last], velocity,
-                                  knots.velocity[first:last], h)
-        fits = (
-            (extrema.speed <= bounds.velocity)
-            & (extrema.acceleration <= bounds.acceleration)
-            & (extrema.lower >= np.maximum(lowest, np.minimum(bounds.lower, position)))
-            & (extrema.upper <= np.minimum(highest, np.maximum(bounds.upper, position)))
-        ).all(axis=1)
+        lowest = np.maximum(lowest, np.minimum(bounds.lower, position))
+        highest = np.minimum(highest, np.maximum(bounds.upper, position))
+        p1, v1 = knots.position[first:last], knots.velocity[first:last]
+        hull = segment_hull(position, p1, velocity, v1, (p1 - position) / h, h)
+        gentle = (hull.acceleration <= bounds.acceleration).all(axis=1)
+        if not gentle.any():
+            return False
+        # Mostly the cheap hull shows that a cubic fits; only else its exact extrema are needed.
+        fits = gentle & ((hull.inner_speed <= bounds.velocity) & (hull.lower >= lowest)
+                         & (hull.upper <= highest)).all(axis=1)
+        if not fits.any():
+            extrema = segment_extrema(position, p1, velocity, v1, h)
+            fits = gentle & ((extrema.speed <= bounds.velocity) & (extrema.lower >= lowest)
+                             & (extrema.upper <= highest)).all(axis=1)
         if not fits.any():
             return False
         target = first + int(fits.argmax())

@@ -41,8 +41,7 @@ def interpolant(times: NDArray[np.int64], positions: Array) -> Trajectory:
     """
     seconds = ((times - times[0]) * NS_TO_S)[:, None]
     velocities = np.empty_like(positions)
-    with np.errstate(over='ignore', invalid='ignore'):
-        velocities[1:-1] = (positions[2:] - positions[:-2]) / (seconds[2:] - seconds[:-2])
-        velocities[0] = (positions[1] - positions[0]) / (seconds[1] - seconds[0])
-        velocities[-1] = (positions[-1] - positions[-2]) / (seconds[-1] - seconds[-2])
+    velocities[1:-1] = (positions[2:] - positions[:-2]) / (seconds[2:] - seconds[:-2])
+    velocities[0] = (positions[1] - positions[0]) / (seconds[1] - seconds[0])
+    velocities[-1] = (positions[-1] - positions[-2]) / (seconds[-1] - seconds[-2])
     return Trajectory(times, positions, velocities)

@@ -144,15 +144,15 @@ class Hull:
     acceleration: Array
 
 
-def segment_hull(trajectory: Trajectory, slope: Array, h: Array) -> Hull:
-    """Hull of each segment; slope: mean velocities [segments, joints], h: [segments, 1], s."""
-    p, v = trajectory.position, trajectory.velocity
-    first, second = p[:-1] + v[:-1] * (h / 3.0), p[1:] - v[1:] * (h / 3.0)
-    inner = 3.0 * slope - v[:-1] - v[1:]
-    change = np.maximum(np.abs(inner - v[:-1]), np.abs(v[1:] - inner))
+def segment_hull(p0: Array, p1: Array, v0: Array, v1: Array, slope: Array, h: Array) -> Hull:
+    """Hull of cubics; p0..v1: [segments, joints]; slope: (p1 - p0) / h; h: [segments, 1], s."""
+    third = h * (1.0 / 3.0)
+    first, second = p0 + v0 * third, p1 - v1 * third
+    inner = 3.0 * slope - v0 - v1
+    change = np.maximum(np.abs(inner - v0), np.abs(v1 - inner))
     return Hull(
-        lower=np.minimum(np.minimum(p[:-1], p[1:]), np.minimum(first, second)),
-        upper=np.maximum(np.maximum(p[:-1], p[1:]), np.maximum(first, second)),
+        lower=np.minimum(np.minimum(p0, p1), np.minimum(first, second)),
+        upper=np.maximum(np.maximum(p0, p1), np.maximum(first, second)),
         inner_speed=np.abs(inner),
         acceleration=change * (2.0 / h),
     )

@@ -69,11 +69,6 @@ def verify_chunk(
 ) -> tuple[Chunk | None, VerifyReport]:
     """Return the chunk in the joint order of `limits` (None when refused) and the report."""
     data: Array = np.empty((0, 0))
-
-    def refused(found: Sequence[Violation]) -> tuple[None, VerifyReport]:
-        named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
-        return None, VerifyReport('refused', named, None)
-
     found = _check_identity(chunk, state)
     if not found:
         found = _check_structure(chunk, limits, config)
@@ -83,22 +78,30 @@ def verify_chunk(
     if not found:
         found = _check_ages(chunk, state, config)
     if found:
-        return refused(found)
+        return _refuse(chunk, found)
 
+    # Extreme samples may overflow here; no comparison below lets what is not finite pass.
+    with np.errstate(over='ignore', invalid='ignore'):
+        return _check_plan(chunk, data, state, limits, config)
+
+
+def _check_plan(
+    chunk: Chunk, data: Array, state: VerifyState, limits: JointLimits, config: GuardConfig
+) -> tuple[Chunk | None, VerifyReport]:
+    """Stages 4 and 5, on the plan itself; data: float64 [steps, joints] in order."""
     knots = interpolant(knot_times(chunk.stamp_ns, chunk.period_s, len(data)), data)
     found = _check_start_jump(knots, state, limits, config)
     if found:
-        return refused(found)
-
+        return _refuse(chunk, found)
     bounds = Bounds.of(limits, config.soft_margin)
     action = Action.CLAMPED if config.mode == 'clamp' else Action.REFUSED
-    h = np.diff(knots.times).astype(np.float64)[:, None] * NS_TO_S
-    with np.errstate(over='ignore', invalid='ignore'):
-        slope = np.diff(knots.position, axis=0) / h
-        hull = segment_hull(knots, slope, h)
-        found = check_motion(knots, slope, hull, bounds, limits, config.knot_scale, action)
+    h = (knots.times[1:] - knots.times[:-1]).astype(np.float64)[:, None] * NS_TO_S
+    p, v = knots.position, knots.velocity
+    slope = (p[1:] - p[:-1]) / h
+    hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], slope, h)
+    found = check_motion(knots, slope, hull, bounds, limits, config.knot_scale, action)
     if found and action is Action.REFUSED:
-        return refused(found)
+        return _refuse(chunk, found)
     named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
     if found:
         data = np.clip(data, bounds.lower, bounds.upper)
@@ -106,6 +109,11 @@ def verify_chunk(
     ordered = replace(chunk, joint_names=limits.names, data=data)
     plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
     return ordered, VerifyReport('clamped' if found else 'accepted', named, plan)
+
+
+def _refuse(chunk: Chunk, found: Sequence[Violation]) -> tuple[None, VerifyReport]:
+    named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
+    return None, VerifyReport('refused', named, None)
 
 
 def _refusal(rule: str, message: str, value: float = 0.0, limit: float = 0.0, unit: str = '1',
@@ -188,7 +196,7 @@ def _check_ages(chunk: Chunk, state: VerifyState, config: GuardConfig) -> list[V
     if ahead > config.max_chunk_ahead_s:
         return [_refusal('ahead', f'chunk begins {ahead:.3f} s ahead', ahead,
                          config.max_chunk_ahead_s, 's')]
-    end = int(knot_times(chunk.stamp_ns, chunk.period_s, len(chunk.data))[-1])
+    end = chunk.stamp_ns + round((len(chunk.data) - 1) * (chunk.period_s * 1e9))
     if end <= state.splice_ns:
         late = _seconds(state.splice_ns - end)
         return [_refusal('ttl', f'every sample has passed; the last by {late:.3f} s', late, 0.0,
@@ -212,9 +220,8 @@ def _check_start_jump(
     ):
         if position is None:
             continue
-        with np.errstate(over='ignore', invalid='ignore'):
-            planned = knots.state(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
-            jump = np.abs(planned - position)
+        planned = knots.state(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
+        jump = np.abs(planned - position)
         if (jump <= config.start_jump).all():
             continue
         sample = max(0, knots.segment_at(t_ns))
