@@ -34,6 +34,7 @@ import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -123,7 +124,7 @@ class GraphProcess:
 
     def error_lines(self) -> list[str]:
         """The lines that a user would take for the reason of a failure."""
-        return [line for line in self.output().splitlines() if 'rror' in line]
+        return [line for line in self.output().splitlines() if 'error' in line.lower()]
 
     def send(self, number: int) -> None:
         self._popen.send_signal(number)
@@ -210,6 +211,19 @@ class Graph:
     def start_inference(self, bundle: Path, **parameters: Any) -> GraphProcess:
         defaults = {'autostart': True, 'bundle': str(bundle), 'execute_steps': 8}
         return self.start('inference', **{**defaults, **parameters})
+
+    def add_node(self, make_node: Callable[..., Any], **parameters: Any) -> Any:
+        """Make a node in this process, spun together with the watcher: cheap, for what needs no
+        process of its own. Remove it with `remove_node`."""
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = make_node(context=self.context, parameter_overrides=overrides)
+        self.executor.add_node(node)
+        return node
+
+    def remove_node(self, node: Any) -> None:
+        self.executor.remove_node(node)
+        node.trigger_shutdown()
+        node.destroy_node()
 
     # -- watching -------------------------------------------------------------------------------
 
