@@ -137,3 +137,10 @@ def test_when_stopped_expect_nothing_due():
     core.start('s', 'reach')
     core.stop()
     assert not core.due(0)
+
+
+def test_when_no_plan_runs_expect_a_standing_start():
+    core = make_core()
+    assert core.standing
+    running(core, 0, 0)
+    assert not core.standing

@@ -255,12 +255,17 @@ class InferenceNode(ManagedNode):
             self._set_reason(str(error))
             return
         self._session.in_flight = True
+        # From a standing start the time since the observation has not been lost: the motion
+        # begins where the plan does. Dated back, it would have to catch up.
+        dated_back = self._config.anchor == 'observation' and not self._session.standing
         future = self._worker.submit(
-            self._infer, session.session_id, session.instruction, assembled
+            self._infer, session.session_id, session.instruction, assembled, dated_back
         )
         future.add_done_callback(self._on_done)
 
-    def _infer(self, session_id: str, instruction: str, assembled: Assembled) -> str:
+    def _infer(
+        self, session_id: str, instruction: str, assembled: Assembled, dated_back: bool
+    ) -> str:
         """Compute and send one chunk, in the worker; return why none was sent, or an empty text."""
         assert self._policy is not None
         begin_s = time.perf_counter()
@@ -282,7 +287,7 @@ class InferenceNode(ManagedNode):
         period_s = self._contract.period_s
         action = self._contract.action
         assert period_s is not None
-        begins_ns = assembled.stamp_ns if self._config.anchor == 'observation' else now_ns
+        begins_ns = assembled.stamp_ns if dated_back else now_ns
         with self._lock:
             seq = self._session.sent(session_id, now_ns)
             if seq is None or not self.is_active:

@@ -43,7 +43,8 @@ class InferenceConfig:
     )
     anchor: str = parameter(
         'observation',
-        'Time of sample 0: the stamp of the observation, or the moment of sending.',
+        'Time of sample 0: the stamp of the observation, or the moment of sending; always the '
+        'latter for a chunk that begins from a standing start.',
         choices=('observation', 'arrival'),
     )
     execute_steps: int = parameter(

@@ -115,6 +115,11 @@ class SessionCore:
         # The newest chunk is not being executed: it is on its way, was refused, or has ended.
         return now_ns - session.last_sent_ns >= self._retry_ns
 
+    @property
+    def standing(self) -> bool:
+        """Whether the guard executes no plan, so that an observation does not grow old."""
+        return self._execution is None or not self._execution.has_plan
+
     def sent(self, session_id: str, now_ns: int) -> int | None:
         """Number a chunk that is ready; None if its session is over and it must be dropped."""
         session = self.session
