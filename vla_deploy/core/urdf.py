@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joints and their limits out of a URDF, by the standard library's XML parser.
 
-Only what the guard needs is read. A document type or entity is refused before parsing, so that a
-hostile file cannot expand in memory.
+Only what the guard and kinematics need is read. A document type or entity is refused before
+parsing, so that a hostile file cannot expand in memory.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
 MAX_BYTES = 16 * 1024 * 1024
 
 MOVING_TYPES = ('revolute', 'prismatic', 'continuous')
 KNOWN_TYPES = (*MOVING_TYPES, 'fixed', 'floating', 'planar')
+
+Triple = tuple[float, float, float]
 
 
 class UrdfError(ValueError):
@@ -25,7 +28,12 @@ class UrdfError(ValueError):
 
 @dataclass(frozen=True)
 class UrdfJoint:
-    """One joint; lengths in m, angles in rad. None where the description says nothing."""
+    """One joint; lengths in m, angles in rad. None where the description says nothing.
+
+    `origin_xyz` and `origin_rpy` place the joint's frame in the parent link's; `rpy` is a rotation
+    about the fixed x, y and z axes in turn. `axis` has length 1. A joint that mimics is at
+    mimic_multiplier * q + mimic_offset, where q is the position of the joint that it names.
+    """
 
     name: str
     kind: str
@@ -36,6 +44,13 @@ class UrdfJoint:
     soft_lower: float | None = None
     soft_upper: float | None = None
     mimics: str | None = None
+    mimic_multiplier: float = 1.0
+    mimic_offset: float = 0.0
+    parent: str | None = None
+    child: str | None = None
+    origin_xyz: Triple = (0.0, 0.0, 0.0)
+    origin_rpy: Triple = (0.0, 0.0, 0.0)
+    axis: Triple = (1.0, 0.0, 0.0)
 
     @property
     def unit(self) -> str:
@@ -95,21 +110,32 @@ def _parse_joint(element: ElementTree.Element) -> UrdfJoint:
     mimics = None if mimic is None else mimic.get('joint')
     if mimic is not None and not mimics:
         raise UrdfError(f'joint {name!r}: mimic has no joint')
-    if kind not in MOVING_TYPES:
-        return UrdfJoint(name, kind, mimics=mimics)
-    limit, safety = element.find('limit'), element.find('safety_controller')
-    if limit is None and kind != 'continuous':
-        raise UrdfError(f'joint {name!r}: <limit> is missing')
+    origin = element.find('origin')
     joint = UrdfJoint(
         name,
         kind,
+        mimics=mimics,
+        parent=_link(element, 'parent'),
+        child=_link(element, 'child'),
+        origin_xyz=_triple(origin, 'xyz', name, (0.0, 0.0, 0.0)),
+        origin_rpy=_triple(origin, 'rpy', name, (0.0, 0.0, 0.0)),
+    )
+    if kind not in MOVING_TYPES:
+        return joint
+    limit, safety = element.find('limit'), element.find('safety_controller')
+    if limit is None and kind != 'continuous':
+        raise UrdfError(f'joint {name!r}: <limit> is missing')
+    joint = replace(
+        joint,
+        axis=_axis(element, name),
+        mimic_multiplier=_number(mimic, 'multiplier', name, 1.0),
+        mimic_offset=_number(mimic, 'offset', name, 0.0),
         lower=_number(limit, 'lower', name),
         upper=_number(limit, 'upper', name),
         velocity=_number(limit, 'velocity', name),
         effort=_number(limit, 'effort', name),
         soft_lower=_number(safety, 'soft_lower_limit', name),
         soft_upper=_number(safety, 'soft_upper_limit', name),
-        mimics=mimics,
     )
     if kind != 'continuous':
         # The URDF specification lets lower and upper default to 0, which would lock the joint
@@ -120,10 +146,53 @@ def _parse_joint(element: ElementTree.Element) -> UrdfJoint:
     return joint
 
 
-def _number(element: ElementTree.Element | None, key: str, joint: str) -> float | None:
+def _link(element: ElementTree.Element, key: str) -> str | None:
+    """Name of the parent or child link; None where it is not said."""
+    found = element.find(key)
+    return None if found is None else found.get('link')
+
+
+def _axis(element: ElementTree.Element, joint: str) -> Triple:
+    x, y, z = _triple(element.find('axis'), 'xyz', joint, (1.0, 0.0, 0.0), 'axis ')
+    length = math.sqrt(x * x + y * y + z * z)
+    if length < 1e-9:
+        raise UrdfError(f'joint {joint!r}: axis has no length')
+    return x / length, y / length, z / length
+
+
+def _triple(
+    element: ElementTree.Element | None,
+    key: str,
+    joint: str,
+    default: Triple,
+    what: str = 'origin ',
+) -> Triple:
     text = None if element is None else element.get(key)
     if text is None:
-        return None
+        return default
+    words = text.split()
+    if len(words) != 3:
+        raise UrdfError(f'joint {joint!r}: {what}{key} is {text!r}, not three numbers')
+    x, y, z = (_finite(word, what + key, joint) for word in words)
+    return x, y, z
+
+
+@overload
+def _number(
+    element: ElementTree.Element | None, key: str, joint: str, default: float
+) -> float: ...
+@overload
+def _number(
+    element: ElementTree.Element | None, key: str, joint: str, default: None = None
+) -> float | None: ...
+def _number(
+    element: ElementTree.Element | None, key: str, joint: str, default: float | None = None
+) -> float | None:
+    text = None if element is None else element.get(key)
+    return default if text is None else _finite(text, key, joint)
+
+
+def _finite(text: str, key: str, joint: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
