@@ -122,7 +122,7 @@ def create(origin: str) -> None:
 def locked_entries(lock: str) -> dict[str, str]:
     """Split a lock into {package name: its lines}."""
     entries: dict[str, str] = {}
-    for entry in re.split(r'\n(?=[^\s#])', lock):
+    for entry in re.split(r'\n(?=[^\s#])', lock.strip()):
         name, separator, _ = entry.partition('==')
         if separator and not name.startswith('#'):
             # two lines of one name differ in their markers
