@@ -81,17 +81,6 @@ def checkpoint_weights(model: SmolVLA) -> Arrays:
     return {CHECKPOINT_PREFIX + name: array for name, array in state.items()}
 
 
-def load_weights(model: SmolVLA, weights: Arrays) -> None:
-    """Put a checkpoint's weights into `model`; every name must be there, and no other."""
-    wanted = {
-        name.removeprefix(CHECKPOINT_PREFIX): torch.from_numpy(array)
-        for name, array in weights.items()
-    }
-    model.load_state_dict(
-        {name: tensor for name, tensor in wanted.items() if name not in UNUSED_KEYS}
-    )
-
-
 @dataclass(frozen=True)
 class Scale:
     """Mean and standard deviation [dims] that take robot units to model space and back."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from reach_checkpoint import CAMERA, CHUNK_STEPS, EXECUTED_STEPS  # noqa: E402
+from reach_checkpoint import CAMERA, EXECUTED_STEPS  # noqa: E402
 
 from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
 from vla_deploy.core.guard import GuardCore  # noqa: E402
@@ -41,6 +41,7 @@ from vla_deploy.core.trajectory import Trajectory  # noqa: E402
 from vla_deploy.core.urdf import parse_urdf  # noqa: E402
 from vla_deploy.demo.statistics import wilson_interval  # noqa: E402
 from vla_deploy.files import read_text, read_yaml  # noqa: E402
+from vla_deploy.pipeline import Observation, Policy  # noqa: E402
 from vla_deploy.pipeline.session import Execution, GuardReadiness, SessionCore  # noqa: E402
 from vla_deploy.sim import controller, reach  # noqa: E402
 from vla_deploy.sim.render import Renderer  # noqa: E402
@@ -209,32 +210,32 @@ def summary(results: list[Result]) -> dict[str, object]:
 
 
 def torch_policy(checkpoint: Path) -> Infer:
-    """Return the torch policy of a checkpoint folder."""
-    from reach_data import shrink_exactly
-    from reach_model import ReachPolicy, build_model, load_weights
-    from safetensors.numpy import load_file
+    """Return the torch policy of a checkpoint folder, with the exporter's torch processors."""
+    from vla_deploy.export import smolvla
+    from vla_deploy.export.backbone import load_tokenizer
+    from vla_deploy.export.checkpoint import read_checkpoint
+    from vla_deploy.export.torch_pipeline import TorchPipeline
 
-    model = build_model()
-    load_weights(model, load_file(checkpoint / 'model.safetensors'))
-    statistics = load_file(
-        checkpoint / 'policy_preprocessor_step_5_normalizer_processor.safetensors'
+    read = read_checkpoint(checkpoint)
+    model, _ = smolvla.load(read)
+    contract = smolvla.contract(read)
+    pipeline = TorchPipeline(
+        model, contract, read.processors.statistics, load_tokenizer(read.tokenizer)
     )
-    policy = ReachPolicy(model, statistics)
+    shape = (contract.chunk_steps, contract.action.padded_dim)
 
     def infer(
         image: Images, position: NDArray[np.float64], sentence: str, seed: int
     ) -> NDArray[np.float64]:
-        shape = (1, CHUNK_STEPS, len(reach.JOINTS))
         noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-        return policy.chunks(shrink_exactly(image)[None], position[None], [sentence], noise)[0]
+        inputs = pipeline.inputs(Observation({CAMERA: image}, position, sentence))
+        return pipeline.actions(pipeline.chunk(inputs, noise)).astype(np.float64)
 
     return infer
 
 
 def bundle_policy(bundle: Path) -> Infer:
     """Return the exported policy as it is served."""
-    from vla_deploy.pipeline import Observation, Policy
-
     policy = Policy.load(str(bundle), threads=1)
 
     def infer(
