@@ -145,9 +145,15 @@ class GuardCore:
         self._joint_state_rule = rule
 
     def _watch_schedule(self, now_ns: int) -> None:
-        """Count consumed samples; leave ARMED when the plan has ended or no chunk comes."""
+        """Start a pending plan, count consumed samples, notice when plans or chunks have ended.
+
+        A plan starts one tick after it was judged, so that no tick has to do both.
+        """
         if not self._schedule.has_plan:
             return
+        if self._line is not None:
+            self._schedule.activate(self._line.splice_ns(now_ns), now_ns,
+                                    round(self.config.period_s * 1e9))
         running = self._schedule.running is not None
         if not self._schedule.advance(now_ns) and self._schedule.pending is None:
             self._to_hold('plan ended')
@@ -374,10 +380,8 @@ class GuardCore:
                 return None
             self._line = line = CommandLine(now_ns, self._joints.position, self._bounds,
                                             self.config)
-        schedule = self._schedule
-        schedule.activate(line.splice_ns(now_ns), now_ns, round(self.config.period_s * 1e9))
-        if schedule.running is not None:
-            trajectory = line.follow(now_ns, schedule.running)
+        if self._schedule.running is not None:
+            trajectory = line.follow(now_ns, self._schedule.running)
         else:
             trajectory = line.hold(now_ns)
         self.worst_margin = min(self.worst_margin, line.worst_margin)
@@ -388,13 +392,8 @@ class GuardCore:
     def _execution(self, now_ns: int) -> ExecutionState:
         running, line = self._schedule.running, self._line
         position, velocity = (None, None) if line is None else line.sample(now_ns)
+        session_id, seq = ('', 0) if running is None else (running.session_id, running.seq)
         return ExecutionState(
-            stamp_ns=now_ns,
-            session_id='' if running is None else running.session_id,
-            seq=0 if running is None else running.seq,
-            has_plan=running is not None,
-            next_index=self._schedule.next_index,
-            consumed_total=self._schedule.consumed_total,
-            commanded_position=position,
-            commanded_velocity=velocity,
+            now_ns, session_id, seq, running is not None, self._schedule.next_index,
+            self._schedule.consumed_total, position, velocity,
         )

@@ -50,9 +50,7 @@ class Schedule:
         return self.running is not None or self.pending is not None
 
     def offer(self, plan: Plan) -> None:
-        """Let `plan` replace the pending plan; a plan of another session ends the running one."""
-        if self.running is not None and self.running.session_id != plan.session_id:
-            self.running = None
+        """Let `plan` replace the pending plan; the running one goes on until it starts."""
         self.pending = plan
 
     def activate(self, splice_ns: int, now_ns: int, ahead_ns: int) -> bool:

@@ -99,16 +99,15 @@ def _check_plan(
     p, v = knots.position, knots.velocity
     slope = (p[1:] - p[:-1]) / h
     hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], slope, h)
-    found = check_motion(knots, slope, hull, bounds, limits, config.knot_scale, action)
+    found = check_motion(chunk, knots, slope, hull, bounds, limits, config.knot_scale, action)
     if found and action is Action.REFUSED:
         return _refuse(chunk, found)
-    named = tuple(replace(v, session_id=chunk.session_id, seq=chunk.seq) for v in found)
     if found:
         data = np.clip(data, bounds.lower, bounds.upper)
         knots = interpolant(knots.times, data)
     ordered = replace(chunk, joint_names=limits.names, data=data)
     plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
-    return ordered, VerifyReport('clamped' if found else 'accepted', named, plan)
+    return ordered, VerifyReport('clamped' if found else 'accepted', tuple(found), plan)
 
 
 def _refuse(chunk: Chunk, found: Sequence[Violation]) -> tuple[None, VerifyReport]:
@@ -238,6 +237,7 @@ def _check_start_jump(
 
 
 def check_motion(
+    chunk: Chunk,
     knots: Trajectory,
     slope: Array,
     hull: Hull,
@@ -252,19 +252,21 @@ def check_motion(
     first ones) against knot_scale times the limit, and the interpolant at its extrema against the
     limit. The exact extrema are computed only where the hull does not already show them inside.
     """
-    report = _Report(limits, action)
+    report = _Report(limits, action, chunk.session_id, chunk.seq)
     scaled_velocity, scaled_acceleration = (
         knot_scale * bounds.velocity, knot_scale * bounds.acceleration)
-    positions_inside = (hull.lower >= bounds.lower) & (hull.upper <= bounds.upper)
-    # The speed at a knot is a mean of slopes, which are checked on their own.
-    speeds_inside = (hull.inner_speed <= bounds.velocity) & (np.abs(slope) <= scaled_velocity)
-    if not (positions_inside.all() and speeds_inside.all()):
+    extrema = None
+    if not ((hull.lower >= bounds.lower) & (hull.upper <= bounds.upper)).all():
         extrema = trajectory_extrema(knots)
         report.add('position', extrema.upper, bounds.upper, 0, 'position {} above its bound {}')
         report.add('position', -extrema.lower, -bounds.lower, 0,
                    'position {} below its bound {}', sign=-1.0)
-        report.add('velocity', np.abs(slope), scaled_velocity, 0,
-                   'velocity {} between samples exceeds {}', '/s')
+    report.add('velocity', np.abs(slope), scaled_velocity, 0,
+               'velocity {} between samples exceeds {}', '/s')
+    # The speed at a knot is a mean of slopes; only between knots can it be more than they say.
+    doubtful = ~(hull.inner_speed <= bounds.velocity).all(axis=0) & ~report.told('velocity')
+    if doubtful.any():
+        extrema = extrema or trajectory_extrema(knots)
         report.add('velocity', extrema.speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
     span = (knots.times[2:] - knots.times[:-2])[:, None] * (0.5 * NS_TO_S)
     report.add('acceleration', np.abs(slope[1:] - slope[:-1]) / span, scaled_acceleration, 1,
@@ -280,26 +282,32 @@ def check_motion(
 class _Report:
     """Collects the worst excess of each rule and joint, in the order of the checks."""
 
-    def __init__(self, limits: JointLimits, action: Action) -> None:
-        self.limits, self.action = limits, action
+    def __init__(self, limits: JointLimits, action: Action, session_id: str, seq: int) -> None:
         self.found: list[Violation] = []
+        self._limits, self._action = limits, action
+        self._session_id, self._seq = session_id, seq
+        self._told: dict[str, NDArray[np.bool_]] = {}
+
+    def told(self, rule: str) -> NDArray[np.bool_]:
+        """Joints [joints] for which the rule has been reported."""
+        return self._told.get(rule, np.zeros(len(self._limits.names), np.bool_))
 
     def add(self, rule: str, values: Array, limit: Array, offset: int, text: str,
             per: str = '', sign: float = 1.0) -> None:
         beyond = ~(values <= limit)
         if not beyond.any():
             return
-        told = {v.joint for v in self.found if v.rule == rule}
+        told, joints = self.told(rule), beyond.any(axis=0)
+        self._told[rule] = told | joints
         worst = np.where(np.isnan(values), np.inf, values).argmax(axis=0).tolist()
-        for j in np.flatnonzero(beyond.any(axis=0)).tolist():
-            name = self.limits.names[j]
-            if name in told:
-                continue
-            i, unit = worst[j], self.limits.units[j] + per
+        for j in np.flatnonzero(joints & ~told).tolist():
+            name, i, unit = self._limits.names[j], worst[j], self._limits.units[j] + per
             value, bound = sign * float(values[i, j]), sign * float(limit[j])
             told_as = text.format(f'{value:.6g}', f'{bound:.6g} {unit}')
-            self.found.append(Violation(rule, self.action, f'{name} sample {i + offset}: {told_as}',
-                                        name, i + offset, value, bound, unit))
+            self.found.append(Violation(
+                rule, self._action, f'{name} sample {i + offset}: {told_as}', name, i + offset,
+                value, bound, unit, self._session_id, self._seq,
+            ))
 
 
 def _seconds(ns: int) -> float:
