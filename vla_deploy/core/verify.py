@@ -105,7 +105,9 @@ def _check_plan(
     if found:
         data = np.clip(data, bounds.lower, bounds.upper)
         knots = interpolant(knots.times, data)
-    ordered = replace(chunk, joint_names=limits.names, data=data)
+    ordered = chunk
+    if data is not chunk.data:
+        ordered = replace(chunk, joint_names=limits.names, data=data)
     plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
     return ordered, VerifyReport('clamped' if found else 'accepted', tuple(found), plan)
 
