@@ -37,6 +37,7 @@ CAMERAS = ('front', 'left', 'right')
 JOINTS = tuple(f'fr3_joint{i}' for i in range(1, 8))
 HEIGHT, WIDTH = 480, 640
 TARGETS = (512, 224)
+THREADS = (1, 2)
 BAR_S = 3e-3
 
 
@@ -83,7 +84,7 @@ def contract(target: int) -> Contract:
     )
 
 
-def policy(target: int, folder: Path) -> Policy:
+def policy(target: int, threads: int, folder: Path) -> Policy:
     """The whole pipeline around a stub."""
     tokenizer = ROOT / 'test/goldens/smolvla_3cam/backbone' / TOKENIZER
     (folder / TOKENIZER).write_bytes(tokenizer.read_bytes())
@@ -92,10 +93,10 @@ def policy(target: int, folder: Path) -> Policy:
         statistics[f'{part}.mean'] = np.zeros(len(JOINTS), np.float32)
         statistics[f'{part}.std'] = np.ones(len(JOINTS), np.float32)
     save_file(statistics, folder / NORMALIZER)
-    return Policy(Bundle(folder, contract(target), {}, '0' * 64), StubBackend(0.1))
+    return Policy(Bundle(folder, contract(target), {}, '0' * 64), StubBackend(0.1), threads)
 
 
-def measure(target: int) -> dict[str, float]:
+def measure(target: int, threads: int) -> dict[str, float]:
     """Durations in seconds of one observation after the other, each with images of its own."""
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(9)]
@@ -103,9 +104,9 @@ def measure(target: int) -> dict[str, float]:
     state = rng.uniform(-1, 1, len(JOINTS))
     durations, cpu = np.empty(OBSERVATIONS), np.empty(OBSERVATIONS)
     with tempfile.TemporaryDirectory() as folder:
-        served = policy(target, Path(folder))
+        served = policy(target, threads, Path(folder))
         for i in range(OBSERVATIONS):
-            began, cpu_began = time.perf_counter(), time.thread_time()
+            began, cpu_began = time.perf_counter(), time.process_time()
             images = {
                 camera: image_to_rgb(messages[(3 * i + n) % len(messages)])
                 for n, camera in enumerate(CAMERAS)
@@ -129,7 +130,7 @@ def measure(target: int) -> dict[str, float]:
             message = chunk_to_message(chunk, served.contract, context)
             model_s = chunk.timings.prefix_s + chunk.timings.sample_s
             durations[i] = time.perf_counter() - began - model_s
-            cpu[i] = time.thread_time() - cpu_began - model_s
+            cpu[i] = time.process_time() - cpu_began - model_s
     assert message_to_chunk(message).data.shape == (50, len(JOINTS))
     p50, p95 = np.percentile(durations[WARM_UP:], [50, 95])
     cpu_p50, cpu_p95 = np.percentile(cpu[WARM_UP:], [50, 95])
@@ -139,7 +140,11 @@ def measure(target: int) -> dict[str, float]:
 def main() -> int:
     """Print a line for each input size and write all as JSON."""
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'build/bench/observation_cost.json'
-    results = {f'{target}x{target}': measure(target) for target in TARGETS}
+    results = {
+        f'{target}x{target}, {threads} threads': measure(target, threads)
+        for target in TARGETS
+        for threads in THREADS
+    }
     for size, figures in results.items():
         text = '  '.join(f'{key[:-2]} {value * 1e3:.2f} ms' for key, value in figures.items())
         print(f'observation of 3 x {WIDTH}x{HEIGHT} rgb8 to {size}: {text}')

@@ -118,7 +118,7 @@ def test_when_work_is_cut_into_bands_expect_no_more_pieces_and_the_same_image(ba
     cut = Resizer(480, 640, target, bands)
     out = np.full((3, 200, 200), -1.0, np.float32)
     jobs = cut.jobs(image, out)
-    assert len(jobs) == min(bands, 5)  # 150 rows are five strips
+    assert len(jobs) == min(bands, 4)  # 150 rows are four strips
     for job in reversed(jobs):
         job()
     assert np.array_equal(out, resized(image, target))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from vla_deploy.core.contract import ImageRule
 
 CHANNELS = 3
-STRIP_ROWS = 32  # rows that go through the second stage together; more would leave the cache
+STRIP_ROWS = 48  # rows that go through the second stage together; more would leave the cache
 PRODUCT_ROWS = (8, 4, 2, 1)  # rows of one product of the first stage, the most that is allowed
 MAX_BLOCK_COLUMNS = 64  # beyond that the product does more needless work than gathering does
 # OpenBLAS takes several threads for products of more multiplications than this; waking them costs
@@ -108,22 +108,32 @@ class _Band:
     """Some strips of rows and the buffers to work on them, one strip after the other."""
 
     def __init__(self, strips: list[list[_RowProduct]], width: int, column_taps: Taps) -> None:
-        self._strips = strips
         self._mix_columns = _column_mixer(column_taps, width)
         most_rows = max(part.weights.shape[1] for strip in strips for part in strip)
-        self._pixels = np.ones((most_rows, width * CHANNELS), np.float32)
-        self._mixed = np.empty((STRIP_ROWS, width * CHANNELS), np.float32)
+        pixels = np.ones((most_rows, width * CHANNELS), np.float32)
+        mixed = np.empty((STRIP_ROWS, width * CHANNELS), np.float32)
+        # all views are made here: making them for every image would cost a tenth of its time
+        self._strips = []
+        for strip in strips:
+            first, last = strip[0].start, strip[-1].stop
+            steps = [
+                (
+                    part.source,
+                    pixels[1 : part.weights.shape[1]],
+                    part.weights,
+                    pixels[: part.weights.shape[1]],
+                    mixed[part.start - first : part.stop - first],
+                )
+                for part in strip
+            ]
+            self._strips.append((slice(first, last), steps, mixed[: last - first]))
 
     def __call__(self, flat: NDArray[np.uint8], window: Float32) -> None:
-        for strip in self._strips:
-            first = strip[0].start
-            for part in strip:
-                pixels = self._pixels[: part.weights.shape[1]]
-                np.copyto(pixels[1:], flat[part.source])
-                mixed = self._mixed[part.start - first : part.stop - first]
-                np.matmul(part.weights, pixels, out=mixed)
-            last = strip[-1].stop
-            self._mix_columns(self._mixed[: last - first], window[:, first:last])
+        for rows, steps, mixed in self._strips:
+            for source, image_rows, weights, pixels, out in steps:
+                np.copyto(image_rows, flat[source])
+                np.matmul(weights, pixels, out=out)
+            self._mix_columns(mixed, window[:, rows])
 
 
 def _offsets(height: int, width: int, rule: ImageRule) -> tuple[int, int]:
