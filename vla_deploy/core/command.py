@@ -169,7 +169,6 @@ class CommandLine:
         start = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
         self._route = start.then(knots.knots(target))
         self._route_index = 0
-        self._replace(splice_ns, start)
         return True
 
     @staticmethod

@@ -257,8 +257,8 @@ def check_motion(
     report = _Report(limits, action, chunk.session_id, chunk.seq)
     scaled_velocity, scaled_acceleration = (
         knot_scale * bounds.velocity, knot_scale * bounds.acceleration)
-    extrema = None
-    if not ((hull.lower >= bounds.lower) & (hull.upper <= bounds.upper)).all():
+    outside = ~((hull.lower >= bounds.lower) & (hull.upper <= bounds.upper)).all(axis=0)
+    if outside.any():
         extrema = trajectory_extrema(knots)
         report.add('position', extrema.upper, bounds.upper, 0, 'position {} above its bound {}')
         report.add('position', -extrema.lower, -bounds.lower, 0,
@@ -268,8 +268,10 @@ def check_motion(
     # The speed at a knot is a mean of slopes; only between knots can it be more than they say.
     doubtful = ~(hull.inner_speed <= bounds.velocity).all(axis=0) & ~report.told('velocity')
     if doubtful.any():
-        extrema = extrema or trajectory_extrema(knots)
-        report.add('velocity', extrema.speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
+        speed = np.zeros_like(slope)
+        few = Trajectory(knots.times, knots.position[:, doubtful], knots.velocity[:, doubtful])
+        speed[:, doubtful] = trajectory_extrema(few).speed
+        report.add('velocity', speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
     span = (knots.times[2:] - knots.times[:-2])[:, None] * (0.5 * NS_TO_S)
     report.add('acceleration', np.abs(slope[1:] - slope[:-1]) / span, scaled_acceleration, 1,
                'acceleration {} across samples exceeds {}', '/s^2')
