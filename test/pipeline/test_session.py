@@ -132,6 +132,16 @@ def test_when_blank_is_allowed_expect_a_session():
     assert core.due(0)
 
 
+def test_when_the_clock_jumps_back_expect_a_chunk_due_once_the_guard_is_heard_again():
+    core = make_core()
+    core.start('s', 'reach')
+    core.sent('s', 9000 * MS)
+    core.forget_times()
+    assert 'not been heard' in core.blocked_by(10 * MS)
+    core.on_execution(dataclasses.replace(IDLE, stamp_ns=10 * MS))
+    assert core.due(10 * MS)
+
+
 def test_when_stopped_expect_nothing_due():
     core = make_core()
     core.start('s', 'reach')

@@ -36,6 +36,7 @@ from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message, flat_message
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, PolicyStatus
 
+_STATUS_PERIOD_S = 1.0
 _EXECUTING_STATES = (GuardState.HOLD, GuardState.ARMED, GuardState.SHADOW)
 _HEALTH_NAMES = {
     PolicyStatus.HEALTH_INITIALIZING: 'initializing',
@@ -68,7 +69,10 @@ class InferenceNode(ManagedNode):
         self._worker: ThreadPoolExecutor | None = None
         self._owned: list[Any] = []
         self._last_instruction = ''
-        self.create_timer(1.0, self.publish_status)
+        self._joint_state_error = ''
+        self._condition_told_s = 0.0
+        self._last_now_ns = 0
+        self.create_timer(_STATUS_PERIOD_S, self._on_status_timer)
         self.publish_status()
 
     # -- lifecycle ------------------------------------------------------------------------------
@@ -146,14 +150,17 @@ class InferenceNode(ManagedNode):
     def activate(self) -> None:
         """Begin to serve, with the configured instruction if there is one."""
         self._status.chunks = self._status.failures = 0
-        self._set_health(PolicyStatus.HEALTH_READY)
         if self._config.instruction:
-            self._begin(self._config.instruction)
+            refusal = self._begin(self._config.instruction)
+            if refusal:
+                raise ConfigureError(f"parameter 'instruction': {refusal}")
+        self._set_health(PolicyStatus.HEALTH_READY)
 
     def deactivate(self) -> None:
         """End the session; the running plan ends at rest, in the guard."""
         with self._lock:
             self._session.stop()
+        self._set_health(PolicyStatus.HEALTH_READY)
 
     def cleanup(self) -> None:
         """Give back the policy, the worker and every interface but the status."""
@@ -180,8 +187,9 @@ class InferenceNode(ManagedNode):
         try:
             position = self._joint_map.positions(msg)
         except ConversionError as error:
-            self._set_reason(f'joint_states: {error}')
+            self._joint_state_error = f'joint_states: {error}'
             return
+        self._joint_state_error = ''
         self._assembler.add_state(time_ns(msg.header.stamp), position)
 
     def _on_execution_state(self, msg: ExecutionState) -> None:
@@ -218,6 +226,7 @@ class InferenceNode(ManagedNode):
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
             self._session.stop()
+        self._set_reason('')
         response.success = True
         self.publish_status()
         return response
@@ -231,6 +240,7 @@ class InferenceNode(ManagedNode):
             self._set_reason(f'instruction: {error}')
             return str(error)
         self._last_instruction = instruction
+        self._set_reason('')
         self.publish_status()
         self._infer_if_due()
         return ''
@@ -241,18 +251,21 @@ class InferenceNode(ManagedNode):
         if not self.is_active:
             return
         now_ns = self.get_clock().now().nanoseconds
+        self._watch_clock(now_ns)
         with self._lock:
             session = self._session.session
             blocked = self._session.blocked_by(now_ns) if session is not None else ''
             due = session is not None and self._session.due(now_ns)
         if blocked:
-            self._set_reason(blocked)
+            self._set_condition(blocked)
         if not due or session is None or self._worker is None:
             return
         try:
             assembled = self._assembler.assemble(now_ns)
         except StreamError as error:
-            self._set_reason(str(error))
+            # Joint states that came and could not be used explain why there is none.
+            unusable = str(error).startswith('joint_states') and self._joint_state_error
+            self._set_condition(unusable or str(error))
             return
         self._session.in_flight = True
         # From a standing start the time since the observation has not been lost: the motion
@@ -331,7 +344,28 @@ class InferenceNode(ManagedNode):
         self._seed += 1
         return self._seed - 1
 
+    def _watch_clock(self, now_ns: int) -> None:
+        """After a backward jump nothing that was received is of any use."""
+        if now_ns < self._last_now_ns:
+            self._assembler.clear()
+            with self._lock:
+                self._session.forget_times()
+        self._last_now_ns = now_ns
+
     # -- status ---------------------------------------------------------------------------------
+
+    def _on_status_timer(self) -> None:
+        self._infer_if_due()  # notices that nothing comes in at all
+        self.publish_status()
+
+    def _set_condition(self, reason: str) -> None:
+        """Set a reason that is found again with every message, perhaps with another age in it."""
+        same = reason.split(':')[0] == self._status.reason.split(':')[0]
+        now_s = time.monotonic()
+        if same and now_s - self._condition_told_s < _STATUS_PERIOD_S:
+            return
+        self._condition_told_s = now_s
+        self._set_reason(reason)
 
     def _set_reason(self, reason: str) -> None:
         """Publish a change of what is wrong; called from the executor and from the worker."""

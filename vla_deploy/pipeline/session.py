@@ -86,6 +86,12 @@ class SessionCore:
         """Take the guard's newest execution state."""
         self._execution = execution
 
+    def forget_times(self) -> None:
+        """After a backward jump of the clock: what was heard and sent lies in no known past."""
+        self._execution = None
+        if self.session is not None:
+            self.session.last_sent_ns = None
+
     def blocked_by(self, now_ns: int) -> str:
         """Return why no chunk may be sent although a session runs; empty if nothing hinders."""
         execution = self._execution

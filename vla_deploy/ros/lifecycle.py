@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -112,6 +113,9 @@ class ManagedNode(LifecycleNode):
             self.get_logger().error(f'configure failed: {self.configure_error}')
             self.cleanup()
             return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self._tell_unexpected('configure')
+            raise
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -120,6 +124,9 @@ class ManagedNode(LifecycleNode):
         except self.expected_errors as error:
             self.get_logger().error(f'activate failed: {" ".join(str(error).split())}')
             return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self._tell_unexpected('activate')
+            raise
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -135,6 +142,10 @@ class ManagedNode(LifecycleNode):
             self.deactivate()
         self.cleanup()
         return TransitionCallbackReturn.SUCCESS
+
+    def _tell_unexpected(self, transition: str) -> None:
+        """Log a fault of the program itself: rclpy turns it into a state and drops the text."""
+        self.get_logger().fatal(f'{transition} failed: {traceback.format_exc()}')
 
     def _autostart(self) -> None:
         missing = self.waiting_for()
