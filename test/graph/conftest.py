@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from graph_harness import Graph
 
 from vla_deploy.export.own_bundle import bundle_for
+from vla_deploy.files import read_yaml, write_yaml
 from vla_deploy.pipeline import bundle as bundles
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -38,21 +39,63 @@ def reach_bundle():
 
 
 @pytest.fixture(scope='session')
-def hundred_bundle(reach_bundle, seal_bundle, tmp_path_factory):
+def changed_bundle(reach_bundle, seal_bundle, tmp_path_factory):
+    """Return a function that copies the bundle, lets `change` alter the folder, and seals it."""
+
+    def make(change):
+        folder = tmp_path_factory.mktemp('changed') / 'bundle'
+        shutil.copytree(reach_bundle, folder)
+        change(folder)
+        seal_bundle(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def hundred_bundle(changed_bundle):
     """A bundle whose policy, through the real pipeline and graphs, asks 100.0 of every joint.
 
     Its action statistics say mean 100 and standard deviation 0: whatever the network computes,
     that is what un-normalising makes of it.
     """
-    folder = tmp_path_factory.mktemp('hundred') / 'bundle'
-    shutil.copytree(reach_bundle, folder)
+
+    def change(folder):
+        _change_statistics(folder, {'action.mean': 100.0, 'action.std': 0.0})
+
+    return changed_bundle(change)
+
+
+@pytest.fixture(scope='session')
+def infinite_bundle(changed_bundle):
+    """A bundle whose policy asks for more than a number can hold."""
+
+    def change(folder):
+        huge = np.finfo(np.float32).max
+        _change_statistics(folder, {'action.mean': -huge, 'action.std': huge})
+
+    return changed_bundle(change)
+
+
+@pytest.fixture(scope='session')
+def silent_bundle(changed_bundle):
+    """A bundle whose contract names neither joints nor the period."""
+
+    def change(folder):
+        contract = read_yaml(folder / bundles.CONTRACT)
+        for part in ('state', 'action'):
+            contract[part] = {**contract[part], 'joints': None, 'units': None}
+        write_yaml(folder / bundles.CONTRACT, {**contract, 'period_s': None})
+
+    return changed_bundle(change)
+
+
+def _change_statistics(folder, values):
     path = folder / bundles.NORMALIZER
     statistics = load_file(path)
-    statistics['action.mean'] = np.full_like(statistics['action.mean'], 100.0)
-    statistics['action.std'] = np.zeros_like(statistics['action.std'])
+    for name, value in values.items():
+        statistics[name] = np.full_like(statistics[name], value)
     save_file(statistics, path)
-    seal_bundle(folder)
-    return folder
 
 
 @pytest.fixture

@@ -222,7 +222,8 @@ class Graph:
 
     def remove_node(self, node: Any) -> None:
         self.executor.remove_node(node)
-        node.trigger_shutdown()
+        if node.lifecycle_state != State.PRIMARY_STATE_FINALIZED:
+            node.trigger_shutdown()
         node.destroy_node()
 
     # -- watching -------------------------------------------------------------------------------
@@ -418,7 +419,9 @@ class FakeRobot:
         self.names = list(JOINTS)
         self.position = list(HOME)
         self.image: Image | None = grey_image() if images else None
+        self.image_delay_s = 0.0
         self.guard_state = guard_state
+        self.plan: tuple[str, int, int] | None = None  # session, seq, next sample
         self._graph, node = graph, graph.node
         self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
         self._images = node.create_publisher(Image, 'image/front', qos.SENSOR) if images else None
@@ -445,16 +448,20 @@ class FakeRobot:
                 node.destroy_publisher(publisher)
 
     def _publish(self) -> None:
-        stamp = time_msg(self._graph.now_ns())
+        now_ns = self._graph.now_ns()
+        stamp = time_msg(now_ns)
         state = JointState(name=self.names, position=self.position)
         state.header.stamp = stamp
         self._states.publish(state)
         if self._images is not None and self.image is not None:
-            self.image.header.stamp = stamp
+            self.image.header.stamp = time_msg(now_ns - round(self.image_delay_s * 1e9))
             self._images.publish(self.image)
         if self._execution is not None and self.guard_state is not None:
             execution = ExecutionState(guard_state=self.guard_state)
             execution.header.stamp = stamp
+            if self.plan is not None:
+                execution.has_plan = True
+                execution.session_id, execution.seq, execution.next_index = self.plan
             self._execution.publish(execution)
 
 
