@@ -241,3 +241,14 @@ def test_when_counting_expect_each_rule_and_the_worst_margin() -> None:
     assert counters.published == len([o for o in world.outputs if o.trajectory is not None])
     assert 0.0 < world.core.worst_margin < 0.9
     assert world.core.joint_state_age_s(world.ros_ns + 10**9) == pytest.approx(1.0)
+
+
+def test_when_an_older_joint_state_comes_late_expect_it_passed_over() -> None:
+    world = World()
+    world.ticks(5)
+    age = world.core.joint_state_age_s(world.ros_ns)
+    world.measure = False
+    old = JointState(world.ros_ns - 50_000_000, world.limits.names, HOME + 0.5)
+    world.tick(joint_state=old, arm=True)
+    assert (world.commanded()[0] == HOME).all()
+    assert world.core.joint_state_age_s(world.ros_ns) == pytest.approx(age + 0.01)

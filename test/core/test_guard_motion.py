@@ -321,3 +321,26 @@ def test_when_the_robot_starts_outside_its_limits_expect_only_motion_inward() ->
         world.tick()
         assert world.commanded()[0][0] <= 2.80
     assert world.commanded()[0][0] <= 2.7437
+
+
+def test_when_the_plan_has_ended_expect_the_published_tail_kept_as_it_was() -> None:
+    world = armed_world()
+    t = 0.05 * np.arange(21)[:, None]
+    world.tick(chunks=(world.chunk(HOME + 0.4 * t * t * np.ones(7)),))
+    out = world.tick()
+    while out.state is GuardState.ARMED:
+        before, out = out.trajectory, world.tick()
+    after = out.trajectory
+    kept = np.isin(after.times, before.times)
+    assert np.count_nonzero(kept) >= 2
+    assert after.velocity[kept].any()
+    assert np.isin(after.times[after.velocity.any(axis=1)], before.times).all()
+
+
+def test_when_armed_again_expect_the_count_of_samples_to_begin_anew() -> None:
+    world, _ = moving_world()
+    world.tick(disarm=True)
+    world.ticks(60)
+    assert world.core.state is GuardState.DISARMED
+    world.judge.current = None
+    assert world.tick(arm=True).execution.consumed_total == 0
