@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
+from onnxscript import ir
 from torch import Tensor, nn
 
 from vla_deploy.models.smolvla import SmolVLA
@@ -113,15 +113,15 @@ def step_example(model: SmolVLA) -> tuple[Tensor, ...]:
 def export_graphs(model: SmolVLA, prefix_path: Path, step_path: Path, weights_path: Path) -> None:
     """Write both graphs and their weights; a tensor that both hold is stored once."""
     with open(weights_path, 'wb') as file:
-        store = WeightStore(file, weights_path.name)
+        store = WeightStore(file, weights_path)
         for graph, example, names, path in (
             (PrefixGraph(model), prefix_example(model), (PREFIX_INPUTS, PREFIX_OUTPUTS),
              prefix_path),
             (StepGraph(model), step_example(model), (STEP_INPUTS, STEP_OUTPUTS), step_path),
         ):
-            proto = _export(graph, example, *names)
-            store.move_out(proto)
-            path.write_bytes(proto.SerializeToString(deterministic=True))
+            exported = _export(graph, example, *names)
+            store.move_out(exported)
+            path.write_bytes(_without_notes(exported).SerializeToString(deterministic=True))
         file.flush()
         os.fsync(file.fileno())
 
@@ -129,28 +129,26 @@ def export_graphs(model: SmolVLA, prefix_path: Path, step_path: Path, weights_pa
 class WeightStore:
     """Moves the large tensors of graphs into one file, each content once."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
-        self._name = name
+        self._file_path = path
         self._offsets: dict[bytes, int] = {}
 
-    def move_out(self, proto: onnx.ModelProto) -> None:
-        """Replace the graph's large initializers by references into the file."""
-        for tensor in proto.graph.initializer:
-            data = numpy_helper.to_array(tensor).tobytes()
-            if len(data) < INLINE_BYTES:
+    def move_out(self, model: ir.Model) -> None:
+        """Replace the graph's large initializers by references into the file, one at a time."""
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < INLINE_BYTES:
                 continue
-            offset = self._append(data)
-            tensor.ClearField('raw_data')
-            tensor.ClearField('external_data')
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (
-                ('location', self._name),
-                ('offset', str(offset)),
-                ('length', str(len(data))),
-            ):
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, value
+            value.const_value = ir.ExternalTensor(
+                self._file_path.name,
+                self._append(tensor.tobytes()),
+                tensor.nbytes,
+                tensor.dtype,
+                shape=tensor.shape,
+                name=value.name,
+                base_dir=self._file_path.parent,
+            )
 
     def _append(self, data: bytes) -> int:
         digest = hashlib.sha256(data).digest()
@@ -163,8 +161,8 @@ class WeightStore:
 
 def _export(
     graph: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> onnx.ModelProto:
-    """Return the graph with its weights inside, free of anything that names this machine."""
+) -> ir.Model:
+    """Return the traced graph, whose weights are still torch's own memory where they can be."""
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.eval(),
@@ -178,16 +176,22 @@ def _export(
         )
     if program is None:
         raise RuntimeError('torch.onnx.export returned nothing')
-    proto = program.model_proto
-    if proto.opset_import[0].version != OPSET:
-        raise RuntimeError(f'exported opset {proto.opset_import[0].version}, not {OPSET}')
-    proto.ir_version = IR_VERSION
+    exported = program.model
+    if exported.opset_imports != {'': OPSET}:
+        raise RuntimeError(f'exported opset {exported.opset_imports}, not {OPSET}')
+    exported.ir_version = IR_VERSION
+    return exported
+
+
+def _without_notes(model: ir.Model) -> onnx.ModelProto:
+    """Return the graph for writing, without stack traces and names of this machine's files."""
+    proto = ir.to_proto(model)
     proto.ClearField('metadata_props')
-    proto.graph.ClearField('metadata_props')
-    proto.graph.ClearField('doc_string')
-    proto.graph.ClearField('value_info')
-    for item in (*proto.graph.node, *proto.graph.initializer, *proto.graph.input,
-                 *proto.graph.output):
+    graph = proto.graph
+    graph.ClearField('metadata_props')
+    graph.ClearField('doc_string')
+    graph.ClearField('value_info')
+    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         item.ClearField('metadata_props')
         item.ClearField('doc_string')
     return proto
