@@ -17,7 +17,7 @@ setup: ## install everything that builds, serves, simulates and tests into .venv
 build: ## install what serving and simulation need, build both packages into install/
 	@tools/setup/setup.sh run
 
-demo: build ## run the simulated FR3 through the whole graph (EPISODES=100 SEED=7)
+demo: setup ## run the simulated FR3 through the whole graph (EPISODES=100 SEED=7)
 	@$(run) exec python -m vla_deploy.cli.demo \
 	  $(if $(EPISODES),--episodes $(EPISODES)) $(if $(SEED),--seed $(SEED))
 

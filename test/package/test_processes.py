@@ -12,7 +12,6 @@ from package_files import ROOT, setup_data
 SCRIPTS = dict(
     (part.strip() for part in script.split('=')) for script in setup_data()['scripts']
 )
-VERBS = sorted(target for target in SCRIPTS.values() if '.cli.' in target)
 
 
 def modules_after_import(module):
@@ -45,12 +44,12 @@ def test_when_an_entry_point_is_loaded_expect_a_function(target):
     assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.parametrize('target', VERBS)
-def test_when_a_verb_is_asked_for_help_expect_its_usage_and_exit_0(target):
+@pytest.mark.parametrize('target', sorted(SCRIPTS.values()))
+def test_when_an_entry_point_is_asked_for_help_expect_its_usage_and_exit_0(target):
     module = target.split(':')[0]
     result = subprocess.run(
         [sys.executable, '-m', module, '--help'], cwd=ROOT, capture_output=True, text=True,
         stdin=subprocess.DEVNULL, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert 'usage' in result.stdout.lower()
+    assert 'usage' in result.stdout or 'parameters' in result.stdout

@@ -23,5 +23,7 @@ fi
 export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_vla_root/config/fastdds.xml}"
 export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+# the exported bundles of policies that come with the package
+export VLA_DEPLOY_CACHE="${VLA_DEPLOY_CACHE:-$_vla_root/build/cache}"
 export MUJOCO_GL="${MUJOCO_GL:-egl}"
 unset _vla_root

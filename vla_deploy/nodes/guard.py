@@ -40,7 +40,7 @@ from vla_deploy.ros.guard_messages import (
     violation_message,
 )
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
-from vla_deploy.ros.lifecycle import ConfigureError, ManagedNode, run_node
+from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.rate_limit import RateLimit
@@ -372,7 +372,7 @@ def _destroy(node: GuardNode, owned: Any) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT."""
-    return run_node(GuardNode, args)
+    return run_node(GuardNode, args, __doc__ or '', LifecycleConfig, GuardNodeConfig, GuardConfig)
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Execution, GuardReadiness, InstructionError, SessionCore
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import ConversionError, JointMap, image_to_rgb, time_msg, time_ns
-from vla_deploy.ros.lifecycle import ConfigureError, ManagedNode, run_node
+from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message, flat_message
@@ -418,7 +418,7 @@ def _destroy(node: InferenceNode, owned: Any) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT."""
-    return run_node(InferenceNode, args)
+    return run_node(InferenceNode, args, __doc__ or '', LifecycleConfig, InferenceConfig)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated robot as a node: joint states and images out, trajectories in.
+"""The simulated robot as a node: joint states and images out, trajectories or velocities in.
 
 The executor's thread runs the physics; a second one draws and publishes the images, so that a slow
 image does not hold up a joint state.
@@ -18,7 +18,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_deploy.core.parameter import ParameterError
@@ -42,7 +42,7 @@ _SIMULATED_START_NS = NS_PER_S
 
 
 class SimRobotNode(Node):
-    """A Franka FR3 with its controller and cameras, simulated; see SimRobotConfig."""
+    """A robot with its controller and cameras, simulated; see SimRobotConfig."""
 
     def __init__(self) -> None:
         """Build the robot; raises ConfigureError or ParameterError with one line."""
@@ -91,9 +91,14 @@ class SimRobotNode(Node):
         self._clock_publisher = (
             self.create_publisher(ClockMsg, '/clock', qos.CLOCK) if self._simulated else None
         )
-        self.create_subscription(
-            JointTrajectory, 'joint_trajectory', self._on_trajectory, qos.COMMAND
-        )
+        if self._config.command == 'velocity':
+            self.create_subscription(
+                Float64MultiArray, 'velocity_commands', self._on_velocities, qos.COMMAND
+            )
+        else:
+            self.create_subscription(
+                JointTrajectory, 'joint_trajectory', self._on_trajectory, qos.COMMAND
+            )
         self.create_service(ResetScene, '~/reset', self._on_reset)
 
     def _start_ticking(self) -> None:
@@ -150,12 +155,19 @@ class SimRobotNode(Node):
         self._images[camera].publish(rgb_to_image(image, stamp_ns, camera))
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
-        now_ns = self._robot.time_ns if self._simulated else self._wall_ns()
         try:
-            self._robot.accept(trajectory_from_msg(msg), now_ns)
+            self._robot.accept(trajectory_from_msg(msg), self._now_ns())
         except TrajectoryRefusedError as error:
             self.get_logger().warning(
                 f'trajectory refused: {error}', throttle_duration_sec=1.0
+            )
+
+    def _on_velocities(self, msg: Float64MultiArray) -> None:
+        try:
+            self._robot.accept_velocity(msg.data, self._now_ns())
+        except TrajectoryRefusedError as error:
+            self.get_logger().warning(
+                f'velocities refused: {error}', throttle_duration_sec=1.0
             )
 
     def _on_reset(
@@ -171,6 +183,9 @@ class SimRobotNode(Node):
         response.cube_names = list(cubes)
         response.cube_positions = [_point(position) for position in cubes.values()]
         return response
+
+    def _now_ns(self) -> int:
+        return self._robot.time_ns if self._simulated else self._wall_ns()
 
     def _wall_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -192,7 +207,7 @@ def _description(urdf_path: str) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; return the exit code."""
-    return run_node(SimRobotNode, args)
+    return run_node(SimRobotNode, args, __doc__ or '', SimRobotConfig)
 
 
 if __name__ == '__main__':

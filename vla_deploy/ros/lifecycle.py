@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 import rclpy
 from lifecycle_msgs.msg import State as LifecycleStateMsg
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from vla_deploy.core.parameter import ParameterError, parameter
-from vla_deploy.ros.parameters import declare_parameters, read_config
+from vla_deploy.ros.parameters import declare_parameters, parameters_text, read_config
 
 T = TypeVar('T')
 
@@ -168,13 +168,18 @@ _STEADY = rclpy.clock.ClockType.STEADY_TIME
 def run_node(
     make_node: Callable[[], Any],
     args: Sequence[str] | None,
-    make_executor: Callable[[], Executor] = SingleThreadedExecutor,
+    description: str,
+    *config_types: type,
 ) -> int:
     """Run a node until SIGINT, SIGTERM or its own exit code; return the exit code.
 
-    On a signal an active lifecycle node is shut down through its transitions, so that a guard
-    comes to a planned stop and no publisher is left in the graph.
+    `--help` prints the description and the parameters of the configuration classes. On a signal
+    an active lifecycle node is shut down through its transitions, so that a guard comes to a
+    planned stop and no publisher is left in the graph.
     """
+    if {'-h', '--help'} & set(sys.argv[1:] if args is None else args):
+        print(f'{description}\n{parameters_text(*config_types)}')
+        return EXIT_OK
     stop = {'signal': 0}
 
     def on_signal(number: int, _frame: Any) -> None:
@@ -189,7 +194,7 @@ def run_node(
         print(f'error: {error}', file=sys.stderr, flush=True)
         rclpy.shutdown()
         return EXIT_USAGE
-    executor = make_executor()
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while not stop['signal'] and getattr(node, 'exit_code', None) is None:

@@ -67,6 +67,15 @@ def read_config(node: Node, config_type: type[T]) -> T:
     return config_from_mapping(config_type, values)
 
 
+def parameters_text(*config_types: type) -> str:
+    """Return what `--help` shows: each parameter with its default, unit and description."""
+    lines = ['parameters (--ros-args -p name:=value, or --params-file FILE):']
+    for p in (p for config_type in config_types for p in parameters_of(config_type)):
+        unit = f' [{p.unit}]' if p.unit else ''
+        lines.append(f'  {p.name} = {p.default!r}{unit}\n      {p.description}')
+    return '\n'.join(lines)
+
+
 def _merged(config_types: tuple[type, ...]) -> type:
     """Return a class with the fields of all, so that a suggestion considers each of them."""
     fields = [
