@@ -46,7 +46,6 @@ from vla_deploy.pipeline.session import Execution, GuardReadiness, SessionCore  
 from vla_deploy.sim import controller, reach  # noqa: E402
 from vla_deploy.sim.render import Renderer  # noqa: E402
 from vla_deploy.sim.robot import RobotConfig, SimulatedRobot  # noqa: E402
-from vla_deploy.sim.scene import CameraSize  # noqa: E402
 
 KINDS = ('named', 'other', 'blank', 'black')
 EPISODE_S = 6.0
@@ -89,8 +88,7 @@ class Loop:
         given = read_yaml(ROOT / 'config/franka/guard.yaml')['/**']['ros__parameters']
         names = set(GuardConfig.__dataclass_fields__)
         self._guard_config = GuardConfig(**{k: v for k, v in given.items() if k in names})
-        cameras = ((CAMERA, CameraSize()),)
-        self._robot = SimulatedRobot(urdf, RobotConfig(reach.JOINTS, cameras), 0, 10**9)
+        self._robot = SimulatedRobot(urdf, RobotConfig(reach.JOINTS), 0, 10**9)
         self._arm = self._robot.scene.indices(reach.JOINTS)
         self._renderer = Renderer(self._robot.scene)
 
