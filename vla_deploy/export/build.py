@@ -140,14 +140,12 @@ def _prove(
     statistics = checkpoint.processors.statistics
     thresholds = _thresholds(threshold)
     cases = make_cases(reference.contract, statistics)
-    progress(f'computing {len(cases)} fixtures in torch')
-    chunks = [reference.chunk(reference.inputs(case.observation), case.noise) for case in cases]
+    graphs, chunks = run_graphs(folder, reference, cases, threads, progress)
     actions = [reference.actions(chunk) for chunk in chunks]
     write_fixtures(
         folder / FIXTURES,
         [Fixture(c.observation, c.noise, chunk) for c, chunk in zip(cases, chunks, strict=True)],
     )
-    graphs = run_graphs(folder, reference, cases, threads, progress)
     # The pipeline opens sealed bundles only; this seal gives way to one with the figures.
     (folder / REPORT).write_text('not verified yet\n', encoding='utf-8')
     _seal(folder, {'thresholds': thresholds})

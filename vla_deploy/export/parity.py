@@ -117,8 +117,11 @@ class GraphRunner:
 @torch.no_grad()
 def graph_parity(
     model: SmolVLA, runner: GraphRunner, inputs: ModelInputs, noise: Array
-) -> GraphParity:
-    """Run rung 1 on one set of model inputs; raises GateError."""
+) -> tuple[GraphParity, Array]:
+    """Run rung 1 on one set of model inputs; raises GateError.
+
+    Returns the figures and the torch modules' chunk, float32 [steps,padded_dim].
+    """
     batched = (getattr(inputs, name)[None] for name in PREFIX_INPUTS)
     prefix = model.prefix(*batched)
     ran = runner.prefix(inputs)
@@ -137,8 +140,9 @@ def graph_parity(
             prefix.key, prefix.value, prefix.mask, x_torch, time[None], dt
         )
         velocities.append(compare(velocity, expected[0].numpy(), 'velocity'))
-    chunk = compare(x_graph, x_torch[0].numpy(), 'chunk')
-    return GraphParity(key, value, worst(velocities), chunk)
+    expected_chunk = x_torch[0].numpy()
+    chunk = compare(x_graph, expected_chunk, 'chunk')
+    return GraphParity(key, value, worst(velocities), chunk), expected_chunk
 
 
 def action_scale(contract: Contract, statistics: Mapping[str, Array]) -> NDArray[np.float64]:

@@ -71,8 +71,7 @@ def validate_bundle(
         chunks, actions = _recorded(recorded, contract, statistics)
     else:
         reference = _reference(model, tokenizer, contract)
-        graphs = run_graphs(bundle, reference, cases, threads, progress)
-        chunks = [reference.chunk(reference.inputs(c.observation), c.noise) for c in cases]
+        graphs, chunks = run_graphs(bundle, reference, cases, threads, progress)
         actions = [reference.actions(chunk) for chunk in chunks]
     served = run_pipeline(policy, cases, chunks, actions, statistics, progress)
     parities = tuple(

@@ -53,15 +53,17 @@ def run_graphs(
     cases: Sequence[Case],
     threads: int | None,
     progress: Progress,
-) -> list[GraphParity]:
-    """Run rung 1 for every fixture."""
+) -> tuple[list[GraphParity], list[NDArray[np.float32]]]:
+    """Run rung 1 for every fixture; return its figures and the torch modules' chunks."""
     runner = GraphRunner(folder / PREFIX_GRAPH, folder / STEP_GRAPH, threads or 0)
-    figures = []
+    figures, chunks = [], []
     for index, case in enumerate(cases):
         progress(f'rung 1, graphs: fixture {index + 1} of {len(cases)}')
         inputs = reference.inputs(case.observation)
-        figures.append(graph_parity(reference.model, runner, inputs, case.noise))
-    return figures
+        figure, chunk = graph_parity(reference.model, runner, inputs, case.noise)
+        figures.append(figure)
+        chunks.append(chunk)
+    return figures, chunks
 
 
 def run_pipeline(
