@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vla_deploy.sim.robot import RobotConfig, SimulatedRobot
-from vla_deploy.sim.scene import CameraSize, Scene
+from vla_deploy.sim.scene import CameraSize, Scene, SceneConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 ARM = tuple(f'fr3_joint{i}' for i in range(1, 8))
@@ -31,9 +31,9 @@ def scene(urdf_text):
 @pytest.fixture
 def make_robot(urdf_text):
     def make(seed=0, now_ns=1_000_000_000, **config):
-        small = (('front', CameraSize(32, 24)),)
+        small = SceneConfig(cameras={'front': CameraSize(32, 24)})
         return SimulatedRobot(
-            urdf_text, RobotConfig(joints=ARM, cameras=small, **config), seed, now_ns
+            urdf_text, RobotConfig(joints=ARM, scene=small, **config), seed, now_ns
         )
 
     return make
