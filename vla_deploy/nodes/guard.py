@@ -64,7 +64,6 @@ class GuardNode(ManagedNode):
         self._inputs = Inputs()
         self._description = ''
         self._configured_description = ''
-        self._owned: list[Any] = []
         self._fifo = False
         self._last_transport_s = -1.0
         self._last_seq = 0
@@ -147,7 +146,10 @@ class GuardNode(ManagedNode):
         )
         self._violations = self.create_publisher(Violation, '~/violations', qos.VIOLATIONS)
         subscribe = self.create_subscription
-        self._owned = [
+        self.owned += [
+            self._commands,
+            self._execution,
+            self._violations,
             subscribe(JointState, 'joint_states', self._on_joint_state, qos.SENSOR),
             subscribe(ActionChunk, 'action_chunk', self._on_chunk, qos.CHUNK),
             # A best-effort volatile reader hears every publisher; if it cannot, that is a fault.
@@ -197,12 +199,7 @@ class GuardNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Take every interface but the status out of the graph."""
-        for owned in self._owned:
-            _destroy(self, owned)
-        if self._owned:
-            for publisher in (self._commands, self._execution, self._violations):
-                self.destroy_publisher(publisher)
-        self._owned = []
+        self.destroy_owned()
         self._core = None
         self._inputs = Inputs()
 
@@ -359,15 +356,6 @@ class GuardNode(ManagedNode):
 
     def _publish_diagnostics(self) -> None:
         self._diagnostics.publish(diagnostics_message(self.get_name(), self._status()))
-
-
-def _destroy(node: GuardNode, owned: Any) -> None:
-    if owned in node.services:
-        node.destroy_service(owned)
-    elif owned in node.timers:
-        node.destroy_timer(owned)
-    else:
-        node.destroy_subscription(owned)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -21,19 +21,20 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import Trigger
 
-from vla_deploy.core.contract import Contract, ContractError
+from vla_deploy.core.contract import ContractError
 from vla_deploy.core.guard_io import GuardState
 from vla_deploy.files import FileError
-from vla_deploy.pipeline import BundleError, Observation, ObservationError, Policy, PolicyError
+from vla_deploy.pipeline import BundleError, ObservationError, Policy, PolicyError
 from vla_deploy.pipeline.assembly import Assembled, ObservationAssembler, StreamError
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Execution, GuardReadiness, InstructionError, SessionCore
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import ConversionError, JointMap, image_to_rgb, time_msg, time_ns
+from vla_deploy.ros.chunk_maker import ChunkMaker, completed_contract
+from vla_deploy.ros.conversions import ConversionError, JointMap, time_msg, time_ns
 from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
-from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message, flat_message
+from vla_deploy.ros.policy_messages import flat_message
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, PolicyStatus
 
 _STATUS_PERIOD_S = 1.0
@@ -65,9 +66,8 @@ class InferenceNode(ManagedNode):
         self._status = PolicyStatus(health=PolicyStatus.HEALTH_INITIALIZING)
         self._latency = DurationWindow()
         self._lock = threading.Lock()  # session, counters and status are shared with the worker
-        self._policy: Policy | None = None
+        self._maker: ChunkMaker | None = None
         self._worker: ThreadPoolExecutor | None = None
-        self._owned: list[Any] = []
         self._last_instruction = ''
         self._joint_state_error = ''
         self._condition_told_s = 0.0
@@ -92,7 +92,7 @@ class InferenceNode(ManagedNode):
             threads=config.threads or None,
             stub_value=config.stub_value,
         )
-        self._contract = _completed_contract(policy.contract, config)
+        contract = completed_contract(policy.contract, config)
         self._set_health(PolicyStatus.HEALTH_WARMING)
         test = policy.self_test()
         self._status.family = policy.contract.family
@@ -109,30 +109,31 @@ class InferenceNode(ManagedNode):
                 f'self-test of {config.bundle}: max_abs {test.max_abs!r} is over the threshold '
                 f'{test.threshold!r} on {config.backend}/{config.provider}/{config.precision}'
             )
-        self._policy = policy
+        self._maker = ChunkMaker(policy, contract, config.noise_seed, config.chunk_valid_s)
         self._assembler = ObservationAssembler(
-            self._contract.camera_names,
+            contract.camera_names,
             config.image_max_age_s,
             config.joint_state_max_age_s,
             config.max_skew_s,
         )
-        self._joint_map = JointMap(self._contract.state.joints or ())
+        self._joint_map = JointMap(contract.state.joints or ())
         self._session = SessionCore(
-            config.execute_steps or self._contract.chunk_steps,
+            config.execute_steps or contract.chunk_steps,
             config.retry_s,
             config.execution_timeout_s,
             config.instruction_max_length,
             config.allow_blank_instruction,
         )
-        self._seed = config.noise_seed
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='inference')
-        self._create_interfaces()
+        self._create_interfaces(contract.camera_names)
 
-    def _create_interfaces(self) -> None:
+    def _create_interfaces(self, cameras: Sequence[str]) -> None:
         self._chunks = self.create_publisher(ActionChunk, 'action_chunk', qos.CHUNK)
         self._flat = self.create_publisher(Float32MultiArray, '~/action_chunk_flat', qos.CHUNK)
         subscribe = self.create_subscription
-        self._owned = [
+        self.owned += [
+            self._chunks,
+            self._flat,
             subscribe(JointState, 'joint_states', self._on_joint_state, qos.SENSOR),
             subscribe(
                 ExecutionState, 'execution_state', self._on_execution_state, qos.EXECUTION_STATE
@@ -141,7 +142,7 @@ class InferenceNode(ManagedNode):
             subscribe(String, 'instruction', self._on_instruction, qos.INSTRUCTION_LATCHED),
             *(
                 subscribe(Image, f'image/{camera}', partial(self._on_image, camera), qos.SENSOR)
-                for camera in self._contract.camera_names
+                for camera in cameras
             ),
             self.create_service(Trigger, '~/start', self._on_start),
             self.create_service(Trigger, '~/stop', self._on_stop),
@@ -167,13 +168,8 @@ class InferenceNode(ManagedNode):
         if self._worker is not None:
             self._worker.shutdown(wait=True, cancel_futures=True)
             self._worker = None
-        for owned in self._owned:
-            _destroy(self, owned)
-        if self._owned:
-            self.destroy_publisher(self._chunks)
-            self.destroy_publisher(self._flat)
-        self._owned = []
-        self._policy = None
+        self.destroy_owned()
+        self._maker = None
         if self._status.health != PolicyStatus.HEALTH_WARMUP_FAILED:
             self._set_health(PolicyStatus.HEALTH_INITIALIZING, self.configure_error)
 
@@ -280,51 +276,23 @@ class InferenceNode(ManagedNode):
         self, session_id: str, instruction: str, assembled: Assembled, dated_back: bool
     ) -> str:
         """Compute and send one chunk, in the worker; return why none was sent, or an empty text."""
-        assert self._policy is not None
-        begin_s = time.perf_counter()
-        images = {}
-        for camera, msg in assembled.images.items():
-            try:
-                images[camera] = image_to_rgb(msg)
-            except ConversionError as error:
-                return f'image/{camera}: {error}'
-        decode_s = time.perf_counter() - begin_s
+        assert self._maker is not None
         try:
-            chunk = self._policy.infer(
-                Observation(images, assembled.state, instruction), noise_seed=self._next_seed()
-            )
+            made = self._maker.make(assembled, instruction)
         except ObservationError as error:
             return str(error)
-        inference_s = time.perf_counter() - begin_s
         now_ns = self.get_clock().now().nanoseconds
-        period_s = self._contract.period_s
-        action = self._contract.action
-        assert period_s is not None
-        begins_ns = assembled.stamp_ns if dated_back else now_ns
         with self._lock:
             seq = self._session.sent(session_id, now_ns)
             if seq is None or not self.is_active:
                 return ''
-            context = ChunkContext(
-                session_id=session_id,
-                seq=seq,
-                model_sha256=self._policy.model_sha256,
-                stamp_ns=begins_ns + round(action.first_sample_offset_steps * period_s * 1e9),
-                observation_stamp_ns=assembled.stamp_ns,
-                sent_stamp_ns=now_ns,
-                valid_until_ns=now_ns + round(self._config.chunk_valid_s * 1e9),
-                period_s=period_s,
-                inference_s=inference_s,
-                decode_s=decode_s,
-                anchor_position=assembled.state,
-                joint_names=action.joints or (),
-            )
-            msg = chunk_to_message(chunk, self._contract, context)
+            begins_ns = assembled.stamp_ns if dated_back else now_ns
+            msg = self._maker.message(made, session_id, seq, begins_ns, now_ns)
             self._chunks.publish(msg)
             self._flat.publish(flat_message(msg))
             self._status.chunks += 1
-            self._latency.add(inference_s)
-        return '' if chunk.finite else 'the policy returned a value that is not finite'
+            self._latency.add(made.inference_s)
+        return '' if made.chunk.finite else 'the policy returned a value that is not finite'
 
     def _on_done(self, future: Future[str]) -> None:
         """Note the outcome; a fault of the backend is reported and the node lives on."""
@@ -337,12 +305,6 @@ class InferenceNode(ManagedNode):
                 self._status.failures += 1
         self._set_reason(reason)
         self._session.in_flight = False
-
-    def _next_seed(self) -> int | None:
-        if self._config.noise_seed < 0:
-            return None  # the policy draws one and says which
-        self._seed += 1
-        return self._seed - 1
 
     def _watch_clock(self, now_ns: int) -> None:
         """After a backward jump nothing that was received is of any use."""
@@ -386,34 +348,13 @@ class InferenceNode(ManagedNode):
         status.header.stamp = time_msg(self.get_clock().now().nanoseconds)
         status.health_name = _HEALTH_NAMES[status.health]
         status.lifecycle_state = self.lifecycle_state
-        session = self._session.session if self._policy is not None else None
+        session = self._session.session if self._maker is not None else None
         status.session_id = session.session_id if session else ''
         status.instruction = session.instruction if session else ''
         status.latency_p50_s, status.latency_p95_s, status.latency_p99_s = (
             self._latency.percentiles((50, 95, 99))
         )
         self._status_publisher.publish(status)
-
-
-def _completed_contract(contract: Contract, config: InferenceConfig) -> Contract:
-    """Return the contract with what the configuration adds where the bundle is silent."""
-    names = config.joint_names or None
-    contract = contract.with_robot(
-        state_joints=names, action_joints=names, period_s=config.period_s or None
-    )
-    where = f'{config.bundle}/contract.yaml'
-    if contract.state.joints is None or contract.action.joints is None:
-        raise ConfigureError(f"{where} names no joints: give parameter 'joint_names'")
-    if contract.period_s is None:
-        raise ConfigureError(f"{where} gives no period_s: give parameter 'period_s'")
-    return contract
-
-
-def _destroy(node: InferenceNode, owned: Any) -> None:
-    if owned in node.services:
-        node.destroy_service(owned)
-    else:
-        node.destroy_subscription(owned)
 
 
 def main(args: Sequence[str] | None = None) -> int:

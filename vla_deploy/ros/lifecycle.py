@@ -15,7 +15,10 @@ import rclpy
 from lifecycle_msgs.msg import State as LifecycleStateMsg
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 
 from vla_deploy.core.parameter import ParameterError, parameter
 from vla_deploy.ros.parameters import declare_parameters, parameters_text, read_config
@@ -59,6 +62,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, *config_types: type, **kwargs: Any) -> None:
         super().__init__(name, enable_communication_interface=True, **kwargs)
         declare_parameters(self, LifecycleConfig, *config_types)
+        self.owned: list[Any] = []  # what `configure` put into the graph
         self.configure_error = ''
         self.exit_code: int | None = None
         self._autostart_timer: Any = None
@@ -91,6 +95,19 @@ class ManagedNode(LifecycleNode):
 
     def publish_status(self) -> None:
         """Publish the latched status; called after every transition."""
+
+    def destroy_owned(self) -> None:
+        """Take out of the graph what `configure` put there."""
+        for owned in self.owned:
+            if isinstance(owned, Publisher):
+                self.destroy_publisher(owned)
+            elif isinstance(owned, Subscription):
+                self.destroy_subscription(owned)
+            elif isinstance(owned, Service):
+                self.destroy_service(owned)
+            else:
+                self.destroy_timer(owned)
+        self.owned = []
 
     # -- transitions --------------------------------------------------------------------------
 
