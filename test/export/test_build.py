@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -186,6 +189,22 @@ def test_when_it_breaks_off_expect_nothing_left(
     assert not left_behind(checkpoint)
     last = capsys.readouterr().err.splitlines()[-1]
     assert 'No space left' in last if code == 2 else 'interrupted, nothing was written' in last
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_when_the_process_is_ended_expect_exit_130_and_nothing_left(checkpoint, how):
+    command = [sys.executable, '-m', 'vla_deploy.cli.export', '--model', str(checkpoint)]
+    command += ['--output', str(checkpoint.parent / 'bundle')]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if 'exporting two graphs' in line:
+                assert left_behind(checkpoint)  # the folder it works in
+                process.send_signal(how)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert rest.splitlines()[-1] == 'export: interrupted, nothing was written'
+    assert not left_behind(checkpoint)
 
 
 def test_when_json_is_asked_for_expect_the_result_on_stdout(run_cli, capsys):

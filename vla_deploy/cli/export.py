@@ -30,7 +30,17 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _end)
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print('export: interrupted, nothing was written', file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         # torch takes a second to import: bad usage should not wait for it
         from vla_deploy.export import build
@@ -58,9 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, BundleError, PolicyError, OSError) as error:
         print(f'export: {one_line(error)}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print('export: interrupted, nothing was written', file=sys.stderr)
-        return INTERRUPTED
     _print_result(exported, arguments.json)
     return 0
 
