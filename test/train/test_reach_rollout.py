@@ -10,7 +10,8 @@ from vla_deploy.sim import reach
 
 @pytest.fixture(scope='module')
 def loop(reach_checkpoint_folder):
-    return Loop(torch_policy(reach_checkpoint_folder))
+    with Loop(torch_policy(reach_checkpoint_folder)) as made:
+        yield made
 
 
 @pytest.mark.parametrize('seed', [900, 901, 902])

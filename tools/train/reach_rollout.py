@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -91,6 +90,12 @@ class Loop:
         self._robot = SimulatedRobot(urdf, RobotConfig(reach.JOINTS), 0, 10**9)
         self._arm = self._robot.scene.indices(reach.JOINTS)
         self._renderer = Renderer(self._robot.scene)
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._renderer.close()
 
     def run(self, kind: str, seed: int) -> Result:
         """Run one episode of `EPISODE_S` simulated seconds."""
@@ -285,20 +290,19 @@ def main() -> int:
     parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
     parser.add_argument('--output', type=Path, help='write every episode to this JSON file')
     arguments = parser.parse_args()
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
     policy = (
         bundle_policy(arguments.bundle)
         if arguments.bundle is not None
         else torch_policy(arguments.checkpoint)
     )
-    loop = Loop(policy)
     report: dict[str, object] = {}
-    for kind in arguments.kinds:
-        seeds = range(arguments.seed, arguments.seed + arguments.episodes)
-        results = [loop.run(kind, seed) for seed in seeds]
-        figures = summary(results)
-        report[kind] = {'summary': figures, 'episodes': [asdict(result) for result in results]}
-        print(kind, json.dumps(figures), flush=True)
+    with Loop(policy) as loop:
+        for kind in arguments.kinds:
+            seeds = range(arguments.seed, arguments.seed + arguments.episodes)
+            results = [loop.run(kind, seed) for seed in seeds]
+            figures = summary(results)
+            report[kind] = {'summary': figures, 'episodes': [asdict(result) for result in results]}
+            print(kind, json.dumps(figures), flush=True)
     if arguments.output is not None:
         arguments.output.write_text(json.dumps(report, indent=1) + '\n')
     return 0
