@@ -9,6 +9,7 @@ alone, so one image serves three instructions.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def _stage(urdf: str) -> _Stage:
     """Return this process's stage: its OpenGL context is made once."""
     if urdf not in _stages:
         _stages[urdf] = _Stage(urdf)
+        atexit.register(_stages[urdf].close)
     return _stages[urdf]
 
 
@@ -150,6 +152,10 @@ class _Stage:
             name: getattr(model, name).copy()
             for name in ('cam_pos', 'cam_quat', 'light_diffuse', 'light_pos', 'geom_rgba')
         }
+
+    def close(self) -> None:
+        """Free the OpenGL context, which the interpreter's end does too late."""
+        self._renderer.close()
 
     def record_scene(self, recording: Recording, seed: int) -> list[dict[str, Any]]:
         """Return one row for each state of this scene."""
