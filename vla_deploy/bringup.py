@@ -37,6 +37,14 @@ class BringUpOptions:
         '', "Folder of the exported policy; empty: the robot's own, exported at first use."
     )
     backend: str = parameter('onnx_runtime', 'What computes the policy.')
+    inference: bool = parameter(
+        True, 'Start inference; false: robot and guard only, for chunks that come from elsewhere.'
+    )
+    accept_placeholder_limits: bool = parameter(
+        False,
+        'Let the guard become active although limits are placeholders, not ratings of the robot; '
+        'with sim:=true it does so anyway.',
+    )
     use_sim_time: bool = parameter(
         False, 'Follow /clock. With sim:=true the simulation publishes it.'
     )
@@ -55,8 +63,9 @@ class Process:
 
 
 def robots() -> list[str]:
-    """Return the names of the robots that have a bring-up description."""
-    return sorted(p.parent.name for p in (share_directory() / 'config').glob('*/bringup.yaml'))
+    """Return the names of the robots that can be brought up, in simulation at least."""
+    described = sorted((share_directory() / 'config').glob('*/bringup.yaml'))
+    return [p.parent.name for p in described if not _waits_for(read_yaml(p), sim=True)]
 
 
 def options_from_arguments(arguments: list[str]) -> BringUpOptions:
@@ -80,30 +89,40 @@ def options_from_texts(texts: Mapping[str, str]) -> BringUpOptions:
     return config_from_mapping(BringUpOptions, values)
 
 
-def bring_up(robot: str, options: BringUpOptions, bundle: Path) -> list[Process]:
-    """Return the processes of a robot, in the order in which they start."""
+def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[Process]:
+    """Return the processes of a robot, in the order in which they start.
+
+    `bundle` may be None without inference. Raises ParameterError for a robot that is unknown, or
+    that cannot be brought up yet as the options ask.
+    """
     share = share_directory()
     path = share / 'config' / robot / 'bringup.yaml'
     if not path.is_file():
         raise ParameterError(f'unknown robot {robot!r}; known: {", ".join(robots())}')
     description = read_yaml(path)
+    missing = _waits_for(description, options.sim)
+    if missing:
+        where = 'in simulation' if options.sim else 'without sim:=true'
+        raise ParameterError(f'{robot} cannot be brought up {where} yet; it needs {missing}')
     given: dict[str, Any] = {
         'urdf_path': str(share / description['urdf']),
         'limits_path': str(share / description['limits']),
-        'bundle': str(bundle),
+        'bundle': '' if bundle is None else str(bundle),
         'backend': options.backend,
         'instruction': options.instruction,
         'use_sim_time': options.use_sim_time,
         'sched_fifo_priority': options.sched_fifo_priority,
         'simulated': options.sim,
         'auto_arm': options.sim,
+        'accept_placeholder_limits': options.sim or options.accept_placeholder_limits,
         'clock': 'simulated' if options.use_sim_time else 'wall',
     }
     environment = _environment(share) if options.sim else {}
     return [
         Process(entry['name'], _command(share, entry, given, options.sim), environment)
         for entry in description['processes']
-        if options.sim or not entry.get('only_in_sim', False)
+        if (options.sim or not entry.get('only_in_sim', False))
+        and (options.inference or entry['executable'] != 'inference')
     ]
 
 
@@ -113,6 +132,11 @@ def own_policy(robot: str) -> Path:
     if not description.get('policy'):
         raise ParameterError(f'{robot} comes without a policy: give bundle:=FOLDER')
     return share_directory() / str(description['policy'])
+
+
+def _waits_for(description: Mapping[str, Any], sim: bool) -> str:
+    """Return what a robot needs that is not built yet; empty when it can be brought up."""
+    return str(description.get('waits_for', {}).get('sim' if sim else 'robot', ''))
 
 
 def _command(

@@ -43,12 +43,45 @@ def test_when_real_expect_that_the_guard_does_not_arm_itself(bundle):
         ('backend', 'stub'),
         ('use_sim_time', True),
         ('sched_fifo_priority', 7),
+        ('inference', False),
         ('sim', False),
     ],
 )
 def test_when_an_option_changes_expect_other_commands(bundle, option, value):
     changed = dataclasses.replace(SIM, **{option: value})
     assert bring_up('franka', changed, bundle) != bring_up('franka', SIM, bundle)
+
+
+@pytest.mark.parametrize(
+    ('options', 'accepted'),
+    [
+        (BringUpOptions(), 'false'),
+        (BringUpOptions(accept_placeholder_limits=True), 'true'),
+        (SIM, 'true'),
+    ],
+)
+def test_when_limits_may_be_placeholders_expect_the_guard_told_whether_to_accept(
+    bundle, options, accepted
+):
+    commands = {p.name: p.command for p in bring_up('franka', options, bundle)}
+    assert f'accept_placeholder_limits:={accepted}' in commands['guard']
+
+
+def test_when_inference_is_off_expect_no_bundle_needed():
+    options = dataclasses.replace(SIM, inference=False)
+    assert [p.name for p in bring_up('franka', options, None)] == ['sim_robot', 'guard']
+
+
+def test_when_up_goes_without_inference_expect_no_policy_looked_for(capsys):
+    assert up.main(['ur5', 'sim:=true', 'inference:=false', '--print-commands']) == 0
+    assert [line.split(':')[0] for line in capsys.readouterr().out.splitlines()] == [
+        'sim_robot', 'guard',
+    ]  # fmt: skip
+
+
+def test_when_a_robot_comes_without_a_policy_expect_a_bundle_asked_for(capsys):
+    assert up.main(['ur5', 'sim:=true', '--print-commands']) == 2
+    assert 'ur5 comes without a policy: give bundle:=FOLDER' in capsys.readouterr().err
 
 
 def test_when_bundle_changes_expect_it_in_the_command(bundle, tmp_path):

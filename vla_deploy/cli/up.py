@@ -25,9 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         options = options_from_arguments(arguments.options)
-        processes = bring_up(
-            arguments.robot, options, bundle_for(arguments.robot, options.bundle)
-        )
+        bundle = bundle_for(arguments.robot, options.bundle) if options.inference else None
+        processes = bring_up(arguments.robot, options, bundle)
     except (ParameterError, BundleUnavailable) as error:
         print(f'up: {error}', file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ def launch_description(robot: str) -> LaunchDescription:
     def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         texts = {p.name: context.launch_configurations[p.name] for p in declared}
         options = options_from_texts(texts)
+        bundle = bundle_for(robot, options.bundle) if options.inference else None
         return [
             ExecuteProcess(
                 cmd=list(process.command),
@@ -28,7 +29,7 @@ def launch_description(robot: str) -> LaunchDescription:
                 additional_env=dict(process.environment),
                 on_exit=Shutdown(reason=f'{process.name} ended'),
             )
-            for process in bring_up(robot, options, bundle_for(robot, options.bundle))
+            for process in bring_up(robot, options, bundle)
         ]
 
     arguments = [
