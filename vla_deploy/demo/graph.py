@@ -123,6 +123,17 @@ class DemoGraph:
             alive,
         )
 
+    def largest_state_gap_s(self, seconds: float) -> float:
+        """Watch joint states for a while; return the longest steady time without one."""
+        end_s = begin_s = time.monotonic()
+        largest_s, last_ns = 0.0, self._state_ns
+        with self._changed:
+            while end_s - begin_s < seconds:
+                self._changed.wait_for(lambda seen=last_ns: self._state_ns != seen, timeout=seconds)
+                now_s = time.monotonic()
+                largest_s, end_s, last_ns = max(largest_s, now_s - end_s), now_s, self._state_ns
+        return largest_s
+
     def run(self, plan: EpisodePlan, keep_pictures: bool) -> EpisodeResult:
         """Run one episode and judge it; raise GraphError if the graph does not play its part."""
         goals = self._prepare(plan)
