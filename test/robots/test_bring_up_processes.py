@@ -1,0 +1,85 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Each robot's bring-up, started: the guard takes control of the simulated robot and moves it."""
+
+import sys
+
+import numpy as np
+import pytest
+from robot_figures import ROOT, limits, read
+from std_msgs.msg import Float64MultiArray
+
+from vla_deploy.bringup import BringUpOptions, bring_up, robots
+from vla_deploy.demo.excess import ExcessCheck
+from vla_deploy.ros import qos
+from vla_deploy.ros.conversions import JointMap
+
+STEPS = 9  # of 0.1 s
+# The FR3 is brought up with its policy by the tests of the whole graph.
+SIMULATED = [robot for robot in robots() if robot != 'franka']
+
+
+def smooth(start, target):
+    """Return samples [steps, joints] from rest to rest, all joints together."""
+    part = np.linspace(0.0, 1.0, STEPS)[:, None]
+    return start + (target - start) * part**3 * (10 - 15 * part + 6 * part**2)
+
+
+@pytest.mark.parametrize('robot', SIMULATED)
+def test_when_a_robot_is_brought_up_expect_the_guard_in_control_and_every_joint_moved(graph, robot):
+    for process in bring_up(robot, BringUpOptions(sim=True, inference=False), None):
+        graph.environment.update(process.environment)
+        graph.run(*process.command)
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to take control')
+    bounds = limits(robot)
+    joint_map = JointMap(bounds.names)
+
+    def measured():
+        return joint_map.positions(graph.joint_states[-1])
+
+    start = measured()
+    # Some way toward the middle of each range, at a third of the acceleration that is allowed.
+    way = np.minimum(bounds.acceleration * (0.1 * STEPS) ** 2 / 5.77 / 3, 0.15)
+    way = np.minimum(way, (bounds.upper - bounds.lower) / 6)
+    target = start + np.where(start > (bounds.lower + bounds.upper) / 2, -way, way)
+    graph.publish_chunk(smooth(start, target), joint_names=list(bounds.names))
+    graph.wait(lambda: np.allclose(measured(), target, atol=2e-3), 'every joint to arrive')
+    check = ExcessCheck(bounds)
+    for trajectory in graph.trajectories:
+        assert tuple(trajectory.joint_names) == bounds.names
+        check.add_command(trajectory)
+    for state in graph.joint_states:
+        check.add_measurement(state)
+    assert not check.excess.any, check.excess
+    assert [violation.rule for violation in graph.violations] == []
+
+
+def test_when_the_quadcopter_hears_velocities_expect_it_to_move_and_to_stop_when_they_end(graph):
+    config = read('quadcopter', 'bringup.yaml')
+    graph.run(
+        sys.executable, '-m', 'vla_deploy.nodes.sim_robot', '--ros-args',
+        '--params-file', str(ROOT / 'config' / 'quadcopter' / 'sim_robot.yaml'),
+        '-p', f'urdf_path:={ROOT / config["urdf"]}', '-p', 'cameras:=[front]',
+    )  # fmt: skip
+    joint_map = JointMap(limits('quadcopter').names)
+    graph.wait(lambda: graph.joint_states, 'a joint state')
+
+    def newest(values):
+        return values(graph.joint_states[-1])
+
+    with graph.publisher(Float64MultiArray, 'velocity_commands', qos.COMMAND) as commands:
+        commands.publish(Float64MultiArray(data=[0.0, 0.3, 0.0, 0.2]))
+        graph.wait(lambda: newest(joint_map.positions)[1] > 0.05, 'motion along y')
+        # Nothing more is sent: velocity_timeout_s ends the motion.
+        graph.wait(
+            lambda: np.abs(newest(joint_map.velocities)).max() < 1e-3, 'it to stand still'
+        )
+        commands.publish(Float64MultiArray(data=[0.3, 0.0]))
+        graph.wait(
+            lambda: 'velocities refused: 2 velocities for 4 joints' in graph.processes[0].output(),
+            'the refusal to be logged',
+        )
+    x, y, z, yaw = newest(joint_map.positions)
+    assert (x, z) == pytest.approx((0.0, 1.0), abs=1e-3)
+    assert y == pytest.approx(0.15, abs=0.02)
+    assert yaw == pytest.approx(0.1, abs=0.02)
