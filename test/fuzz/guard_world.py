@@ -12,12 +12,16 @@ from vla_deploy.core.chunk import Chunk, ControlMode
 from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import GuardState, Inputs, JointState, Outputs
-from vla_deploy.core.limits import JointLimit, JointLimits
-from vla_deploy.core.trajectory import Trajectory, trajectory_extrema
+from vla_deploy.core.limits import JointLimit, JointLimits, VelocityEnvelope
+from vla_deploy.core.trajectory import Trajectory, hermite_coefficients, trajectory_extrema
 
 LOWER = (-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159)
 UPPER = (2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159)
 VELOCITY = (2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26)
+CURVES = ((12.0, 0.30, -2.7501, 2.7501), (5.17, 0.20, -1.7918, 1.7918),
+          (7.0, 0.20, -2.9065, 2.9065), (8.0, 0.30, -3.0481, -0.1458),
+          (34.0, 0.35, -2.8101, 2.8101), (11.0, 0.35, 0.54092, 4.5205),
+          (34.0, 0.35, -3.0196, 3.0196))
 HOME = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785])
 NAMES = tuple(f'fr3_joint{i}' for i in range(1, 8))
 START_NS = 1_700_000_000_000_000_000
@@ -25,11 +29,27 @@ TOLERANCE = 1e-9
 
 
 def fr3_limits(acceleration: float = 10.0) -> JointLimits:
-    """The limits of a Franka FR3."""
+    """The limits of a Franka FR3, its position-dependent velocity included."""
     return JointLimits.of([
-        JointLimit(n, 'revolute', lo, up, v, acceleration, None, 87.0, 'test', False)
-        for n, lo, up, v in zip(NAMES, LOWER, UPPER, VELOCITY, strict=True)
+        JointLimit(n, 'revolute', lo, up, v, acceleration, None, 87.0, 'test', False,
+                   VelocityEnvelope(*curve))
+        for n, lo, up, v, curve in zip(NAMES, LOWER, UPPER, VELOCITY, CURVES, strict=True)
     ])
+
+
+def speed_excess(trajectory: Trajectory, limits: JointLimits) -> np.ndarray:
+    """Speed above the published curve [33, segments, joints], at 33 instants of each segment."""
+    curves = [joint.envelope or VelocityEnvelope(1.0, 0.0, -1e9, 1e9) for joint in limits.joints]
+    k, c, lower, upper = np.array([(s.k, s.c, s.q_lower, s.q_upper) for s in curves]).T
+    h = (np.diff(trajectory.times) * 1e-9)[:, None]
+    p, v = trajectory.position, trajectory.velocity
+    a0, jerk = hermite_coefficients(p[:-1], p[1:], v[:-1], v[1:], h)
+    s = np.linspace(0.0, 1.0, 33)[:, None, None] * h
+    position = p[:-1] + s * (v[:-1] + s * (0.5 * a0 + s * jerk / 6.0))
+    velocity = v[:-1] + s * (a0 + 0.5 * s * jerk)
+    room = np.where(velocity > 0.0, upper - position, position - lower)
+    allowed = np.maximum(np.sqrt(k * np.maximum(room, 0.0)) - c, 0.0)
+    return np.asarray(np.abs(velocity) - allowed)
 
 
 class ExcessError(AssertionError):
@@ -70,6 +90,11 @@ class Judge:
                 i, j = np.unravel_index(np.nanargmax(beyond), beyond.shape)
                 raise ExcessError(f'{what} of {limits.names[j]} in segment {i} beyond its limit '
                                   f'by {beyond[i, j]:.3g}')
+        too_fast = speed_excess(trajectory, limits).max(axis=(0, 1))
+        if not (too_fast <= TOLERANCE).all():
+            j = int(np.nanargmax(too_fast))
+            raise ExcessError(f'{limits.names[j]} is too fast for its position by '
+                              f'{too_fast[j]:.3g}')
         if self.current is not None:
             was, now = self.current.sample(receive_ns), trajectory.sample(receive_ns)
             for what, a, b, allowed in (('position', was[0], now[0], 1e-11),
@@ -182,4 +207,4 @@ def smooth_plan(start: np.ndarray, delta: np.ndarray, steps: int, period_s: floa
 
 
 __all__ = ['HOME', 'NAMES', 'START_NS', 'ExcessError', 'GuardState', 'Judge', 'World',
-           'fr3_limits', 'smooth_plan']
+           'fr3_limits', 'smooth_plan', 'speed_excess']

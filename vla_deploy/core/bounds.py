@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_deploy.core.envelope import SpeedEnvelope
 from vla_deploy.core.limits import JointLimits
 
 Array = NDArray[np.float64]
@@ -30,26 +31,38 @@ FARTHEST = 1e3
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """float64 [joints]: position (soft margin included), velocity and acceleration bounds."""
+    """float64 [joints]: position (soft margin included), velocity and acceleration bounds.
+
+    envelope: the velocity limits that depend on position, or None.
+    """
 
     lower: Array
     upper: Array
     velocity: Array
     acceleration: Array
+    envelope: SpeedEnvelope | None = None
 
     @staticmethod
     @functools.lru_cache(maxsize=16)
     def of(limits: JointLimits, soft_margin: float) -> Bounds:
         """Bounds inside `limits`; a soft margin that leaves no room is capped at a quarter."""
-        margin = np.maximum(soft_margin, limits.acceleration * GRID_S**2)
+        acceleration = limits.acceleration * (1.0 - ROUNDING)
+        grid_room = limits.acceleration * GRID_S**2
+        envelope = SpeedEnvelope.of(limits, acceleration, grid_room)
+        margin = np.maximum(soft_margin, grid_room)
         lower = np.where(limits.has_position, limits.lower, -FARTHEST)
         upper = np.where(limits.has_position, limits.upper, FARTHEST)
         margin = np.minimum(margin, 0.25 * (upper - lower))
+        lower, upper = lower + margin, upper - margin
+        if envelope is not None:
+            # Beyond these, no speed toward the end of the range is allowed at all.
+            lower, upper = np.maximum(lower, envelope.lower), np.minimum(upper, envelope.upper)
         return Bounds(
-            lower=lower + margin,
-            upper=upper - margin,
+            lower=lower,
+            upper=upper,
             velocity=limits.velocity * (1.0 - ROUNDING),
-            acceleration=limits.acceleration * (1.0 - ROUNDING),
+            acceleration=acceleration,
+            envelope=envelope,
         )
 
     def viable(self, position: Array, velocity: Array) -> NDArray[np.bool_]:
@@ -57,7 +70,8 @@ class Bounds:
 
         Along a motion within the acceleration bound, room minus braking distance only shrinks
         while it moves toward a bound: a motion whose knots are viable and whose positions stay
-        inside is viable at every instant.
+        inside is viable at every instant. That does not hold for the velocity that depends on
+        position, which is judged along the whole motion (core/envelope.py).
         """
         return np.asarray(self.viability_room(position, velocity) >= 0.0)
 

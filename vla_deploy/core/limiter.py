@@ -5,6 +5,7 @@
 Acceleration is constant within a step: q' = q + (v + v') dt / 2. With the room d toward a bound,
 the new velocity v' keeps v'^2 / (2a) + (v + v') dt / 2 <= d, so that full braking from the next
 state stays inside. Where no v' >= 0 does that, the joint brakes at once and rests inside the step.
+A velocity limit that depends on position (core/envelope.py) bounds v' in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.bounds import Bounds
+from vla_deploy.core.envelope import SpeedCurve
 
 Array = NDArray[np.float64]
 
@@ -31,7 +33,9 @@ class StepLimiter:
         self._dt = dt
         self._bounds = list(zip(
             bounds.lower.tolist(), bounds.upper.tolist(), bounds.velocity.tolist(),
-            bounds.acceleration.tolist(), strict=True,
+            bounds.acceleration.tolist(),
+            bounds.envelope.curves if bounds.envelope else (None,) * len(bounds.lower),
+            strict=True,
         ))
 
     def step(
@@ -56,6 +60,7 @@ def limit_joint(
     upper: float,
     v_max: float,
     a_max: float,
+    curve: SpeedCurve | None,
     q: float,
     v: float,
     target: float,
@@ -80,6 +85,12 @@ def limit_joint(
         return v, True
     highest = min(room_bound(above - way, a_max, dt), v_max)
     lowest = -min(room_bound(below + way, a_max, dt), v_max)
+    if curve is not None:
+        upward = curve.step_bound(curve.q_upper - q, v, v_max, dt)
+        downward = curve.step_bound(q - curve.q_lower, -v, v_max, dt)
+        if (v > 0.0 and upward < 0.0) or (v < 0.0 and downward < 0.0):
+            return v, True
+        highest, lowest = min(highest, max(upward, 0.0)), max(lowest, -max(downward, 0.0))
     after = max(min(desired, highest), lowest)
     # Last, so that a start which is not viable brakes as hard as it may and no harder.
     return min(max(after, v - a_max * dt), v + a_max * dt), False

@@ -253,8 +253,6 @@ def _joint_limit(joint: UrdfJoint, entry: Mapping[str, Any], notes: list[str]) -
         notes.append(f'{joint.name}: limits are a placeholder ({source})')
     if limit.jerk is not None:
         notes.append(f'{joint.name}: jerk limit {limit.jerk:g} is recorded, not enforced')
-    if limit.envelope is not None:
-        notes.append(f'{joint.name}: position-dependent velocity is recorded, not enforced')
     return limit
 
 
@@ -277,10 +275,22 @@ def _check(limit: JointLimit) -> None:
                           f'{limit.upper:g}')
     if not math.isfinite(limit.velocity):
         raise LimitsError(f'joint {limit.name!r}: velocity limit is missing')
+    if limit.envelope is not None:
+        _check_envelope(limit, limit.envelope)
     for key in ('velocity', 'acceleration', 'jerk'):
         value = getattr(limit, key)
         if value is not None and value <= 0.0:
             raise LimitsError(f'joint {limit.name!r}: {key} limit is {value:g}, not above 0')
+
+
+def _check_envelope(limit: JointLimit, envelope: VelocityEnvelope) -> None:
+    """At q_upper - c^2 / k the speed toward q_upper has fallen to 0; nothing lies beyond."""
+    lost = envelope.c * envelope.c / envelope.k
+    lower = max(limit.lower, envelope.q_lower + lost)
+    upper = min(limit.upper, envelope.q_upper - lost)
+    if not lower < upper:
+        raise LimitsError(f'joint {limit.name!r}: position_dependent_velocity leaves no range: '
+                          f'{lower:g} is not below {upper:g}')
 
 
 def _envelope(entry: Mapping[str, Any], where: str) -> VelocityEnvelope | None:

@@ -1,0 +1,167 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Speed limits that fall toward the ends of a joint's range, as FR3 publishes them.
+
+Published: v <= -c + sqrt(k d), d the room to q_upper (mirrored toward q_lower). Where following
+that curve would need more than the joint's deceleration a, a state on it is lost: the largest
+speed from which full braking stays below the curve is smaller. Along the curve the deceleration is
+k/2 (1 - c / sqrt(k d)), which grows with d. So, if k > 2a, there is one knee, where it equals a;
+nearer to the end the published curve is itself viable, farther away the largest viable speed is
+that of full braking down to the knee: v^2 = v_knee^2 + 2a (d - d_knee).
+
+In v^2 over d this whole curve is convex and nowhere steeper than 2a. Hence full braking from below
+it stays below it, and a step of constant acceleration is a straight line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.limits import JointLimits, VelocityEnvelope
+
+Array = NDArray[np.float64]
+
+NOWHERE = 1e18
+"""End of the range [rad] of joints without a curve."""
+PARTS = 8
+"""Parts into which a doubtful cubic is cut to judge it."""
+ON_CURVE = 1e-9
+"""Part of a speed by which rounding may carry a state above the curve it follows."""
+
+
+@dataclass(frozen=True)
+class SpeedCurve:
+    """Largest viable speed of one joint as a function of the room to the end of its range."""
+
+    k: float
+    c: float
+    q_lower: float
+    q_upper: float
+    acceleration: float
+    knee_speed: float
+    knee_room: float
+
+    @staticmethod
+    def of(published: VelocityEnvelope, acceleration: float, allowance: float) -> SpeedCurve:
+        """The curve for a deceleration, its ends moved inward by `allowance` [rad or m]."""
+        k, c = published.k, published.c
+        knee_speed = knee_room = math.inf
+        if k > 2.0 * acceleration:
+            root = c / (1.0 - 2.0 * acceleration / k)
+            knee_speed, knee_room = root - c, root * root / k
+        return SpeedCurve(k, c, published.q_lower + allowance, published.q_upper - allowance,
+                          acceleration, knee_speed, knee_room)
+
+    def step_bound(self, room: float, v: float, v_max: float, dt: float) -> float:
+        """Largest v' with which a step of constant acceleration stays below the curve.
+
+        room: to the end of the range; v, v': toward it. Negative if there is no v' >= 0. The end
+        of the step must lie below, and, slowing down, so must the straight line (in v^2 over d)
+        from its start: no flatter than the tangent from there, if that touches within the step.
+        """
+        k, c = self.k, self.c
+        if k * (room - v_max * dt) >= (v_max + c) ** 2 and self.knee_speed >= v_max:
+            return v_max
+        spare = room - 0.5 * v * dt
+        half = c + 0.25 * k * dt
+        square = half * half - c * c + k * spare
+        after = math.sqrt(square) - half if square > 0.0 else -half
+        if after > self.knee_speed:
+            a = self.acceleration
+            spare += 0.5 * self.knee_speed**2 / a - self.knee_room
+            half = 0.5 * a * dt
+            return math.sqrt(half * half + 2.0 * a * spare) - half
+        if after >= v or after < 0.0 or c == 0.0:
+            return after
+        if v > (math.sqrt(k * room) - c) * (1.0 + ON_CURVE):
+            return -math.inf
+        b = c * c + k * room - v * v
+        square = b * b - 4.0 * c * c * k * room
+        slope = c * math.sqrt(k)
+        touch = 2.0 * slope * room / (b + math.sqrt(max(square, 0.0)))
+        if touch * touch <= room - 0.5 * (v + after) * dt:
+            return after
+        return v - 0.5 * dt * (k - slope / touch)
+
+
+class SpeedEnvelope:
+    """The curves of all joints; arrays float64 [joints]."""
+
+    def __init__(self, curves: tuple[SpeedCurve | None, ...]) -> None:
+        self.curves = curves
+        none = SpeedCurve(1.0, 0.0, -NOWHERE, NOWHERE, 1.0, math.inf, math.inf)
+        filled = [curve or none for curve in curves]
+        self._k = np.array([curve.k for curve in filled])
+        self._c = np.array([curve.c for curve in filled])
+        self._q_lower = np.array([curve.q_lower for curve in filled])
+        self._q_upper = np.array([curve.q_upper for curve in filled])
+        self._a = np.array([curve.acceleration for curve in filled])
+        self._knee_speed = np.array([curve.knee_speed for curve in filled])
+        self._knee_room = np.array([curve.knee_room for curve in filled])
+        self.lower = self._q_lower + self._c * self._c / self._k
+        """Position at which the speed toward q_lower has fallen to 0."""
+        self.upper = self._q_upper - self._c * self._c / self._k
+        self._every = np.arange(len(curves))
+
+    @staticmethod
+    def of(limits: JointLimits, acceleration: Array, allowance: Array) -> SpeedEnvelope | None:
+        """Curves of the joints that have one; None if no joint has."""
+        curves = tuple(
+            None if joint.envelope is None else SpeedCurve.of(joint.envelope, a, extra)
+            for joint, a, extra in zip(limits.joints, acceleration.tolist(), allowance.tolist(),
+                                       strict=True)
+        )
+        return SpeedEnvelope(curves) if any(curves) else None
+
+    def upward(self, position: Array, joints: NDArray[np.intp] | None = None) -> Array:
+        """Largest viable speed toward q_upper; position [..., joints], or one for each of `joints`.
+        """
+        j = self._every if joints is None else joints
+        return self._speed(self._q_upper[j] - position, j)
+
+    def downward(self, position: Array, joints: NDArray[np.intp] | None = None) -> Array:
+        """Largest viable speed toward q_lower, as `upward`."""
+        j = self._every if joints is None else joints
+        return self._speed(position - self._q_lower[j], j)
+
+    def _speed(self, room: Array, j: NDArray[np.intp]) -> Array:
+        room = np.maximum(room, 0.0)
+        near = np.sqrt(self._k[j] * room) - self._c[j]
+        past = np.maximum(room - self._knee_room[j], 0.0)
+        far = np.sqrt(self._knee_speed[j] ** 2 + 2.0 * self._a[j] * past)
+        return np.asarray(np.maximum(np.minimum(near, far), 0.0))
+
+    def judge(
+        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array
+    ) -> tuple[Array, Array]:
+        """Speed and its limit [segments, joints] where each cubic comes nearest to the curve.
+
+        p0..v1: [segments, joints], h: [segments, 1] in seconds. Never too lenient: a cubic is
+        judged in parts, each by its highest speed at its outermost position.
+        """
+        shape = p1.shape
+        j = np.broadcast_to(self._every, shape).ravel()
+        p0, p1, v0, v1, h = (np.broadcast_to(x, shape).ravel() for x in (p0, p1, v0, v1, h))
+        mean = (p1 - p0) / h
+        a0, jerk = (6.0 * mean - 4.0 * v0 - 2.0 * v1) / h, 6.0 * (v0 + v1 - 2.0 * mean) / (h * h)
+        part = h / PARTS
+        s = part * np.arange(PARTS + 1)[:, None]
+        p = p0 + s * (v0 + s * (0.5 * a0 + s * jerk / 6.0))
+        v = v0 + s * (a0 + 0.5 * s * jerk)
+        bulge = 0.125 * part * part
+        swing = bulge * np.maximum(np.abs(a0), np.abs(a0 + jerk * h))
+        extra = bulge * np.abs(jerk)
+        up = np.maximum(v[1:], v[:-1]) + extra
+        down = extra - np.minimum(v[1:], v[:-1])
+        up_limit = self.upward(np.maximum(p[1:], p[:-1]) + swing, j)
+        down_limit = self.downward(np.minimum(p[1:], p[:-1]) - swing, j)
+        speeds = np.concatenate((np.maximum(up, 0.0), np.maximum(down, 0.0)))
+        bounds = np.concatenate((up_limit, down_limit))
+        beyond = np.nan_to_num(speeds - bounds, nan=np.inf)
+        worst = beyond.argmax(axis=0)[None]
+        return (np.take_along_axis(speeds, worst, axis=0).reshape(shape),
+                np.take_along_axis(bounds, worst, axis=0).reshape(shape))
