@@ -102,7 +102,9 @@ def test_when_graph_is_no_graph_expect_one_line_naming_it(plain_bundle):
     [
         ({'provider': 'gpu'}, "provider 'gpu' is not possible with backend onnx_runtime"),
         ({'precision': 'int4'}, "precision 'int4' is not possible"),
-        ({'variant': 'loop'}, "variant 'loop' is not possible"),
+        ({'variant': 'knot'}, "variant 'knot' is not possible"),
+        ({'variant': 'loop'}, r'holds no loop\.onnx, which precision .fp32. with variant .loop.'),
+        ({'precision': 'int8'}, 'export again with --precision int8'),
         ({'threads': 0}, 'threads is 0, but must be at least 1'),
     ],
 )

@@ -14,12 +14,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
-from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH, Bundle
+from vla_deploy.pipeline.bundle import GRAPHS, VARIANTS, Bundle
 
 Float32 = NDArray[np.float32]
 PROVIDERS = {'cpu': 'CPUExecutionProvider'}
 OWN_STEP_INPUTS = ('x', 'time_embedding', 'dt')
 STEP_OUTPUTS = ('x_next', 'velocity')
+NOISE, CHUNK = 'noise', 'chunk'
 ERROR_SEVERITY = 3
 LOAD_ERRORS = (
     ort_errors.Fail,
@@ -38,18 +39,21 @@ class OnnxRuntimeBackend:
 
     emits_robot_units = False
 
-    def __init__(self, folder: Path, contract: Contract, provider: str, threads: int) -> None:
+    def __init__(
+        self, prefix: Path, step: Path, contract: Contract, provider: str, threads: int
+    ) -> None:
         """Load both graphs; `threads` 0 means as many as the machine has cores.
 
         Raises PolicyError for a graph that does not load or does not fit the contract.
         """
-        self._prefix = _session(folder / PREFIX_GRAPH, provider, threads)
-        self._step = _session(folder / STEP_GRAPH, provider, threads)
+        self._prefix = _session(prefix, provider, threads)
+        self._step = _session(step, provider, threads)
         self._prefix_outputs = [output.name for output in self._prefix.get_outputs()]
         self._carried = [
             node.name for node in self._step.get_inputs() if node.name not in OWN_STEP_INPUTS
         ]
-        _check_graphs(folder, self._prefix, self._step, contract)
+        _check_shapes(prefix, self._prefix.get_inputs(), _observation_shapes(contract))
+        _check_step(step, self._prefix, self._step, contract)
 
     def prefix(
         self,
@@ -83,16 +87,77 @@ class OnnxRuntimeBackend:
         return x_next.numpy(), velocity.numpy()
 
 
-def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend:
+class WholeOnnxRuntimeBackend:
+    """Runs a bundle's unrolled or loop graph: from observation and noise to the chunk at once.
+
+    What needs the steps apart (a deadline, real-time chunking) it refuses with PolicyError.
+    """
+
+    emits_robot_units = False
+
+    def __init__(self, graph: Path, contract: Contract, provider: str, threads: int) -> None:
+        """Load the graph; arguments and errors as for OnnxRuntimeBackend."""
+        self._graph_path = graph
+        self._session = _session(graph, provider, threads)
+        chunk = [contract.chunk_steps, contract.action.padded_dim]
+        inputs = {**_observation_shapes(contract), NOISE: chunk}
+        _check_shapes(graph, self._session.get_inputs(), inputs)
+        _check_shapes(graph, self._session.get_outputs(), {CHUNK: chunk})
+
+    def whole(
+        self,
+        images: Float32,
+        image_mask: NDArray[np.bool_],
+        tokens: NDArray[np.int64],
+        token_mask: NDArray[np.bool_],
+        state: Float32,
+        noise: Float32,
+    ) -> Float32:
+        """Return the chunk, as prefix and all steps would compute it."""
+        feeds = {
+            'images': images,
+            'image_mask': image_mask,
+            'tokens': tokens,
+            'token_mask': token_mask,
+            'state': state,
+            NOISE: noise,
+        }
+        chunk: Float32 = self._session.run([CHUNK], feeds)[0]
+        return chunk
+
+    def prefix(self, *inputs: Any) -> Any:
+        """Raise PolicyError: the prefix is not apart from the steps."""
+        raise PolicyError(
+            f'{self._graph_path.name} takes all steps at once; what needs them one by one '
+            "(a deadline, real-time chunking) needs variant 'split'"
+        )
+
+    step = prefix
+
+
+def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend | WholeOnnxRuntimeBackend:
     """Load a bundle's graphs; raises PolicyError for options that cannot be fulfilled."""
-    require('precision', options.precision, ('fp32',), 'onnx_runtime')
-    require('variant', options.variant, ('split',), 'onnx_runtime')
+    require('precision', options.precision, tuple(GRAPHS), 'onnx_runtime')
+    require('variant', options.variant, VARIANTS, 'onnx_runtime')
     require('provider', options.provider, tuple(PROVIDERS), 'onnx_runtime')
     if options.threads is not None and options.threads < 1:
         raise PolicyError(f'threads is {options.threads}, but must be at least 1')
-    return OnnxRuntimeBackend(
-        bundle.path, bundle.contract, PROVIDERS[options.provider], options.threads or 0
-    )
+    graphs, contract = GRAPHS[options.precision], bundle.contract
+    provider, threads = PROVIDERS[options.provider], options.threads or 0
+    if options.variant == 'split':
+        prefix, step = (_file(bundle, name, options) for name in (graphs.prefix, graphs.step))
+        return OnnxRuntimeBackend(prefix, step, contract, provider, threads)
+    graph = _file(bundle, getattr(graphs, options.variant), options)
+    return WholeOnnxRuntimeBackend(graph, contract, provider, threads)
+
+
+def _file(bundle: Bundle, name: str, options: BackendOptions) -> Path:
+    if name not in bundle.receipt['files']:
+        raise PolicyError(
+            f'{bundle.path}: holds no {name}, which precision {options.precision!r} with variant '
+            f'{options.variant!r} needs; export again with --precision {options.precision}'
+        )
+    return bundle.path / name
 
 
 def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
@@ -117,30 +182,31 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     return session
 
 
-def _check_graphs(
-    folder: Path, prefix: ort.InferenceSession, step: ort.InferenceSession, contract: Contract
-) -> None:
-    """Refuse graphs whose inputs are not those that the contract leads to."""
-    text, image, chunk = contract.tokenizer, contract.image, contract.action
-    expected = {
+def _observation_shapes(contract: Contract) -> dict[str, list[int]]:
+    text, image = contract.tokenizer, contract.image
+    return {
         'images': [contract.camera_slots, 3, image.height, image.width],
         'image_mask': [contract.camera_slots],
         'tokens': [text.max_length],
         'token_mask': [text.max_length],
         'state': [contract.state.padded_dim],
     }
-    _check_shapes(folder / PREFIX_GRAPH, prefix.get_inputs(), expected)
+
+
+def _check_step(
+    path: Path, prefix: ort.InferenceSession, step: ort.InferenceSession, contract: Contract
+) -> None:
+    """Refuse a step graph that does not fit the prefix graph or the contract."""
     carried = {node.name: node.shape for node in prefix.get_outputs()}
     taken = {node.name for node in step.get_inputs()} - set(OWN_STEP_INPUTS)
     own = {
-        'x': [contract.chunk_steps, chunk.padded_dim],
+        'x': [contract.chunk_steps, contract.action.padded_dim],
         'time_embedding': [contract.time_embedding.dim],
         'dt': [],
     }
     wanted = {name: shape for name, shape in carried.items() if name in taken} | own
-    _check_shapes(folder / STEP_GRAPH, step.get_inputs(), wanted)
-    outputs = dict.fromkeys(STEP_OUTPUTS, own['x'])
-    _check_shapes(folder / STEP_GRAPH, step.get_outputs(), outputs)
+    _check_shapes(path, step.get_inputs(), wanted)
+    _check_shapes(path, step.get_outputs(), dict.fromkeys(STEP_OUTPUTS, own['x']))
 
 
 def _check_shapes(path: Path, nodes: Any, expected: dict[str, list[int]]) -> None:

@@ -33,6 +33,10 @@ class Backend(Protocol):
 
     `emits_robot_units`: what the last step returns is already in robot units, so that it is not
     un-normalised.
+
+    A backend that computes a chunk in one run has besides
+    `whole(images, image_mask, tokens, token_mask, state, noise) -> chunk`, noise and chunk float32
+    [steps, padded_dim]; if it cannot take the steps apart, `prefix` and `step` raise PolicyError.
     """
 
     emits_robot_units: bool

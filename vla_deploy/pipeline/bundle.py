@@ -27,6 +27,31 @@ REPORT = 'VERIFICATION.md'
 FILES = (
     CONTRACT, PREFIX_GRAPH, STEP_GRAPH, WEIGHTS, NORMALIZER, TOKENIZER, FIXTURES, RECEIPT, REPORT
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """Names of the graphs of one precision and of the weights that all of them refer to."""
+
+    prefix: str = PREFIX_GRAPH
+    step: str = STEP_GRAPH
+    unrolled: str = 'unrolled.onnx'
+    loop: str = 'loop.onnx'
+    weights: str = WEIGHTS
+
+
+# Of each precision, what a bundle may hold; FILES are in every bundle.
+GRAPHS = {
+    'fp32': Graphs(),
+    'int8': Graphs(
+        'prefix.int8.onnx',
+        'step.int8.onnx',
+        'unrolled.int8.onnx',
+        'loop.int8.onnx',
+        'weights.int8.bin',
+    ),
+}
+VARIANTS = ('split', 'unrolled', 'loop')
 MAX_RECEIPT_BYTES = 16 << 20
 HASH_BLOCK_BYTES = 1 << 20
 
@@ -62,6 +87,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except FileError as error:
         raise BundleError(str(error)) from error
     return Bundle(folder, contract, receipt, receipt['self_sha256'])
+
+
+def threshold_name(precision: str) -> str:
+    """Return the receipt's key for the largest error of the self-test at a precision."""
+    return 'target_max_abs' if precision == 'fp32' else f'{precision}_target_max_abs'
 
 
 def seal_receipt(receipt: Mapping[str, Any]) -> bytes:

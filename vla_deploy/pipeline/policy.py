@@ -9,6 +9,8 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.pipeline.backend import Backend, BackendOptions, load_backend
-from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle
+from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
 from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
 from vla_deploy.pipeline.observation import Observation, check_observation
@@ -26,12 +28,15 @@ from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
 
 SEED_BITS = 63
 MAX_PREPROCESS_THREADS = 4
-TARGET_THRESHOLD = 'target_max_abs'
 
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """Durations of one inference by the steady clock, in seconds."""
+    """Durations of one inference by the steady clock, in seconds.
+
+    Where a variant computes the whole chunk in one run, all of that is `sample_s`, and `prefix_s`
+    is 0.
+    """
 
     preprocess_s: float
     prefix_s: float
@@ -64,10 +69,17 @@ class Policy:
     """Turns observations into chunks. `infer` may be called by several threads; one at a time
     computes."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        threads: int | None = None,
+        precision: str = 'fp32',
+    ) -> None:
         """Put the pipeline of a verified bundle around a backend.
 
-        `threads` that preprocess images; None for one a core, up to four.
+        `threads` that preprocess images; None for one a core, up to four. `precision` in which
+        the backend computes: each has a threshold of its own in the receipt.
 
         Raises BundleError where the tokenizer or the statistics do not fit the contract.
         """
@@ -83,6 +95,8 @@ class Policy:
             raise BundleError(f'{bundle.path / bundles.NORMALIZER}: {error}') from error
         self._bundle = bundle
         self._backend = backend
+        self._whole: Callable[..., NDArray[np.float32]] | None = getattr(backend, 'whole', None)
+        self._threshold_name = threshold_name(precision)
         threads = threads or min(len(os.sched_getaffinity(0)), MAX_PREPROCESS_THREADS)
         self._preprocess = Preprocessor(contract, encoder, state_normalizer, threads)
         self._sample = EulerSampler(contract.time_embedding, contract.denoise_steps)
@@ -108,7 +122,7 @@ class Policy:
         """
         bundle = open_bundle(path)
         options = BackendOptions(provider, precision, variant, threads, stub_value)
-        return cls(bundle, load_backend(backend, bundle, options), threads)
+        return cls(bundle, load_backend(backend, bundle, options), threads, precision)
 
     @property
     def contract(self) -> Contract:
@@ -153,10 +167,10 @@ class Policy:
         then is that the chunks are finite. Raises BundleError where the fixtures are not readable
         or the receipt holds no threshold.
         """
-        threshold = self._bundle.receipt.get('thresholds', {}).get(TARGET_THRESHOLD)
+        threshold = self._bundle.receipt.get('thresholds', {}).get(self._threshold_name)
         if not isinstance(threshold, float):
             raise BundleError(
-                f'{self._bundle.path / bundles.RECEIPT}: has no thresholds.{TARGET_THRESHOLD}'
+                f'{self._bundle.path / bundles.RECEIPT}: has no thresholds.{self._threshold_name}'
             )
         pairs = []
         for fixture in read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract):
@@ -175,9 +189,13 @@ class Policy:
         checked = check_observation(observation, self.contract)
         inputs = self._preprocess(checked)
         preprocessed = time.perf_counter()
-        prefix = self._run_prefix(inputs)
-        prefixed = time.perf_counter()
-        raw = self._sample(lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise)
+        if self._whole is not None:
+            prefixed = preprocessed
+            raw = self._whole(*_arrays(inputs), noise)
+        else:
+            prefix = self._backend.prefix(*_arrays(inputs))
+            prefixed = time.perf_counter()
+            raw = self._sample(lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise)
         sampled = time.perf_counter()
         actions = self._to_robot(raw)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
@@ -195,14 +213,14 @@ class Policy:
             finite=finite,
         )
 
-    def _run_prefix(self, inputs: ModelInputs) -> object:
-        prompt = inputs.prompt
-        return self._backend.prefix(
-            inputs.images, inputs.image_mask, prompt.ids, prompt.mask, inputs.state
-        )
-
     def _to_robot(self, raw: NDArray[np.float32]) -> NDArray[np.float64]:
         actions = raw[:, : self.contract.action.dim]
         if not self._backend.emits_robot_units:
             actions = self._action_normalizer.unnormalize(actions)
         return actions.astype(np.float64)
+
+
+def _arrays(inputs: ModelInputs) -> tuple[NDArray[Any], ...]:
+    """Return what a backend takes, in its order."""
+    prompt = inputs.prompt
+    return inputs.images, inputs.image_mask, prompt.ids, prompt.mask, inputs.state
