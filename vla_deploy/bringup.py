@@ -9,6 +9,7 @@ with `bringup.yaml`.
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Mapping
@@ -65,7 +66,40 @@ class Process:
 def robots() -> list[str]:
     """Return the names of the robots that can be brought up, in simulation at least."""
     described = sorted((share_directory() / 'config').glob('*/bringup.yaml'))
-    return [p.parent.name for p in described if not _waits_for(read_yaml(p), sim=True)]
+    return [p.parent.name for p in described if not _waits_for(read_description(p), sim=True)]
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read a `bringup.yaml`; raise ParameterError naming the file and a key that is wrong."""
+    description = read_yaml(path)
+    _check_keys(path, '', description, ('urdf', 'limits', 'processes'), ('policy', 'waits_for'))
+    _check_keys(path, 'waits_for.', description.get('waits_for', {}), (), ('sim', 'robot'))
+    for process in description['processes']:
+        _check_keys(
+            path,
+            f'processes.{process.get("name", "?")}.',
+            process,
+            ('name', 'executable', 'parameters', 'given'),
+            ('only_in_sim', 'nice', 'remappings_on_robot'),
+        )
+    return description
+
+
+def _check_keys(
+    path: Path,
+    where: str,
+    values: Mapping[str, Any],
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+) -> None:
+    for key in values:
+        if key not in required + optional:
+            near = difflib.get_close_matches(str(key), required + optional, n=1)
+            hint = f'; did you mean {near[0]!r}?' if near else ''
+            raise ParameterError(f'{path}: unknown key {where}{key}{hint}')
+    for key in required:
+        if key not in values:
+            raise ParameterError(f'{path}: missing key {where}{key}')
 
 
 def options_from_arguments(arguments: list[str]) -> BringUpOptions:
@@ -99,7 +133,7 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
     path = share / 'config' / robot / 'bringup.yaml'
     if not path.is_file():
         raise ParameterError(f'unknown robot {robot!r}; known: {", ".join(robots())}')
-    description = read_yaml(path)
+    description = read_description(path)
     missing = _waits_for(description, options.sim)
     if missing:
         where = 'in simulation' if options.sim else 'without sim:=true'
@@ -128,7 +162,7 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
 
 def own_policy(robot: str) -> Path:
     """Return the checkpoint that comes with a robot; raise ParameterError if there is none."""
-    description = read_yaml(share_directory() / 'config' / robot / 'bringup.yaml')
+    description = read_description(share_directory() / 'config' / robot / 'bringup.yaml')
     if not description.get('policy'):
         raise ParameterError(f'{robot} comes without a policy: give bundle:=FOLDER')
     return share_directory() / str(description['policy'])
@@ -150,6 +184,10 @@ def _command(
             words += ['-r', f'{source}:={target}']
     words += ['--params-file', str(share / entry['parameters'])]
     for name in entry['given']:
+        if name not in given:
+            raise ParameterError(
+                f'{entry["name"]}: {name!r} is not given to processes; known: {", ".join(given)}'
+            )
         # JSON is YAML, so a text that looks like a number or a flag stays a text.
         words += ['-p', f'{name}:={json.dumps(given[name])}']
     return tuple(words)

@@ -160,3 +160,37 @@ def test_when_configuration_names_a_file_expect_it_to_exist(bundle):
         paths = [description['urdf'], description['limits']]
         paths += [process['parameters'] for process in description['processes']]
         assert [p for p in paths if not (share / p).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'words'),
+    [
+        ('waits_for:', 'wait_for:', "unknown key wait_for; did you mean 'waits_for'"),
+        ('  sim: >-', '  simulation: >-', 'unknown key waits_for.simulation'),
+        ('    only_in_sim: true', '    only_sim: true', 'unknown key processes.sim_robot.only_sim'),
+        ('limits: ', 'policy: ', 'missing key limits'),
+        ('    executable: guard\n', '', 'missing key processes.guard.executable'),
+    ],
+)
+def test_when_a_description_has_a_wrong_key_expect_the_file_and_the_key(
+    tmp_path, old, new, words
+):
+    text = (bringup.share_directory() / 'config/quadcopter/bringup.yaml').read_text()
+    assert old in text
+    path = tmp_path / 'bringup.yaml'
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ParameterError) as error:
+        bringup.read_description(path)
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+def test_when_a_process_asks_for_something_unknown_expect_it_named(tmp_path, monkeypatch):
+    share = tmp_path / 'share'
+    (share / 'config' / 'one').mkdir(parents=True)
+    text = (bringup.share_directory() / 'config/ur5/bringup.yaml').read_text()
+    text = text.replace('given: [urdf_path, clock]', 'given: [urdf_path, clocks]')
+    (share / 'config' / 'one' / 'bringup.yaml').write_text(text)
+    monkeypatch.setattr(bringup, 'share_directory', lambda: share)
+    with pytest.raises(ParameterError, match="sim_robot: 'clocks' is not given to processes"):
+        bring_up('one', dataclasses.replace(SIM, inference=False), None)
