@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.bounds import GRID_NS, Bounds
 from vla_deploy.core.braking import brake, slew_then_brake
-from vla_deploy.core.envelope import SpeedEnvelope
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limiter import StepLimiter
 from vla_deploy.core.plan import Plan
@@ -167,7 +166,8 @@ class CommandLine:
         if not fits.any():
             return False
         if bounds.envelope is not None:
-            fits &= self._below_curve(bounds.envelope, hull, position, velocity, p1, v1, h)
+            speed, limit = bounds.envelope.judge(position, p1, velocity, v1, h, hull)
+            fits &= (speed <= limit).all(axis=1)
             if not fits.any():
                 return False
         target = first + int(fits.argmax())
@@ -175,19 +175,6 @@ class CommandLine:
         self._route = start.then(knots.knots(target))
         self._route_index = 0
         return True
-
-    @staticmethod
-    def _below_curve(
-        envelope: SpeedEnvelope, hull: Hull, position: Array, velocity: Array, p1: Array,
-        v1: Array, h: Array,
-    ) -> NDArray[np.bool_]:
-        """Which of the cubics to p1, v1 [cubics, joints] keep the speed their positions allow."""
-        fastest = np.maximum(np.maximum(hull.inner_speed, np.abs(v1)), np.abs(velocity))
-        if (fastest.max(axis=0) <= np.minimum(envelope.upward(hull.upper.max(axis=0)),
-                                              envelope.downward(hull.lower.min(axis=0)))).all():
-            return np.ones(len(p1), np.bool_)
-        speed, limit = envelope.judge(position, p1, velocity, v1, h)
-        return np.asarray((speed <= limit).all(axis=1))
 
     @staticmethod
     def _swing(hull: Hull, begin: int, first: int, last: int) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.limits import JointLimits, VelocityEnvelope
+from vla_deploy.core.trajectory import Hull
 
 Array = NDArray[np.float64]
 
@@ -106,6 +107,10 @@ class SpeedEnvelope:
         """Position at which the speed toward q_lower has fallen to 0."""
         self.upper = self._q_upper - self._c * self._c / self._k
         self._every = np.arange(len(curves))
+        # v^2 = level + 2a * room beyond the knee; without one, no bound.
+        with np.errstate(invalid='ignore'):
+            level = self._knee_speed**2 - 2.0 * self._a * self._knee_room
+        self._level, self._twice_a = np.nan_to_num(level, nan=np.inf), 2.0 * self._a
 
     @staticmethod
     def of(limits: JointLimits, acceleration: Array, allowance: Array) -> SpeedEnvelope | None:
@@ -128,6 +133,16 @@ class SpeedEnvelope:
         j = self._every if joints is None else joints
         return self._speed(position - self._q_lower[j], j)
 
+    def clearly_below(self, speed: Array, lowest: Array, highest: Array) -> NDArray[np.bool_]:
+        """Which [..., joints], never faster than `speed` between two positions, are below.
+
+        Cheap, and sufficient only: beyond doubt where true.
+        """
+        room = np.minimum(self._q_upper - highest, lowest - self._q_lower)
+        raised = speed + self._c
+        return np.asarray((raised * raised <= self._k * room) & (
+            speed * speed <= self._level + self._twice_a * room))
+
     def _speed(self, room: Array, j: NDArray[np.intp]) -> Array:
         room = np.maximum(room, 0.0)
         near = np.sqrt(self._k[j] * room) - self._c[j]
@@ -136,16 +151,31 @@ class SpeedEnvelope:
         return np.asarray(np.maximum(np.minimum(near, far), 0.0))
 
     def judge(
-        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array
+        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull
     ) -> tuple[Array, Array]:
         """Speed and its limit [segments, joints] where each cubic comes nearest to the curve.
 
-        p0..v1: [segments, joints], h: [segments, 1] in seconds. Never too lenient: a cubic is
-        judged in parts, each by its highest speed at its outermost position.
+        p0..v1: [segments, joints] (or [joints] for all), h: [segments, 1] in seconds. Never too
+        lenient: what the hull does not show to be below is judged in parts, each by its highest
+        speed at its outermost position. Speed is 0 and the limit infinite where there is no doubt.
         """
-        shape = p1.shape
-        j = np.broadcast_to(self._every, shape).ravel()
-        p0, p1, v0, v1, h = (np.broadcast_to(x, shape).ravel() for x in (p0, p1, v0, v1, h))
+        fastest = np.maximum(np.maximum(np.abs(v0), np.abs(v1)), hull.inner_speed)
+        below = self.clearly_below(fastest, hull.lower, hull.upper)
+        speed, limit = np.zeros_like(p1), np.full_like(p1, np.inf)
+        if not below.all():
+            at = np.nonzero(~below)
+
+            def pick(x: Array | float) -> Array:
+                return np.asarray(np.broadcast_to(x, p1.shape)[at])
+
+            speed[at], limit[at] = self._in_parts(
+                pick(p0), pick(p1), pick(v0), pick(v1), pick(h), at[1])
+        return speed, limit
+
+    def _in_parts(
+        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array, joints: NDArray[np.intp]
+    ) -> tuple[Array, Array]:
+        """Speed and limit [cubics], each cubic of the joint given for it."""
         mean = (p1 - p0) / h
         a0, jerk = (6.0 * mean - 4.0 * v0 - 2.0 * v1) / h, 6.0 * (v0 + v1 - 2.0 * mean) / (h * h)
         part = h / PARTS
@@ -157,11 +187,10 @@ class SpeedEnvelope:
         extra = bulge * np.abs(jerk)
         up = np.maximum(v[1:], v[:-1]) + extra
         down = extra - np.minimum(v[1:], v[:-1])
-        up_limit = self.upward(np.maximum(p[1:], p[:-1]) + swing, j)
-        down_limit = self.downward(np.minimum(p[1:], p[:-1]) - swing, j)
+        up_limit = self.upward(np.maximum(p[1:], p[:-1]) + swing, joints)
+        down_limit = self.downward(np.minimum(p[1:], p[:-1]) - swing, joints)
         speeds = np.concatenate((np.maximum(up, 0.0), np.maximum(down, 0.0)))
-        bounds = np.concatenate((up_limit, down_limit))
-        beyond = np.nan_to_num(speeds - bounds, nan=np.inf)
-        worst = beyond.argmax(axis=0)[None]
-        return (np.take_along_axis(speeds, worst, axis=0).reshape(shape),
-                np.take_along_axis(bounds, worst, axis=0).reshape(shape))
+        limits = np.concatenate((up_limit, down_limit))
+        worst = (speeds - limits).argmax(axis=0)
+        every = np.arange(len(joints))
+        return speeds[worst, every], limits[worst, every]

@@ -144,7 +144,9 @@ class Hull:
     acceleration: Array
 
 
-def segment_hull(p0: Array, p1: Array, v0: Array, v1: Array, slope: Array, h: Array) -> Hull:
+def segment_hull(
+    p0: Array, p1: Array, v0: Array, v1: Array, slope: Array, h: Array | float
+) -> Hull:
     """Hull of cubics; p0..v1: [segments, joints]; slope: (p1 - p0) / h; h: [segments, 1], s."""
     third = h * (1.0 / 3.0)
     first, second = p0 + v0 * third, p1 - v1 * third
