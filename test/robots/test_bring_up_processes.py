@@ -15,6 +15,14 @@ from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap
 
 STEPS = 9  # of 0.1 s
+# A process that had to wait for a processor is no reason for a fault.
+PATIENCE = {
+    'sim_robot': ('-p', 'image_rate_hz:=2.0'),
+    'guard': (
+        '-p', 'joint_state_timeout_s:=1.0', '-p', 'joint_state_steady_timeout_s:=3.0',
+        '-p', 'tick_gap_s:=1.0',
+    ),
+}  # fmt: skip
 # The FR3 is brought up with its policy by the tests of the whole graph.
 SIMULATED = [robot for robot in robots() if robot != 'franka']
 
@@ -29,8 +37,9 @@ def smooth(start, target):
 def test_when_a_robot_is_brought_up_expect_the_guard_in_control_and_every_joint_moved(graph, robot):
     for process in bring_up(robot, BringUpOptions(sim=True, inference=False), None):
         graph.environment.update(process.environment)
-        graph.run(*process.command)
+        graph.run(*process.command, *PATIENCE[process.name])
     graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to take control')
+    graph.wait(lambda: graph.joint_states, 'a joint state')
     bounds = limits(robot)
     joint_map = JointMap(bounds.names)
 
