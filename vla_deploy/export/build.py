@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.export import smolvla
 from vla_deploy.export.backbone import load_tokenizer
 from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
-from vla_deploy.export.fixtures import make_cases
+from vla_deploy.export.compose import compose_variants
+from vla_deploy.export.fixtures import Case, make_cases
 from vla_deploy.export.graph import export_graphs
 from vla_deploy.export.parity import (
     DEFAULT_THRESHOLD,
     MIN_COSINE,
     STRICT_THRESHOLD,
     GateError,
+    GraphParity,
 )
 from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report
 from vla_deploy.export.rungs import (
@@ -38,11 +41,13 @@ from vla_deploy.export.rungs import (
 from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.staging import staged_folder
 from vla_deploy.export.torch_pipeline import TorchPipeline
+from vla_deploy.export.variants import run_variants, variant_failures, variant_notes
 from vla_deploy.files import write_yaml
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import (
     CONTRACT,
     FIXTURES,
+    GRAPHS,
     NORMALIZER,
     PREFIX_GRAPH,
     RECEIPT,
@@ -92,20 +97,47 @@ def export_bundle(options: ExportOptions, threads: int | None, progress: Progres
     evidence = evidence_summary(checkpoint.family)
     if options.strict and evidence['changed_sources']:
         raise GateError([f'rung 2: {_changed(evidence)}'])
+    threshold = STRICT_THRESHOLD if options.strict else DEFAULT_THRESHOLD
     with staged_folder(options.output) as folder:
-        model, dtypes = smolvla.load(checkpoint)
-        count = sum(parameter.numel() for parameter in model.parameters())
-        progress(f'exporting two graphs of {count / 1e6:.1f} M parameters')
-        export_graphs(model, folder / PREFIX_GRAPH, folder / STEP_GRAPH, folder / WEIGHTS)
-        reference = TorchPipeline(
-            model, contract, checkpoint.processors.statistics, load_tokenizer(checkpoint.tokenizer)
-        )
-        _write_data(folder, checkpoint, contract)
-        threshold = STRICT_THRESHOLD if options.strict else DEFAULT_THRESHOLD
+        traced = _trace(folder, checkpoint, contract, threads, progress)
+        # torch's weights are gone from here on
         proven = _prove(
-            folder, checkpoint, dtypes, reference, evidence, threshold, threads, progress
+            folder, checkpoint, contract, traced, evidence, threshold, options, threads, progress
         )
         return dataclasses.replace(proven, path=options.output)
+
+
+@dataclass(frozen=True, eq=False)
+class _Traced:
+    """What is left of the torch modules once they are gone: rung 1, and what they computed."""
+
+    dtypes: tuple[str, ...]
+    cases: tuple[Case, ...]
+    graphs: list[GraphParity]
+    chunks: list[NDArray[np.float32]]
+    actions: list[NDArray[np.float32]]
+
+
+def _trace(
+    folder: Path,
+    checkpoint: Checkpoint,
+    contract: Contract,
+    threads: int | None,
+    progress: Progress,
+) -> _Traced:
+    """Write graphs, weights and data, and run rung 1 against the torch modules."""
+    model, dtypes = smolvla.load(checkpoint)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    progress(f'exporting two graphs of {count / 1e6:.1f} M parameters')
+    export_graphs(model, folder / PREFIX_GRAPH, folder / STEP_GRAPH, folder / WEIGHTS)
+    _write_data(folder, checkpoint, contract)
+    statistics = checkpoint.processors.statistics
+    tokenizer = load_tokenizer(checkpoint.tokenizer)
+    reference = TorchPipeline(model, contract, statistics, tokenizer)
+    cases = make_cases(contract, statistics)
+    graphs, chunks = run_graphs(folder, reference, cases, threads, progress)
+    actions = [reference.actions(chunk) for chunk in chunks]
+    return _Traced(dtypes, cases, graphs, chunks, actions)
 
 
 def _checkpoint(options: ExportOptions) -> Checkpoint:
@@ -129,19 +161,19 @@ def _write_data(folder: Path, checkpoint: Checkpoint, contract: Contract) -> Non
 def _prove(
     folder: Path,
     checkpoint: Checkpoint,
-    dtypes: tuple[str, ...],
-    reference: TorchPipeline,
+    contract: Contract,
+    traced: _Traced,
     evidence: Mapping[str, Any],
     threshold: float,
+    options: ExportOptions,
     threads: int | None,
     progress: Progress,
 ) -> Exported:
-    """Make the fixtures, climb the rungs, and seal the receipt with what they gave."""
+    """Make the fixtures, climb the other rungs, and seal the receipt with what all gave."""
     statistics = checkpoint.processors.statistics
     thresholds = _thresholds(threshold)
-    cases = make_cases(reference.contract, statistics)
-    graphs, chunks = run_graphs(folder, reference, cases, threads, progress)
-    actions = [reference.actions(chunk) for chunk in chunks]
+    compose_variants(folder, GRAPHS['fp32'], contract)
+    cases, chunks = traced.cases, traced.chunks
     write_fixtures(
         folder / FIXTURES,
         [Fixture(c.observation, c.noise, chunk) for c, chunk in zip(cases, chunks, strict=True)],
@@ -150,19 +182,23 @@ def _prove(
     (folder / REPORT).write_text('not verified yet\n', encoding='utf-8')
     _seal(folder, {'thresholds': thresholds})
     policy = Policy.load(folder, threads=threads)
-    served = run_pipeline(policy, cases, chunks, actions, statistics, progress)
+    served = run_pipeline(policy, cases, chunks, traced.actions, statistics, progress)
     parities = tuple(
-        FixtureParity(case.observation.instruction, graph, chunk, robot)
-        for case, graph, (chunk, robot) in zip(cases, graphs, served, strict=True)
+        FixtureParity(case.observation.instruction, graph, one.chunk, one.actions)
+        for case, graph, one in zip(cases, traced.graphs, served, strict=True)
     )
     progress('rung 3, target: the self-test of the backend that serves')
     target = policy.self_test()
     missed = failures(parities, target, threshold)
     if missed:
         raise GateError(missed)
+    del policy  # its weights would be in memory beside those of the next
+    fp32 = run_variants(folder, 'fp32', cases, [one.raw for one in served], threads, progress)
+    if missed := variant_failures('fp32', fp32, threshold):
+        raise GateError(missed)
     receipt = make_receipt(
-        checkpoint_mapping(checkpoint, dtypes), checkpoint.family, parities, evidence, thresholds,
-        target,
+        checkpoint_mapping(checkpoint, traced.dtypes), checkpoint.family, parities, evidence,
+        thresholds, target, fp32,
     )
     (folder / REPORT).write_text(report(receipt, parities), encoding='utf-8')
     sealed = _seal(folder, receipt)
@@ -171,7 +207,7 @@ def _prove(
         sealed['self_sha256'],
         sealed,
         parities,
-        _warnings(checkpoint, dtypes, evidence),
+        (*_warnings(checkpoint, traced.dtypes, evidence), *variant_notes('fp32', fp32)),
     )
 
 

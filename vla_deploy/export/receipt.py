@@ -11,12 +11,14 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from vla_deploy import __version__
 from vla_deploy.export.checkpoint import Checkpoint
 from vla_deploy.export.fixtures import SEED
 from vla_deploy.export.rungs import FixtureParity, figures_mapping, table
+from vla_deploy.export.variants import VariantParity
 from vla_deploy.pipeline import SelfTest
 from vla_deploy.pipeline.bundle import sha256_of_file
 
@@ -56,6 +58,7 @@ def make_receipt(
     evidence: Mapping[str, Any],
     thresholds: Mapping[str, float],
     target: SelfTest,
+    variants: Mapping[str, VariantParity],
 ) -> dict[str, Any]:
     """Return the receipt without its list of files."""
     return {
@@ -75,6 +78,7 @@ def make_receipt(
                 'max_abs': target.max_abs,
                 'cosine': target.cosine,
             },
+            'variants': {name: asdict(found) for name, found in variants.items()},
         },
         'reference': dict(evidence),
     }
@@ -106,6 +110,8 @@ def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str
         f'{target["precision"]}, {target["variant"]}): max_abs {target["max_abs"]!r}, '
         f'cosine {target["cosine"]!r}.',
         '',
+        *_variant_lines(receipt['parity']['variants']),
+        '',
         '## Reference',
         '',
         f'The torch pipeline was compared with {names} on recorded cases, not on this checkpoint:',
@@ -118,3 +124,11 @@ def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str
     lines += ['', '## Versions', '']
     lines += [f'- {name} {version}' for name, version in sorted(receipt['versions'].items())]
     return '\n'.join(lines) + '\n'
+
+
+def _variant_lines(variants: Mapping[str, Any]) -> list[str]:
+    return [
+        f'- Variant {name} against split: '
+        + ('equal to the bit.' if found['bit_identical'] else f'max_abs {found["max_abs"]!r}.')
+        for name, found in sorted(variants.items())
+    ]

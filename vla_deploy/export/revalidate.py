@@ -30,6 +30,7 @@ from vla_deploy.export.rungs import (
 )
 from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.torch_pipeline import TorchPipeline
+from vla_deploy.export.variants import run_variants, variant_failures
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import FIXTURES, NORMALIZER
 from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
@@ -75,18 +76,25 @@ def validate_bundle(
         actions = [reference.actions(chunk) for chunk in chunks]
     served = run_pipeline(policy, cases, chunks, actions, statistics, progress)
     parities = tuple(
-        FixtureParity(case.observation.instruction, graph, chunk, robot)
-        for case, graph, (chunk, robot) in zip(cases, graphs, served, strict=True)
+        FixtureParity(case.observation.instruction, graph, one.chunk, one.actions)
+        for case, graph, one in zip(cases, graphs, served, strict=True)
     )
     progress('rung 3, target: the self-test of the backend that serves')
     target = policy.self_test()
     missed = failures(parities, target, threshold)
+    raws = [one.raw for one in served]
+    variants = run_variants(bundle, 'fp32', cases, raws, threads, progress)
+    missed += variant_failures('fp32', variants, threshold)
     summary = {
         'model_sha256': policy.model_sha256,
         'threshold': threshold,
         'passed': not missed,
         'failures': missed,
-        'parity': {**figures_mapping(parities), 'target': dataclasses.asdict(target)},
+        'parity': {
+            **figures_mapping(parities),
+            'target': dataclasses.asdict(target),
+            'variants': {name: dataclasses.asdict(found) for name, found in variants.items()},
+        },
         'reference': evidence_summary(contract.family),
     }
     return Validation(parities, tuple(missed), summary)

@@ -47,6 +47,16 @@ class FixtureParity:
     actions: Figure
 
 
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What the served pipeline gave for one fixture, and how far that is from what is expected:
+    the model-space chunk `raw` float32 [steps,padded_dim], and scaled robot-unit actions."""
+
+    chunk: Figure
+    actions: Figure
+    raw: NDArray[np.float32]
+
+
 def run_graphs(
     folder: Path,
     reference: TorchPipeline,
@@ -73,7 +83,7 @@ def run_pipeline(
     actions: Sequence[NDArray[np.float32]],
     statistics: Mapping[str, NDArray[np.float32]],
     progress: Progress,
-) -> list[tuple[Figure, Figure]]:
+) -> list[Served]:
     """Run rung 2: from raw observations, the served chunk and robot-unit actions.
 
     `chunks` and `actions` are what the reference gave, float32 [steps,padded_dim] and [steps,dim].
@@ -84,9 +94,10 @@ def run_pipeline(
         progress(f'rung 2, pipeline: fixture {index + 1} of {len(cases)}')
         served = policy.infer(case.observation, noise=case.noise)
         figures.append(
-            (
+            Served(
                 compare(served.raw, chunks[index], 'chunk'),
                 compare_actions(served.actions, actions[index], scale),
+                served.raw,
             )
         )
     return figures
