@@ -30,6 +30,7 @@ class GoldenCase:
     index: int
     task: str
     truncated: bool
+    rtc: list[dict]
     arrays: dict[str, np.ndarray]
 
     @property
@@ -55,7 +56,10 @@ def golden_cases():
         for case in described['cases']:
             prefix = f'case{case["index"]}/'
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            cases.append(GoldenCase(name, case['index'], case['task'], case['truncated'], own))
+            rtc = case.get('rtc', [])
+            cases.append(
+                GoldenCase(name, case['index'], case['task'], case['truncated'], rtc, own)
+            )
         return cases
 
     return read
@@ -71,7 +75,10 @@ def golden_bundle(tmp_path_factory):
             from vla_deploy.export.build import ExportOptions, export_bundle
 
             target = tmp_path_factory.mktemp('golden') / name
-            options = ExportOptions(GOLDENS / name / 'checkpoint', target)
+            dims = GOLDENS / name / 'backbone' / 'tiny_model_config.json'
+            options = ExportOptions(
+                GOLDENS / name / 'checkpoint', target, dims=dims if dims.is_file() else None
+            )
             export_bundle(options, 1, lambda line: None)
             folders[name] = target
         return folders[name]
@@ -91,7 +98,7 @@ def plain_contract() -> Contract:
     }
     return Contract.from_mapping(
         {
-            'schema_version': 1,
+            'schema_version': 2,
             'family': 'smolvla',
             'cameras': [
                 {'name': name, 'key': f'observation.images.{name}', 'height': 48, 'width': 64}
@@ -120,6 +127,7 @@ def plain_contract() -> Contract:
                 'padding': 'max_length',
                 'pad_token_id': 2,
                 'newline': 'append_if_missing',
+                'prompt': 'instruction',
             },
             'time_embedding': {'dim': 16, 'min_period': 0.004, 'max_period': 4.0},
             'reserved_inputs': [],

@@ -54,8 +54,9 @@ def test_when_key_is_misspelt_expect_error_with_the_nearest_known(values):
 @pytest.mark.parametrize(
     ('path', 'value', 'message'),
     [
-        (('schema_version',), 2, 'schema_version is 2'),
+        (('schema_version',), 3, 'schema_version is 3'),
         (('cameras',), [], 'cameras is empty'),
+        (('tokenizer', 'prompt'), 'poem', "tokenizer.prompt is 'poem'"),
         (('image', 'placement'), 'stretch', "image.placement is 'stretch'"),
         (('image', 'height'), 0, 'image.height is 0'),
         (('image', 'value_high'), -1.0, 'image.value_low'),
@@ -121,3 +122,17 @@ def test_when_robot_contradicts_the_contract_expect_error(plain_contract):
         plain_contract.with_robot(period_s=0.2)
     with pytest.raises(ContractError, match=r'state\.joints is'):
         plain_contract.with_robot(state_joints=list('abcdefg'))
+
+
+def test_when_contract_is_of_version_1_expect_its_prompt_to_be_the_instruction(
+    plain_contract, values
+):
+    values['schema_version'] = 1
+    del values['tokenizer']['prompt']
+    assert Contract.from_mapping(values) == plain_contract
+
+
+def test_when_version_1_has_a_key_of_version_2_expect_a_refusal(values):
+    values['schema_version'] = 1
+    with pytest.raises(ContractError, match='schema_version is 1'):
+        Contract.from_mapping(values)

@@ -8,13 +8,13 @@ import textwrap
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline import Guidance, Policy
+from vla_deploy.pipeline.normalize import read_statistics
 from vla_deploy.pipeline.observation import check_observation
 
-pytest.importorskip('torch')  # export needs it
-GOLDENS = ('smolvla_3cam', 'smolvla_2cam_empty')
+parity = pytest.importorskip('vla_deploy.export.parity')  # export needs torch
+GOLDENS = ('smolvla_3cam', 'smolvla_2cam_empty', 'pi0', 'pi05')
 
 
 @pytest.fixture(scope='module', params=GOLDENS)
@@ -52,8 +52,14 @@ def test_when_instructions_are_tokenized_expect_the_references_ids_and_masks(ser
 def test_when_states_are_normalized_expect_the_references(served):
     policy, cases, _ = served
     for case in cases:
-        expected = case.arrays['state_norm_pad']
-        error = np.abs(inputs_of(policy, case).state - expected)
+        state = inputs_of(policy, case).state
+        if 'state_norm_pad' in case.arrays:
+            expected = case.arrays['state_norm_pad']
+        else:  # pi0.5 writes the state into its text, so that it is never padded
+            expected = case.arrays['state_norm']
+            assert not state[len(expected) :].any()
+            state = state[: len(expected)]
+        error = np.abs(state - expected)
         assert (error <= 1e-6 * np.maximum(1, np.abs(expected))).all()
 
 
@@ -66,8 +72,7 @@ def test_when_actions_are_unnormalized_expect_the_references_to_the_bit(served):
 
 def test_when_raw_observation_is_served_expect_the_references_chunk(served):
     policy, cases, folder = served
-    statistics = load_file(folder / 'normalizer.safetensors')
-    scale = np.abs(statistics['action.mean']) + 4 * statistics['action.std']
+    scale = parity.action_scale(policy.contract, read_statistics(folder / 'normalizer.safetensors'))
     for case in cases:
         chunk = policy.infer(case.observation, noise=case.arrays['noise'][0])
         expected = case.arrays['chunk_model']
@@ -75,7 +80,36 @@ def test_when_raw_observation_is_served_expect_the_references_chunk(served):
         a, b = chunk.raw.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.9999999
         error = np.abs(chunk.actions - case.arrays['chunk_robot'])
-        assert (error <= 5e-6 * np.maximum(1, scale)).all()
+        assert (error <= 5e-6 * scale).all()
+
+
+def test_when_guided_by_what_is_left_expect_the_references_chunk(served):
+    policy, cases, _ = served
+    guided = 0
+    for case in cases:
+        for index, rtc in enumerate(case.rtc):
+            recorded = {k: case.arrays[f'rtc{index}/{k}'] for k in ('prev', 'chunk_model')}
+            guidance = Guidance(
+                recorded['prev'],
+                rtc['inference_delay'],
+                rtc['execution_horizon'],
+                rtc['schedule'].lower(),
+                rtc['max_guidance_weight'],
+            )
+            noise = case.arrays['noise'][0]
+            chunk = policy.infer(case.observation, noise=noise, guidance=guidance)
+            assert np.abs(chunk.raw - recorded['chunk_model']).max() <= 1e-5
+            assert np.abs(chunk.raw - case.arrays['chunk_model']).max() > 0.1
+            guided += 1
+    assert guided == 7
+
+
+def test_when_text_is_too_long_for_a_state_in_it_expect_the_loss_reported(served):
+    policy, cases, _ = served
+    reads_text = policy.contract.tokenizer.prompt == 'instruction_and_state'
+    for case in cases:
+        prompt = inputs_of(policy, case).prompt
+        assert prompt.state_lost == (case.truncated and reads_text)
 
 
 def test_when_loaded_expect_self_test_passed(served):

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 
 from vla_deploy.core.contract import Normalization, TokenizerSpec
 from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
-from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
+from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError, state_in_text
 
-SPEC = TokenizerSpec(max_length=48, padding='max_length', pad_token_id=2, newline='none')
+SPEC = TokenizerSpec(
+    max_length=48, padding='max_length', pad_token_id=2, newline='none', prompt='instruction'
+)
+WITH_STATE = dataclasses.replace(SPEC, max_length=200, prompt='instruction_and_state')
+STATE = np.float32([0.0, 0.5])
 FLOATS = st.floats(-1e3, 1e3, width=32)
 
 
@@ -102,24 +106,24 @@ def tokenizer_file(plain_bundle):
 def test_when_newline_is_appended_expect_it_once(tokenizer_file):
     spec = dataclasses.replace(SPEC, newline='append_if_missing')
     encode, plain = PromptEncoder(tokenizer_file, spec), PromptEncoder(tokenizer_file, SPEC)
-    assert (encode('open it').ids == plain('open it\n').ids).all()
-    assert (encode('open it\n').ids == plain('open it\n').ids).all()
-    assert (plain('open it').ids != plain('open it\n').ids).any()
+    assert (encode('open it', STATE).ids == plain('open it\n', STATE).ids).all()
+    assert (encode('open it\n', STATE).ids == plain('open it\n', STATE).ids).all()
+    assert (plain('open it', STATE).ids != plain('open it\n', STATE).ids).any()
 
 
 @pytest.mark.parametrize('fewer', [0, 1, 3])
 def test_when_text_is_longer_than_allowed_expect_it_cut_on_the_right(tokenizer_file, fewer):
-    whole = PromptEncoder(tokenizer_file, SPEC)('pick up the red cube')
+    whole = PromptEncoder(tokenizer_file, SPEC)('pick up the red cube', STATE)
     count = int(whole.mask.sum())
     spec = dataclasses.replace(SPEC, max_length=count - fewer)
-    cut = PromptEncoder(tokenizer_file, spec)('pick up the red cube')
+    cut = PromptEncoder(tokenizer_file, spec)('pick up the red cube', STATE)
     assert cut.truncated == (fewer > 0)
     assert (cut.ids == whole.ids[: count - fewer]).all()
     assert cut.mask.all()
 
 
 def test_when_text_is_short_expect_padding_on_the_right(tokenizer_file):
-    prompt = PromptEncoder(tokenizer_file, SPEC)('a')
+    prompt = PromptEncoder(tokenizer_file, SPEC)('a', STATE)
     count = int(prompt.mask.sum())
     assert prompt.mask[:count].all()
     assert (prompt.ids[count:] == 2).all()
@@ -128,7 +132,7 @@ def test_when_text_is_short_expect_padding_on_the_right(tokenizer_file):
 
 def test_when_texts_alternate_expect_each_its_own_tokens(tokenizer_file):
     encode = PromptEncoder(tokenizer_file, SPEC)
-    first, second, again = encode('red'), encode('blue'), encode('red')
+    first, second, again = (encode(text, STATE) for text in ('red', 'blue', 'red'))
     assert (first.ids == again.ids).all()
     assert (first.ids != second.ids).any()
 
@@ -143,3 +147,37 @@ def test_when_tokenizer_file_is_damaged_expect_error_naming_it(tmp_path):
 def test_when_pad_token_is_not_in_the_vocabulary_expect_error(tokenizer_file):
     with pytest.raises(TokenizerError, match='pads with token 1000000'):
         PromptEncoder(tokenizer_file, dataclasses.replace(SPEC, pad_token_id=1_000_000))
+
+
+@pytest.mark.parametrize(
+    ('value', 'printed'),
+    [
+        (-1.0, '0'), (np.nextafter(np.float32(-1), np.float32(-2)), '-1'), (-7.0, '-1'),
+        (0.0, '128'), (-1 + 1 / 128, '1'), (0.999, '255'), (1.0, '255'), (1e30, '255'),
+    ],
+)
+def test_when_state_is_in_the_text_expect_its_bin(value, printed):
+    text = state_in_text(' open_the\ndrawer ', np.float32([0.0, value]))
+    assert text == f'Task: open the drawer, State: 128 {printed};\nAction: '
+
+
+def test_when_prompt_is_the_instruction_expect_the_state_not_in_it(tokenizer_file):
+    plain = PromptEncoder(tokenizer_file, SPEC)
+    with_state = PromptEncoder(tokenizer_file, WITH_STATE)
+    assert (plain('open', STATE).ids == plain('open', -STATE).ids).all()
+    assert (with_state('open', STATE).ids != with_state('open', -STATE).ids).any()
+
+
+def test_when_text_is_cut_expect_the_state_lost_only_where_it_reaches_the_cut(tokenizer_file):
+    whole = PromptEncoder(tokenizer_file, WITH_STATE)('open it', STATE)
+    count = int(whole.mask.sum())
+    lost = []
+    for length in range(count, count // 2, -1):
+        spec = dataclasses.replace(WITH_STATE, max_length=length)
+        prompt = PromptEncoder(tokenizer_file, spec)('open it', STATE)
+        assert prompt.truncated == (length < count)
+        text = PromptEncoder(tokenizer_file, spec)._tokenizer.decode(prompt.ids[:length].tolist())
+        assert prompt.state_lost == ('State: 128 192' not in text)
+        lost.append(prompt.state_lost)
+    assert not lost[1]  # only the end of "Action: " is cut
+    assert lost[-1]

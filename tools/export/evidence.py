@@ -20,7 +20,7 @@ from pathlib import Path
 import vla_deploy
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.evidence import SOURCES, source_digests
-from vla_deploy.export.golden import GOLDENS_OF, compare_golden
+from vla_deploy.export.golden import GOLDENS_OF, compare_golden, golden_dims
 from vla_deploy.export.receipt import versions
 from vla_deploy.files import write_bytes
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = root / 'test' / 'goldens' / name
         with tempfile.TemporaryDirectory() as scratch:
             bundle = Path(scratch) / 'bundle'
-            export_bundle(ExportOptions(folder / 'checkpoint', bundle), None, print)
+            options = ExportOptions(folder / 'checkpoint', bundle, dims=golden_dims(folder))
+            export_bundle(options, None, print)
             cases[name] = compare_golden(folder, bundle)
         reference = json.loads((folder / 'cases.json').read_text(encoding='utf-8'))['reference']
     evidence = {

@@ -56,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
         family=arguments.family,
         tokenizer=arguments.tokenizer,
         robot_io=arguments.robot_io,
+        dims=arguments.dims,
         steps=arguments.steps,
         strict=arguments.strict,
     )
@@ -116,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--robot-io', type=Path, metavar='FILE', help='joints, units, period (robot_io.yaml)'
+    )
+    parser.add_argument(
+        '--dims', type=Path, metavar='FILE', help='head counts of pi0 and pi0.5, if not published'
     )
     parser.add_argument('--steps', type=int, metavar='N', help='Euler steps a chunk')
     parser.add_argument('--threads', type=int, metavar='N', help='threads of the runtime')

@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.bundle,
             arguments.model,
             arguments.tokenizer,
+            arguments.dims,
             arguments.threshold,
             arguments.threads,
             progress_lines('validate'),
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         '--model', type=Path, metavar='CHECKPOINT', help='what the bundle was made from (rung 1)'
     )
     export.add_argument('--tokenizer', type=Path, metavar='DIR', help='folder with tokenizer.json')
+    export.add_argument('--dims', type=Path, metavar='FILE', help='head counts, as for export')
     export.add_argument('--threshold', type=float, default=1e-4, help='gate on max_abs (1e-4)')
     export.add_argument('--threads', type=int, metavar='N', help='threads of the runtime')
     export.add_argument('--output-json', type=Path, metavar='FILE', help='write the figures here')

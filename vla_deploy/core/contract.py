@@ -9,16 +9,17 @@ nothing that it says is written down a second time elsewhere.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from vla_deploy.core import strict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PLACEMENTS = ('pad_left_top', 'pad_center')
 NORMALIZATIONS = ('identity', 'mean_std', 'quantiles', 'min_max')
 PADDINGS = ('max_length', 'longest')
 NEWLINES = ('append_if_missing', 'none')
+PROMPTS = ('instruction', 'instruction_and_state')
 CONTROL_MODES = ('position', 'velocity')
 SEMANTICS = ('absolute',)
 
@@ -96,12 +97,14 @@ class TokenizerSpec:
     """How the instruction becomes tokens: ids right-truncated and right-padded to `max_length`
     with `pad_token_id`. `padding` is how the checkpoint was trained to pad; the graph always
     takes max_length tokens, and masked ones change nothing. `newline` says whether a newline is
-    appended to a prompt that does not end with one."""
+    appended to a prompt that does not end with one. `prompt` says what the text is: the
+    instruction as it is, or pi0.5's sentence of the instruction and the normalised state."""
 
     max_length: int
     padding: str
     pad_token_id: int
     newline: str
+    prompt: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +154,7 @@ class Contract:
     def from_mapping(cls, values: object) -> Contract:
         """Read a parsed contract.yaml; raises ContractError, which names the key."""
         try:
-            return strict.from_mapping(cls, values)
+            return strict.from_mapping(cls, _of_today(values))
         except strict.SchemaError as error:
             raise ContractError(str(error)) from error
 
@@ -175,6 +178,20 @@ class Contract:
         action = _fill_vector('action', self.action, action_joints, action_units)
         period = _fill('period_s', self.period_s, period_s)
         return dataclasses.replace(self, state=state, action=action, period_s=period)
+
+
+def _of_today(values: object) -> object:
+    """Return a mapping of schema version 1 in today's form: all its prompts were instructions."""
+    if not isinstance(values, Mapping) or values.get('schema_version') != 1:
+        return values
+    tokenizer = values.get('tokenizer')
+    if not isinstance(tokenizer, Mapping) or 'prompt' in tokenizer:
+        return values
+    return {
+        **values,
+        'schema_version': SCHEMA_VERSION,
+        'tokenizer': {**tokenizer, 'prompt': 'instruction'},
+    }
 
 
 def _fill_vector(
@@ -229,6 +246,7 @@ def _check_choices(contract: Contract) -> None:
         ('action.semantics', contract.action.semantics, SEMANTICS),
         ('tokenizer.padding', contract.tokenizer.padding, PADDINGS),
         ('tokenizer.newline', contract.tokenizer.newline, NEWLINES),
+        ('tokenizer.prompt', contract.tokenizer.prompt, PROMPTS),
     ]
     for name, value, allowed in choices:
         if value not in allowed:

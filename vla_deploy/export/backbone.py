@@ -14,6 +14,7 @@ from vla_deploy.export.source import CheckpointError, read_json
 
 CONFIG = 'config.json'
 TOKENIZER = 'tokenizer.json'
+BACKBONE = 'backbone'
 
 # Published sizes, for checkpoints that hold only the backbone's name.
 KNOWN_BACKBONES: Mapping[str, Mapping[str, Any]] = {
@@ -74,7 +75,8 @@ def find_tokenizer(checkpoint: Path, name: str, given: Path | None) -> Path:
         if not path.is_file():
             raise CheckpointError(f'{path}: is missing; --tokenizer wants a folder with it')
         return path
-    for folder in (checkpoint, backbone_folder(checkpoint, name)):
+    near = (checkpoint / BACKBONE, checkpoint.parent / BACKBONE)
+    for folder in (checkpoint, backbone_folder(checkpoint, name), *near):
         if folder is not None and (folder / TOKENIZER).is_file():
             return folder / TOKENIZER
     raise CheckpointError(

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.export import smolvla
 from vla_deploy.export.backbone import load_tokenizer
 from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.compose import compose_variants
+from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case, make_cases
+from vla_deploy.export.fixtures import make_cases
 from vla_deploy.export.graph import export_graphs
 from vla_deploy.export.parity import (
     DEFAULT_THRESHOLD,
@@ -70,6 +71,7 @@ class ExportOptions:
     family: str | None = None
     tokenizer: Path | None = None
     robot_io: Path | None = None
+    dims: Path | None = None
     steps: int | None = None
     strict: bool = False
 
@@ -93,7 +95,8 @@ def export_bundle(options: ExportOptions, threads: int | None, progress: Progres
     """
     progress(f'reading {options.model}')
     checkpoint = _checkpoint(options)
-    contract = smolvla.contract(checkpoint)
+    family = family_of(checkpoint)
+    contract = family.contract(checkpoint)
     evidence = evidence_summary(checkpoint.family)
     if options.strict and evidence['changed_sources']:
         raise GateError([f'rung 2: {_changed(evidence)}'])
@@ -126,7 +129,7 @@ def _trace(
     progress: Progress,
 ) -> _Traced:
     """Write graphs, weights and data, and run rung 1 against the torch modules."""
-    model, dtypes = smolvla.load(checkpoint)
+    model, dtypes = family_of(checkpoint).load(checkpoint)
     count = sum(parameter.numel() for parameter in model.parameters())
     progress(f'exporting two graphs of {count / 1e6:.1f} M parameters')
     export_graphs(model, folder / PREFIX_GRAPH, folder / STEP_GRAPH, folder / WEIGHTS)
@@ -142,14 +145,13 @@ def _trace(
 
 def _checkpoint(options: ExportOptions) -> Checkpoint:
     checkpoint = read_checkpoint(
-        options.model, options.family, options.tokenizer, options.robot_io
+        options.model, options.family, options.tokenizer, options.robot_io, options.dims
     )
     if options.steps is None:
         return checkpoint
     if options.steps < 1:
         raise CheckpointError(f'--steps is {options.steps}, but must be at least 1')
-    config = {**checkpoint.config, 'num_steps': options.steps}
-    return dataclasses.replace(checkpoint, config=config)
+    return with_steps(checkpoint, options.steps)
 
 
 def _write_data(folder: Path, checkpoint: Checkpoint, contract: Contract) -> None:
@@ -242,6 +244,7 @@ def _warnings(
         for index in np.flatnonzero(values == 0)
         if name.endswith('.std')
     ]
+    lines += family_of(checkpoint).notes(checkpoint)
     if dtypes != ('float32',):
         lines.append(f'weights are {", ".join(dtypes)}; parity holds for them cast to float32')
     if evidence['changed_sources']:

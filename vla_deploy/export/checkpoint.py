@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from vla_deploy.export.backbone import CONFIG, find_tokenizer, load_tokenizer, pad_token_id
-from vla_deploy.export.processors import Processors, read_processors
+from vla_deploy.export.old_processors import read_old_processors
+from vla_deploy.export.processors import PREPROCESSOR, Processors, read_processors
 from vla_deploy.export.robot_io import RobotIo, read_robot_io
 from vla_deploy.export.source import CheckpointError, need, read_json
 
 WEIGHTS = 'model.safetensors'
-FAMILIES = ('smolvla',)
+FAMILIES = ('smolvla', 'pi0', 'pi05')
+
+WITH_DIMS = ('pi0', 'pi05')
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Checkpoint:
     tokenizer: Path
     pad_token_id: int
     robot_io: RobotIo | None
+    dims: Path | None
 
 
 def read_checkpoint(
@@ -37,12 +41,13 @@ def read_checkpoint(
     family: str | None = None,
     tokenizer: Path | None = None,
     robot_io: Path | None = None,
+    dims: Path | None = None,
 ) -> Checkpoint:
     """Read a checkpoint folder.
 
     `family` overrides config.json's `type`; `tokenizer` and `robot_io` replace what lies in the
-    folder. Raises CheckpointError: a file is missing or damaged, the family is unknown, a
-    processor step is not supported.
+    folder; `dims` holds sizes that no checkpoint of the family holds. Raises CheckpointError: a
+    file is missing or damaged, the family is unknown, a processor step is not supported.
     """
     if not path.is_dir():
         raise CheckpointError(f'{path}: is not a folder; give the checkpoint folder')
@@ -56,7 +61,12 @@ def read_checkpoint(
         )
     if not (path / WEIGHTS).is_file():
         raise CheckpointError(f'{path / WEIGHTS}: is missing; copy the whole checkpoint folder')
-    processors = read_processors(path)
+    if dims is not None and stated not in WITH_DIMS:
+        raise CheckpointError(f'{dims}: {stated} has all its sizes in the checkpoint; drop --dims')
+    if (path / PREPROCESSOR).is_file():
+        processors = read_processors(path)
+    else:
+        processors = read_old_processors(path / WEIGHTS, stated, config, path / CONFIG)
     tokenizer_path = find_tokenizer(path, processors.tokenization.name, tokenizer)
     loaded = load_tokenizer(tokenizer_path)
     return Checkpoint(
@@ -68,4 +78,5 @@ def read_checkpoint(
         tokenizer_path,
         pad_token_id(tokenizer_path, loaded),
         read_robot_io(path, robot_io),
+        dims,
     )

@@ -23,7 +23,7 @@ import torch
 from onnxscript import ir
 from torch import Tensor, nn
 
-from vla_deploy.models.smolvla import SmolVLA
+from vla_deploy.models.families import FlowPolicy
 
 OPSET = 20
 IR_VERSION = 10
@@ -41,7 +41,7 @@ STEP_OUTPUTS = ('x_next', 'velocity')
 class PrefixGraph(nn.Module):
     """One observation, without a batch dimension, to keys, values [layers,1,P,…] and mask [1,P]."""
 
-    def __init__(self, model: SmolVLA) -> None:
+    def __init__(self, model: FlowPolicy) -> None:
         super().__init__()
         self.model = model
 
@@ -57,7 +57,7 @@ class PrefixGraph(nn.Module):
 class StepGraph(nn.Module):
     """One Euler step of one chunk, without a batch dimension."""
 
-    def __init__(self, model: SmolVLA) -> None:
+    def __init__(self, model: FlowPolicy) -> None:
         super().__init__()
         self.model = model
 
@@ -77,7 +77,7 @@ class StepGraph(nn.Module):
         return moved[0], velocity[0]
 
 
-def prefix_example(model: SmolVLA) -> tuple[Tensor, ...]:
+def prefix_example(model: FlowPolicy) -> tuple[Tensor, ...]:
     """Return inputs of the prefix graph's shapes; their values do not matter."""
     config = model.config
     slots, text = config.camera_slots, config.max_tokens
@@ -90,19 +90,12 @@ def prefix_example(model: SmolVLA) -> tuple[Tensor, ...]:
     )
 
 
-def step_example(model: SmolVLA) -> tuple[Tensor, ...]:
+def step_example(model: FlowPolicy) -> tuple[Tensor, ...]:
     """Return inputs of the step graph's shapes; their values do not matter."""
     config = model.config
-    kv_shape = (
-        config.num_vlm_layers,
-        1,
-        config.prefix_length,
-        config.text.num_key_value_heads,
-        config.text.head_dim,
-    )
     return (
-        torch.zeros(kv_shape),
-        torch.zeros(kv_shape),
+        torch.zeros(config.kv_shape),
+        torch.zeros(config.kv_shape),
         torch.ones(1, config.prefix_length, dtype=torch.bool),
         torch.zeros(config.chunk_size, config.max_action_dim),
         model.time_table[0].clone(),
@@ -110,7 +103,9 @@ def step_example(model: SmolVLA) -> tuple[Tensor, ...]:
     )
 
 
-def export_graphs(model: SmolVLA, prefix_path: Path, step_path: Path, weights_path: Path) -> None:
+def export_graphs(
+    model: FlowPolicy, prefix_path: Path, step_path: Path, weights_path: Path
+) -> None:
     """Write both graphs and their weights; a tensor that both hold is stored once."""
     with open(weights_path, 'wb') as file:
         store = WeightStore(file, weights_path)

@@ -25,7 +25,7 @@ from vla_deploy.export.graph import (
     STEP_OUTPUTS,
 )
 from vla_deploy.export.torch_pipeline import ModelInputs
-from vla_deploy.models.smolvla import SmolVLA
+from vla_deploy.models.families import FlowPolicy
 
 Array = NDArray[np.float32]
 DEFAULT_THRESHOLD = 1e-4
@@ -116,7 +116,7 @@ class GraphRunner:
 
 @torch.no_grad()
 def graph_parity(
-    model: SmolVLA, runner: GraphRunner, inputs: ModelInputs, noise: Array
+    model: FlowPolicy, runner: GraphRunner, inputs: ModelInputs, noise: Array
 ) -> tuple[GraphParity, Array]:
     """Run rung 1 on one set of model inputs; raises GateError.
 

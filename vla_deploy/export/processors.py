@@ -25,18 +25,22 @@ STATE_KEY = 'observation.state'
 ACTION_KEY = 'action'
 
 # Mode in the checkpoint -> mode in the contract, and the statistics it reads.
-_MODES = {
+MODES = {
     'IDENTITY': ('identity', ()),
     'MEAN_STD': ('mean_std', ('mean', 'std')),
     'MIN_MAX': ('min_max', ('min', 'max')),
     'QUANTILES': ('quantiles', ('q01', 'q99')),
 }
+_NEW_LINE = ('smolvla_new_line_processor', 'pi0_new_line_processor')
+_STATE_IN_TEXT = 'pi05_prepare_state_tokenizer_processor_step'
+_RELATIVE = ('relative_actions_processor', 'absolute_actions_processor')
 # Steps that only move data between containers and devices.
 _NEUTRAL = ('to_batch_processor', 'device_processor')
 _UNDERSTOOD = {
     PREPROCESSOR: (
         'rename_observations_processor',
-        'smolvla_new_line_processor',
+        *_NEW_LINE,
+        _STATE_IN_TEXT,
         'tokenizer_processor',
         'normalizer_processor',
     ),
@@ -46,12 +50,14 @@ _UNDERSTOOD = {
 
 @dataclass(frozen=True)
 class Tokenization:
-    """What the tokenizer step does; `name` is the tokenizer's folder or hub name."""
+    """What the steps on the text do; `name` is the tokenizer's folder or hub name, `newline` and
+    `prompt` as in the contract."""
 
     name: str
     max_length: int
     padding: str
     newline: str
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -90,18 +96,37 @@ def read_processors(folder: Path) -> Processors:
     )
 
 
+def missing_processors(folder: Path, name: str = PREPROCESSOR) -> CheckpointError:
+    """Return the error for a checkpoint without (one of) its files of processors."""
+    return CheckpointError(
+        f'{folder / name}: is missing; save the policy with a LeRobot that writes processors '
+        '(>= 0.4)'
+    )
+
+
+def require_valid(statistics: Mapping[str, NDArray[np.float32]], where: object) -> None:
+    """Refuse statistics that are not finite, or a negative standard deviation."""
+    for name, values in statistics.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(f'{where}: {name} holds NaN or infinity; compute it again')
+        if name.endswith('.std') and (values < 0).any():
+            raise CheckpointError(f'{where}: {name} is negative')
+
+
 def _steps(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return (registry name, step) of every step that is not neutral."""
     if not path.is_file():
-        raise CheckpointError(
-            f'{path}: is missing; save the policy with a LeRobot that writes processors (>= 0.4)'
-        )
+        raise missing_processors(path.parent, path.name)
     steps = []
     for index, step in enumerate(need(read_json(path), 'steps', list, path)):
         if not isinstance(step, dict) or not isinstance(step.get('config'), dict):
             raise CheckpointError(f'{path}: steps[{index}] must be an object with a config')
         name = need(step, 'registry_name', str, f'{path}: steps[{index}]')
         if name in _NEUTRAL:
+            continue
+        if name in _RELATIVE:
+            if need(step['config'], 'enabled', bool, f'{path}: {name}'):
+                raise CheckpointError(f'{path}: {name} is enabled, which is not supported')
             continue
         if name not in _UNDERSTOOD[path.name]:
             raise CheckpointError(f'{path}: step {name!r} is not supported')
@@ -128,9 +153,9 @@ def _normalization(
     path = folder / file
     config = step['config']
     mode = need(need(config, 'norm_map', dict, path), kind, str, path)
-    if mode not in _MODES:
+    if mode not in MODES:
         raise CheckpointError(f'{path}: {kind} is normalised with {mode}, which is not supported')
-    known, wanted = _MODES[mode]
+    known, wanted = MODES[mode]
     epsilon = need(config, 'eps', float, path)
     if not wanted:
         return Normalization(known, epsilon), {}
@@ -142,8 +167,7 @@ def _normalization(
                 f'{path}: mode {mode} needs {key}.{what}, which its state file lacks'
             )
         statistics[f'{part}.{what}'] = arrays[f'{key}.{what}'].reshape(-1)
-    if known == 'mean_std' and (statistics[f'{part}.std'] < 0).any():
-        raise CheckpointError(f'{path}: {key}.std is negative')
+    require_valid(statistics, path)
     return Normalization(known, epsilon), statistics
 
 
@@ -157,11 +181,17 @@ def _state_file(folder: Path, step: Mapping[str, Any], path: Path) -> Path:
 def _tokenization(steps: list[tuple[str, dict[str, Any]]], path: Path) -> Tokenization:
     step = _one(steps, 'tokenizer_processor', path)
     names = [name for name, _ in steps]
-    newline = 'none'
-    if 'smolvla_new_line_processor' in names:
-        if names.index('smolvla_new_line_processor') > names.index('tokenizer_processor'):
-            raise CheckpointError(f'{path}: the newline is appended after the text is tokenized')
-        newline = 'append_if_missing'
+    tokenized, normalized = names.index('tokenizer_processor'), names.index('normalizer_processor')
+    newlines = [index for index, name in enumerate(names) if name in _NEW_LINE]
+    if any(index > tokenized for index in newlines):
+        raise CheckpointError(f'{path}: the newline is appended after the text is tokenized')
+    state_in_text = _STATE_IN_TEXT in names
+    if state_in_text and not normalized < names.index(_STATE_IN_TEXT) < tokenized:
+        raise CheckpointError(
+            f'{path}: {_STATE_IN_TEXT} must stand between normalizer and tokenizer'
+        )
+    if state_in_text and newlines:
+        raise CheckpointError(f'{path}: a newline step beside {_STATE_IN_TEXT} is not supported')
     config = step['config']
     padding = need(config, 'padding', str, path)
     if padding not in ('max_length', 'longest'):
@@ -174,7 +204,8 @@ def _tokenization(steps: list[tuple[str, dict[str, Any]]], path: Path) -> Tokeni
         need(config, 'tokenizer_name', str, path),
         need(config, 'max_length', int, path),
         padding,
-        newline,
+        'append_if_missing' if newlines else 'none',
+        'instruction_and_state' if state_in_text else 'instruction',
     )
 
 

@@ -43,11 +43,13 @@ def checkpoint_mapping(checkpoint: Checkpoint, dtypes: Sequence[str]) -> dict[st
         for path in sorted(checkpoint.path.rglob('*'))
         if path.is_file()
     }
+    name = checkpoint.processors.tokenization.name
     return {
         'files': files,
         'weights_dtypes': list(dtypes),
-        'backbone': checkpoint.config['vlm_model_name'],
+        'backbone': checkpoint.config.get('vlm_model_name', name),
         'tokenizer_sha256': sha256_of_file(checkpoint.tokenizer),
+        'dims_sha256': sha256_of_file(checkpoint.dims) if checkpoint.dims else None,
     }
 
 
@@ -101,7 +103,7 @@ def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str
         '  every element of the whole chunk.',
         '- Rung 2 compares the served pipeline with a torch pipeline that has its own processors,',
         '  from raw images, state and text: the model-space chunk, and robot-unit actions with',
-        '  each dimension divided by max(1, |mean| + 4 std).',
+        '  each dimension divided by max(1, |mean| + 4 std), or by the larger bound of its range.',
         '- Rung 3 runs the same fixtures through the backend that serves, at every configure.',
         '',
         *table(parities),

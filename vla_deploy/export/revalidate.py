@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.export import smolvla
 from vla_deploy.export.backbone import load_tokenizer
 from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
+from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case
 from vla_deploy.export.parity import GraphParity
 from vla_deploy.export.rungs import (
@@ -50,6 +50,7 @@ def validate_bundle(
     bundle: Path,
     model: Path | None,
     tokenizer: Path | None,
+    dims: Path | None,
     threshold: float,
     threads: int | None,
     progress: Progress,
@@ -71,7 +72,7 @@ def validate_bundle(
         graphs = [None] * len(cases)
         chunks, actions = _recorded(recorded, contract, statistics)
     else:
-        reference = _reference(model, tokenizer, contract)
+        reference = _reference(model, tokenizer, dims, contract)
         graphs, chunks = run_graphs(bundle, reference, cases, threads, progress)
         actions = [reference.actions(chunk) for chunk in chunks]
     served = run_pipeline(policy, cases, chunks, actions, statistics, progress)
@@ -100,13 +101,14 @@ def validate_bundle(
     return Validation(parities, tuple(missed), summary)
 
 
-def _reference(model: Path, tokenizer: Path | None, contract: Contract) -> TorchPipeline:
+def _reference(
+    model: Path, tokenizer: Path | None, dims: Path | None, contract: Contract
+) -> TorchPipeline:
     """Return the checkpoint in torch, with as many steps as the bundle; the rest must agree."""
-    checkpoint = read_checkpoint(model, contract.family, tokenizer)
-    config = {**checkpoint.config, 'num_steps': contract.denoise_steps}
-    checkpoint = dataclasses.replace(checkpoint, config=config)
+    checkpoint = read_checkpoint(model, contract.family, tokenizer, dims=dims)
+    checkpoint = with_steps(checkpoint, contract.denoise_steps)
     _require_same(checkpoint, contract)
-    module, _ = smolvla.load(checkpoint)
+    module, _ = family_of(checkpoint).load(checkpoint)
     return TorchPipeline(
         module, contract, checkpoint.processors.statistics, load_tokenizer(checkpoint.tokenizer)
     )
@@ -114,7 +116,7 @@ def _reference(model: Path, tokenizer: Path | None, contract: Contract) -> Torch
 
 def _require_same(checkpoint: Checkpoint, contract: Contract) -> None:
     """Refuse a checkpoint of another contract; the robot's names may come from elsewhere."""
-    own = smolvla.contract(dataclasses.replace(checkpoint, robot_io=None))
+    own = family_of(checkpoint).contract(dataclasses.replace(checkpoint, robot_io=None))
     robot = ('joints', 'units', 'control_mode', 'first_sample_offset_steps')
     for part in dataclasses.fields(Contract):
         if part.name in ('period_s', 'cameras'):

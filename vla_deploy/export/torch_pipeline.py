@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole SmolVLA policy in torch, processors included: what the served pipeline is held to.
+"""A whole policy in torch, processors included: what the served pipeline is held to.
 
 It does with torch's operators what LeRobot's processors do, and shares no code with the numpy
 pipeline that serves. Its own agreement with LeRobot is recorded in `evidence/`.
@@ -19,8 +19,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.models.smolvla import SmolVLA
+from vla_deploy.models.families import FlowPolicy
+from vla_deploy.models.pi import PiPrefix
+from vla_deploy.models.smolvla import Prefix
 from vla_deploy.pipeline.observation import Observation
+from vla_deploy.pipeline.sampler import StepFunction
 
 _BOUNDS = {'quantiles': ('q01', 'q99'), 'min_max': ('min', 'max')}
 
@@ -42,7 +45,7 @@ class TorchPipeline:
 
     def __init__(
         self,
-        model: SmolVLA,
+        model: FlowPolicy,
         contract: Contract,
         statistics: Mapping[str, NDArray[np.float32]],
         tokenizer: Tokenizer,
@@ -66,8 +69,8 @@ class TorchPipeline:
         ]
         absent = contract.camera_slots - len(present)
         images = torch.stack(present + [torch.full_like(present[0], -1.0)] * absent)
-        tokens, token_mask = self._tokens(observation.instruction)
         state = self._normalize('state', torch.tensor(observation.state, dtype=torch.float32))
+        tokens, token_mask = self._tokens(self._prompt(observation.instruction, state))
         return ModelInputs(
             images,
             torch.arange(contract.camera_slots) < len(present),
@@ -79,14 +82,28 @@ class TorchPipeline:
     @torch.no_grad()
     def chunk(self, inputs: ModelInputs, noise: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the model-space chunk, float32 [steps,padded_dim]."""
-        values = (
-            inputs.images, inputs.image_mask, inputs.tokens, inputs.token_mask, inputs.state
-        )
-        prefix = self.model.prefix(*(value[None] for value in values))
+        prefix = self._prefix(inputs)
         result: NDArray[np.float32] = self.model.sample(prefix, torch.from_numpy(noise)[None])[
             0
         ].numpy()
         return result
+
+    @torch.no_grad()
+    def step_function(self, inputs: ModelInputs) -> StepFunction:
+        """Return Euler steps of these inputs for the pipeline's sampler."""
+        prefix = self._prefix(inputs)
+
+        @torch.no_grad()
+        def step(
+            x: NDArray[np.float32], time_embedding: NDArray[np.float32], dt: np.float32
+        ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            moved, velocity = self.model.step(
+                prefix.key, prefix.value, prefix.mask, torch.from_numpy(x)[None],
+                torch.from_numpy(time_embedding)[None], float(dt),
+            )
+            return moved[0].numpy(), velocity[0].numpy()
+
+        return step
 
     def actions(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return robot-unit actions, float32 [steps,dim], of a model-space chunk."""
@@ -101,25 +118,45 @@ class TorchPipeline:
         result: NDArray[np.float32] = values.numpy()
         return result
 
+    def _prefix(self, inputs: ModelInputs) -> Prefix | PiPrefix:
+        values = (
+            inputs.images, inputs.image_mask, inputs.tokens, inputs.token_mask, inputs.state
+        )
+        return self.model.prefix(*(value[None] for value in values))
+
     def _image(self, image: NDArray[np.uint8]) -> Tensor:
-        """Resize uint8 [h,w,3] with its aspect kept, pad left and top, scale to [-1,1]."""
+        """Resize uint8 [h,w,3] with its aspect kept, pad, scale to [-1,1]."""
         rule = self.contract.image
-        if rule.placement != 'pad_left_top':
-            raise NotImplementedError(f'placement {rule.placement}')
         pixels = torch.from_numpy(image.copy()).float().div(255).permute(2, 0, 1)[None]
         height, width = pixels.shape[2:]
         if (height, width) != (rule.height, rule.width):
             ratio = max(width / rule.width, height / rule.height)
             size = (int(height / ratio), int(width / ratio))
             pixels = F.interpolate(pixels, size=size, mode='bilinear', align_corners=False)
-            pixels = F.pad(pixels, (rule.width - size[1], 0, rule.height - size[0], 0))
+            top, left = rule.height - size[0], rule.width - size[1]
+            if rule.placement == 'pad_center':
+                pixels = pixels.clamp(0.0, 1.0)
+                top, left = top // 2, left // 2
+            bottom, right = rule.height - size[0] - top, rule.width - size[1] - left
+            pixels = F.pad(pixels, (left, right, top, bottom))
         return pixels[0] * 2.0 - 1.0
 
-    def _tokens(self, instruction: str) -> tuple[Tensor, Tensor]:
+    def _prompt(self, instruction: str, state: Tensor) -> str:
+        """Return the text: the instruction, or pi0.5's sentence with the state's 256 bins."""
         spec = self.contract.tokenizer
-        if spec.newline == 'append_if_missing' and not instruction.endswith('\n'):
-            instruction += '\n'
-        ids = self._tokenizer.encode(instruction).ids
+        text = instruction
+        if spec.prompt == 'instruction_and_state':
+            edges = torch.linspace(-1.0, 1.0, 257, dtype=torch.float64)[:-1]
+            bins = torch.bucketize(state.double(), edges, right=True) - 1
+            task = instruction.strip().replace('_', ' ').replace('\n', ' ')
+            text = f'Task: {task}, State: {" ".join(str(int(b)) for b in bins)};\nAction: '
+        if spec.newline == 'append_if_missing' and not text.endswith('\n'):
+            text += '\n'
+        return text
+
+    def _tokens(self, text: str) -> tuple[Tensor, Tensor]:
+        spec = self.contract.tokenizer
+        ids = self._tokenizer.encode(text).ids
         padded = ids + [spec.pad_token_id] * (spec.max_length - len(ids))
         return torch.tensor(padded), torch.arange(spec.max_length) < len(ids)
 

@@ -77,6 +77,14 @@ class SmolVLAConfig:
         """Tokens of the prefix P: all camera slots, the padded text and the state."""
         return self.camera_slots * self.tokens_per_image + self.max_tokens + 1
 
+    @property
+    def kv_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape of a prefix's keys and of its values for one observation."""
+        text = self.text
+        return (
+            self.num_vlm_layers, 1, self.prefix_length, text.num_key_value_heads, text.head_dim
+        )
+
 
 class _VlmParts(nn.Module):
     def __init__(self, config: SmolVLAConfig) -> None:

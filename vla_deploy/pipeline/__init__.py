@@ -5,11 +5,13 @@
 from vla_deploy.pipeline.backend import PolicyError
 from vla_deploy.pipeline.bundle import BundleError
 from vla_deploy.pipeline.fixtures import SelfTest
+from vla_deploy.pipeline.guidance import Guidance
 from vla_deploy.pipeline.observation import Observation, ObservationError
 from vla_deploy.pipeline.policy import Policy, PolicyChunk, Timings
 
 __all__ = [
     'BundleError',
+    'Guidance',
     'Observation',
     'ObservationError',
     'Policy',

@@ -20,6 +20,7 @@ from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.pipeline.backend import Backend, BackendOptions, load_backend
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
+from vla_deploy.pipeline.guidance import Guidance
 from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
 from vla_deploy.pipeline.observation import Observation, check_observation
 from vla_deploy.pipeline.preprocess import ModelInputs, Preprocessor
@@ -50,7 +51,8 @@ class PolicyChunk:
     float32 [steps, padded_dim] in model space.
 
     `noise_seed` is None where the caller gave the noise. `prompt_truncated` says that the end of
-    the instruction was not seen by the policy, `missing_cameras` which cameras it did without.
+    the prompt was not seen by the policy, `state_lost` that this cost it (part of) the state, which
+    some policies read as text, `missing_cameras` which cameras it did without.
     `finite` is False where an element is NaN or infinite; such a chunk is returned as it is, for
     the guard to refuse.
     """
@@ -60,6 +62,7 @@ class PolicyChunk:
     timings: Timings
     noise_seed: int | None
     prompt_truncated: bool
+    state_lost: bool
     missing_cameras: tuple[str, ...]
     instruction: str
     finite: bool
@@ -139,12 +142,14 @@ class Policy:
         observation: Observation,
         noise: NDArray[np.float32] | None = None,
         noise_seed: int | None = None,
+        guidance: Guidance | None = None,
     ) -> PolicyChunk:
         """Compute a chunk from one observation.
 
         The initial noise is `noise` (float32 [steps, padded_dim]), or drawn from `noise_seed`, or
-        from a seed that is drawn anew; the chunk holds the seed. Raises ObservationError, which
-        names the stream, and ValueError for noise of another shape or both given.
+        from a seed that is drawn anew; the chunk holds the seed. `guidance` draws the chunk toward
+        what is left of the previous one. Raises ObservationError, which names the stream, and
+        ValueError for noise of another shape or both given, or guidance that does not fit.
         """
         if noise is None:
             noise_seed = secrets.randbits(SEED_BITS) if noise_seed is None else noise_seed
@@ -157,7 +162,7 @@ class Policy:
                 f'not {noise.dtype} {list(noise.shape)}'
             )
         with self._lock:
-            return self._infer(observation, noise, noise_seed)
+            return self._infer(observation, noise, noise_seed, guidance)
 
     def self_test(self) -> SelfTest:
         """Run the bundle's fixtures through everything that serves, and compare with the
@@ -183,7 +188,11 @@ class Policy:
         return self.contract.chunk_steps, self.contract.action.padded_dim
 
     def _infer(
-        self, observation: Observation, noise: NDArray[np.float32], noise_seed: int | None
+        self,
+        observation: Observation,
+        noise: NDArray[np.float32],
+        noise_seed: int | None,
+        guidance: Guidance | None,
     ) -> PolicyChunk:
         begin = time.perf_counter()
         checked = check_observation(observation, self.contract)
@@ -195,7 +204,9 @@ class Policy:
         else:
             prefix = self._backend.prefix(*_arrays(inputs))
             prefixed = time.perf_counter()
-            raw = self._sample(lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise)
+            raw = self._sample(
+            lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise, guidance
+        )
         sampled = time.perf_counter()
         actions = self._to_robot(raw)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
@@ -208,6 +219,7 @@ class Policy:
             ),
             noise_seed=noise_seed,
             prompt_truncated=inputs.prompt.truncated,
+            state_lost=inputs.prompt.state_lost,
             missing_cameras=checked.missing_cameras,
             instruction=checked.instruction,
             finite=finite,

@@ -112,9 +112,6 @@ class Preprocessor:
     def __call__(self, observation: CheckedObservation) -> ModelInputs:
         """Return the model inputs; their images are overwritten by the next call."""
         images, image_mask = self._stack.fill(observation.images)
-        return ModelInputs(
-            images,
-            image_mask,
-            self._encoder(observation.instruction),
-            self._state_normalizer.normalize_padded(observation.state),
-        )
+        state = self._state_normalizer.normalize_padded(observation.state)
+        prompt = self._encoder(observation.instruction, state[: len(observation.state)])
+        return ModelInputs(images, image_mask, prompt, state)

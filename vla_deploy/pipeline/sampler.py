@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import TimeEmbedding
+from vla_deploy.pipeline.guidance import Guidance, GuidedVelocity
 
 Float32 = NDArray[np.float32]
 # (x, time embedding, dt) -> (x + dt · velocity, velocity)
@@ -25,13 +26,18 @@ def philox_noise(seed: int, shape: tuple[int, ...]) -> Float32:
     return generator.standard_normal(shape, dtype=np.float32)
 
 
+def euler_times(steps: int) -> Float32:
+    """Return the times 1, 1 − 1/steps, …, 1/steps, float32 [steps]."""
+    return np.array([1.0 + i * (-1.0 / steps) for i in range(steps)], np.float32)
+
+
 def time_embeddings(spec: TimeEmbedding, steps: int) -> Float32:
     """Return the embeddings of the times 1, 1 − 1/steps, …, 1/steps, float32 [steps, dim].
 
     Sines, then cosines, of 2π · time / period, with periods in geometric progression. Times are
     rounded to float32 first, as a policy gets them; all else is float64 and rounded at the end.
     """
-    times = np.array([1.0 + i * (-1.0 / steps) for i in range(steps)], np.float32)
+    times = euler_times(steps)
     fraction = np.linspace(0.0, 1.0, spec.dim // 2)
     period = spec.min_period * (spec.max_period / spec.min_period) ** fraction
     angle = times.astype(np.float64)[:, np.newaxis] * (1.0 / period * 2.0 * np.pi)
@@ -42,12 +48,23 @@ class EulerSampler:
     """Takes `steps` equal steps from noise at time 1 to actions at time 0."""
 
     def __init__(self, spec: TimeEmbedding, steps: int) -> None:
+        self._times = euler_times(steps)
         self._embeddings = time_embeddings(spec, steps)
         self._dt = np.float32(-1.0 / steps)
 
-    def __call__(self, step: StepFunction, noise: Float32) -> Float32:
-        """Return the sample that `noise` flows to, float32 of the same shape."""
+    def __call__(
+        self, step: StepFunction, noise: Float32, guidance: Guidance | None = None
+    ) -> Float32:
+        """Return the sample that `noise` flows to, float32 of the same shape.
+
+        With `guidance` each velocity is corrected before the step is taken. Raises ValueError
+        where it does not fit the shape.
+        """
+        guide = None if guidance is None else GuidedVelocity(guidance, noise.shape)
         x = noise
-        for embedding in self._embeddings:
-            x, _ = step(x, embedding, self._dt)
+        for time, embedding in zip(self._times, self._embeddings, strict=True):
+            x_next, velocity = step(x, embedding, self._dt)
+            if guide is not None:
+                x_next = x + self._dt * guide(x, velocity, time)
+            x = x_next
         return x

@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions as token ids, with nothing but the tokenizer file that the bundle carries."""
+"""Prompts as token ids, with nothing but the tokenizer file that the bundle carries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from tokenizers import Tokenizer
 
 from vla_deploy.core.contract import TokenizerSpec
 
+STATE_BINS = 256
+_BIN_EDGES = np.linspace(-1.0, 1.0, STATE_BINS + 1)[:-1]
+_AFTER_STATE = ';\nAction: '
+
 
 class TokenizerError(ValueError):
     """A tokenizer file cannot be used; the message names it."""
@@ -21,15 +25,27 @@ class TokenizerError(ValueError):
 @dataclasses.dataclass(frozen=True)
 class Prompt:
     """Token ids int64 [max_length] and their mask bool [max_length]; `truncated` says whether the
-    text did not fit and lost its end."""
+    text did not fit and lost its end, `state_lost` whether a state that stands in the text is in
+    what was lost, wholly or in part."""
 
     ids: NDArray[np.int64]
     mask: NDArray[np.bool_]
     truncated: bool
+    state_lost: bool
+
+
+def state_in_text(instruction: str, state: NDArray[np.float32]) -> str:
+    """Return pi0.5's prompt of an instruction and a normalised state, float32 [dim].
+
+    A number is its bin of 256 over [-1, 1): -1 below that range, 255 at its end and above.
+    """
+    text = instruction.strip().replace('_', ' ').replace('\n', ' ')
+    bins = np.digitize(state, _BIN_EDGES) - 1
+    return f'Task: {text}, State: {" ".join(map(str, bins))}{_AFTER_STATE}'
 
 
 class PromptEncoder:
-    """Encodes instructions by the rules of a contract; the last one is remembered."""
+    """Encodes prompts by the rules of a contract; the last one is remembered."""
 
     def __init__(self, path: str | os.PathLike[str], spec: TokenizerSpec) -> None:
         """Load a tokenizer.json; raises TokenizerError, which names the file."""
@@ -48,22 +64,32 @@ class PromptEncoder:
         self._spec = spec
         self._last: tuple[str, Prompt] | None = None
 
-    def __call__(self, instruction: str) -> Prompt:
-        """Encode an instruction; the arrays are read-only."""
-        if self._last is None or self._last[0] != instruction:
-            self._last = (instruction, self._encode(instruction))
+    def __call__(self, instruction: str, state: NDArray[np.float32]) -> Prompt:
+        """Encode an instruction, and the normalised state [dim] where the contract has it in the
+        text; the arrays are read-only."""
+        text = instruction
+        if self._spec.prompt == 'instruction_and_state':
+            text = state_in_text(instruction, state)
+        if self._spec.newline == 'append_if_missing' and not text.endswith('\n'):
+            text += '\n'
+        if self._last is None or self._last[0] != text:
+            self._last = (text, self._encode(text))
         return self._last[1]
 
-    def _encode(self, instruction: str) -> Prompt:
+    def _encode(self, text: str) -> Prompt:
         spec = self._spec
-        text = instruction
-        if spec.newline == 'append_if_missing' and not text.endswith('\n'):
-            text += '\n'
-        found = self._tokenizer.encode(text).ids
+        encoding = self._tokenizer.encode(text)
+        found = encoding.ids
         count = min(len(found), spec.max_length)
         ids = np.full(spec.max_length, spec.pad_token_id, np.int64)
         ids[:count] = found[:count]
         mask = np.arange(spec.max_length) < count
         for array in (ids, mask):
             array.flags.writeable = False
-        return Prompt(ids, mask, len(found) > spec.max_length)
+        truncated = len(found) > spec.max_length
+        state_lost = (
+            truncated
+            and spec.prompt == 'instruction_and_state'
+            and encoding.offsets[count - 1][1] < len(text) - len(_AFTER_STATE)
+        )
+        return Prompt(ids, mask, truncated, state_lost)

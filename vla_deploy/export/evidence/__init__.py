@@ -16,21 +16,24 @@ from typing import Any
 import vla_deploy
 
 # Whatever decides a number between a raw observation and a robot-unit action.
+_SHARED = (
+    'export/graph.py',
+    'export/torch_pipeline.py',
+    'models/flow.py',
+    'models/language.py',
+    'models/vision.py',
+    'pipeline/guidance.py',
+    'pipeline/images.py',
+    'pipeline/normalize.py',
+    'pipeline/preprocess.py',
+    'pipeline/sampler.py',
+    'pipeline/tokenize.py',
+)
+_PI = ('models/gemma.py', 'models/pi.py')
 SOURCES = {
-    'smolvla': (
-        'export/graph.py',
-        'export/torch_pipeline.py',
-        'models/expert.py',
-        'models/flow.py',
-        'models/language.py',
-        'models/smolvla.py',
-        'models/vision.py',
-        'pipeline/images.py',
-        'pipeline/normalize.py',
-        'pipeline/preprocess.py',
-        'pipeline/sampler.py',
-        'pipeline/tokenize.py',
-    ),
+    'smolvla': (*_SHARED, 'models/expert.py', 'models/smolvla.py'),
+    'pi0': (*_SHARED, *_PI),
+    'pi05': (*_SHARED, *_PI),
 }
 
 
