@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 import shutil
 import sys
@@ -15,27 +14,17 @@ from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import graph_bundles
 from graph_harness import Graph
 
-from vla_deploy.export.own_bundle import bundle_for
 from vla_deploy.files import read_yaml, write_yaml
 from vla_deploy.pipeline import bundle as bundles
-
-ROOT = pathlib.Path(__file__).parents[2]
-_EXPORTED_BY = ('core', 'export', 'models', 'pipeline')
 
 
 @pytest.fixture(scope='session')
 def reach_bundle():
-    """Folder of the bundle of the FR3's own policy; exported once for each state of the sources."""
-    digest = hashlib.sha256()
-    for package in _EXPORTED_BY:
-        for source in sorted((ROOT / 'vla_deploy' / package).rglob('*.py')):
-            digest.update(source.read_bytes())
-    cache = ROOT / 'build' / 'test' / 'bundles' / digest.hexdigest()[:16]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('VLA_DEPLOY_CACHE', str(cache))
-        return bundle_for('franka', '')
+    """Folder of the bundle of the FR3's own policy."""
+    return graph_bundles.reach_bundle()
 
 
 @pytest.fixture(scope='session')

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,11 @@ class GraphProcess:
         self._log = log
         with log.open('wb') as stream:
             self._popen = subprocess.Popen(
-                command, env=environment, stdout=stream, stderr=subprocess.STDOUT
+                command,
+                env=environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that `interrupt_group` is Ctrl-C in its terminal
             )
         self.pid = self._popen.pid
 
@@ -128,6 +132,10 @@ class GraphProcess:
 
     def send(self, number: int) -> None:
         self._popen.send_signal(number)
+
+    def interrupt_group(self) -> None:
+        """Ctrl-C in the terminal of this process: its children are interrupted too."""
+        os.killpg(self.pid, signal.SIGINT)
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
@@ -295,12 +303,20 @@ class Graph:
             )
 
         self.wait(stands, 'the robot to stand still')
+        self.wait_for_joint_states(10)  # what else was on its way has been heard by then
         return self._joint_map.positions(self.joint_states[-1])
 
     def wait_for_joint_states(self, count: int) -> None:
         """Let the robot's own time pass, so that what was to happen would have happened."""
         end = len(self.joint_states) + count
         self.wait(lambda: len(self.joint_states) >= end, f'{count} joint states')
+
+    def forget(self) -> None:
+        """Drop what was heard, but for the newest statuses."""
+        for heard in (
+            self.trajectories, self.executions, self.violations, self.chunks, self.joint_states
+        ):  # fmt: skip
+            heard.clear()
 
     def excess(self) -> ExcessCheck:
         """Judge every trajectory and every joint state so far against the limits, from outside."""
@@ -314,16 +330,26 @@ class Graph:
     # -- acting ---------------------------------------------------------------------------------
 
     def call(self, kind: type, service: str, request: Any) -> Any:
-        client = self._clients.get(service)
-        if client is None:
-            client = self._clients[service] = self.node.create_client(kind, service)
-        self.wait(client.service_is_ready, f'service {service}')
-        future = client.call_async(request)
+        future = self._client(kind, service).call_async(request)
         self.wait(future.done, f'an answer of {service}')
         return future.result()
 
+    def _client(self, kind: type, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
+        self.wait(client.service_is_ready, f'service {service}')
+        return client
+
     def trigger(self, service: str) -> Trigger.Response:
-        return self.call(Trigger, service, Trigger.Request())
+        """Call a Trigger service; again if no answer comes, since the server may have died."""
+        client = self._client(Trigger, service)
+        for _ in range(10):
+            future = client.call_async(Trigger.Request())
+            with contextlib.suppress(AssertionError):
+                self.wait(future.done, f'an answer of {service}', WAIT_S / 10)
+                return future.result()
+        raise AssertionError(f'no answer of {service}\n{self._situation()}')
 
     def change_state(self, node: str, transition: str) -> bool:
         """Ask for a lifecycle transition by name; return whether it succeeded."""
@@ -415,16 +441,21 @@ class Graph:
 class FakeRobot:
     """Joint states, and if asked images and a guard, published by the watcher while it spins."""
 
-    def __init__(self, graph: Graph, images: bool = False, guard_state: int | None = None) -> None:
+    def __init__(
+        self, graph: Graph, cameras: Sequence[str] = (), guard_state: int | None = None
+    ) -> None:
         self.names = list(JOINTS)
         self.position = list(HOME)
-        self.image: Image | None = grey_image() if images else None
+        self.images = {camera: grey_image() for camera in cameras}
         self.image_delay_s = 0.0
         self.guard_state = guard_state
         self.plan: tuple[str, int, int] | None = None  # session, seq, next sample
         self._graph, node = graph, graph.node
         self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
-        self._images = node.create_publisher(Image, 'image/front', qos.SENSOR) if images else None
+        self._images = {
+            camera: node.create_publisher(Image, f'image/{camera}', qos.SENSOR)
+            for camera in cameras
+        }
         self._execution = (
             node.create_publisher(ExecutionState, 'execution_state', qos.EXECUTION_STATE)
             if guard_state is not None
@@ -443,7 +474,7 @@ class FakeRobot:
         """Take the robot out of the graph."""
         node = self._graph.node
         node.destroy_timer(self._timer)
-        for publisher in (self._states, self._images, self._execution):
+        for publisher in (self._states, *self._images.values(), self._execution):
             if publisher is not None:
                 node.destroy_publisher(publisher)
 
@@ -453,9 +484,9 @@ class FakeRobot:
         state = JointState(name=self.names, position=self.position)
         state.header.stamp = stamp
         self._states.publish(state)
-        if self._images is not None and self.image is not None:
-            self.image.header.stamp = time_msg(now_ns - round(self.image_delay_s * 1e9))
-            self._images.publish(self.image)
+        for camera, image in self.images.items():
+            image.header.stamp = time_msg(now_ns - round(self.image_delay_s * 1e9))
+            self._images[camera].publish(image)
         if self._execution is not None and self.guard_state is not None:
             execution = ExecutionState(guard_state=self.guard_state)
             execution.header.stamp = stamp

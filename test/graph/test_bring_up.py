@@ -101,7 +101,7 @@ def test_when_a_node_cannot_configure_expect_up_to_end_naming_it_and_the_reason(
 
 
 def test_when_the_graph_runs_expect_the_topics_and_services_of_the_readme(graph, reach_bundle):
-    up, _ = start_up(graph, reach_bundle)
+    start_up(graph, reach_bundle)
     wait_until_serving(graph)
     node = graph.node
     running = dict(node.get_topic_names_and_types())

@@ -3,6 +3,7 @@
 """What the guard's process needs to configure, what it says without it, and that it then sends
 nothing."""
 
+import os
 import time
 
 import pytest
@@ -138,6 +139,38 @@ def test_when_autostart_is_off_expect_an_unconfigured_guard_that_waits(graph):
     graph.wait(lambda: len(graph.guards) > 1, 'two statuses')
     assert graph.lifecycle_state('guard') == 'unconfigured'
     assert graph.count_publishers('joint_trajectory') == 0
+
+
+def test_when_real_time_priority_is_asked_for_expect_it_or_a_line_that_says_how_to_allow_it(graph):
+    guard = graph.start_guard(sched_fifo_priority=7)
+    graph.wait(lambda: graph.guard.lifecycle_state == 3, 'the guard to be active')
+    if graph.guard.sched_fifo:
+        assert os.sched_getscheduler(guard.pid) == os.SCHED_FIFO
+        assert os.sched_getparam(guard.pid).sched_priority == 7
+    else:
+        assert 'no permission for SCHED_FIFO' in guard.output()
+
+
+def test_when_no_real_time_priority_is_asked_for_expect_none(graph):
+    guard = graph.start_guard(sched_fifo_priority=0)
+    graph.wait(lambda: graph.guard.lifecycle_state == 3, 'the guard to be active')
+    assert not graph.guard.sched_fifo
+    assert os.sched_getscheduler(guard.pid) == os.SCHED_OTHER
+
+
+@pytest.mark.parametrize(('per_s', 'published'), [(0.1, 1), (1000.0, 8)])
+def test_when_equal_violations_come_faster_than_violations_per_s_expect_the_rest_counted(
+    graph, per_s, published
+):
+    graph.start_guard(violations_per_s=per_s, trip_count=1000)
+    robot = FakeRobot(graph)
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to arm itself')
+    for count in range(1, 9):
+        graph.publish_chunk(sweep(robot.position, 0, 0.1, 0.5), schema_version=9)
+        graph.wait(lambda count=count: graph.guard.chunks_refused == count, 'the refusal')
+    graph.wait(lambda: len(graph.violations) >= published, 'the violations')
+    assert [v.rule for v in graph.violations] == ['schema'] * published
+    assert dict(zip(graph.guard.rule_names, graph.guard.rule_counts, strict=True))['schema'] == 8
 
 
 def test_when_configured_cleaned_up_and_configured_again_expect_the_same_as_the_first_time(graph):

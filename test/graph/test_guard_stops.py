@@ -35,8 +35,7 @@ ARMED = GuardStatus.STATE_ARMED
 def robot(guarded_robot):
     """The simulated robot at rest with its guard in HOLD, nothing recorded yet."""
     guarded_robot.take_control()
-    guarded_robot.trajectories.clear()
-    guarded_robot.violations.clear()
+    guarded_robot.forget()
     return guarded_robot
 
 

@@ -33,7 +33,7 @@ PATIENT = {
 @pytest.fixture
 def robot(shared_graph):
     """A robot at rest whose guard would execute what comes."""
-    robot = FakeRobot(shared_graph, images=True, guard_state=HOLD)
+    robot = FakeRobot(shared_graph, ['front'], guard_state=HOLD)
     yield robot
     robot.leave()
 
@@ -126,13 +126,13 @@ def test_when_a_camera_changes_its_encoding_expect_it_named_no_chunk_and_recover
 ):
     serve(instruction='reach')
     next_chunk(shared_graph)
-    robot.image = grey_image('16UC1')
+    robot.images['front'] = grey_image('16UC1')
     wait_for_reason(shared_graph, 'image/front', '16UC1')
     sent = shared_graph.policy.chunks
     failures = shared_graph.policy.failures
     shared_graph.wait(lambda: shared_graph.policy.failures > failures, 'another failure')
     assert shared_graph.policy.chunks == sent
-    robot.image = grey_image()
+    robot.images['front'] = grey_image()
     wait_for_recovery(shared_graph)
 
 
@@ -141,9 +141,9 @@ def test_when_a_camera_goes_silent_expect_it_named_with_its_age_and_recovery(
 ):
     serve(instruction='reach', image_max_age_s=0.5)
     next_chunk(shared_graph)
-    image, robot.image = robot.image, None
+    image = robot.images.pop('front')
     wait_for_reason(shared_graph, 'image/front: newest message is', 's old')
-    robot.image = image
+    robot.images['front'] = image
     wait_for_recovery(shared_graph)
 
 
@@ -151,7 +151,7 @@ def test_when_a_stream_stays_away_expect_a_status_about_once_a_second_not_with_e
     shared_graph, robot, serve
 ):
     serve(instruction='reach')
-    robot.image = None
+    robot.images.clear()
     wait_for_reason(shared_graph, 'image/front')
     statuses, states = len(shared_graph.policies), len(shared_graph.joint_states)
     shared_graph.wait_for_joint_states(100)
@@ -400,11 +400,17 @@ def test_when_the_instruction_is_longer_than_allowed_expect_both_lengths(
 
 
 @pytest.mark.parametrize(
-    ('anchor', 'dated_from'), [('arrival', 'sent_stamp'), ('observation', 'observation_stamp')]
+    ('anchor', 'moving', 'dated_from'),
+    [
+        ('arrival', True, 'sent_stamp'),
+        ('observation', True, 'observation_stamp'),
+        ('observation', False, 'sent_stamp'),
+    ],
 )
-def test_when_anchor_is_set_expect_sample_0_dated_from_it(
-    shared_graph, robot, serve, anchor, dated_from
+def test_when_anchor_is_set_expect_sample_0_dated_from_it_and_from_rest_from_the_sending(
+    shared_graph, robot, serve, anchor, moving, dated_from
 ):
+    robot.plan = ('earlier', 0, 1) if moving else None
     serve(instruction='reach', anchor=anchor)
     chunk = next_chunk(shared_graph)
     first_sample_offset_ns = 100_000_000  # one period, as the contract of this policy says

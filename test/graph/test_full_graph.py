@@ -1,0 +1,222 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The whole graph in simulation: a policy that asks for nonsense, and processes that are killed."""
+
+import itertools
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from graph_harness import JOINTS, rest_time_ns
+
+from vla_deploy.ros.conversions import time_ns
+from vla_deploy_msgs.msg import GuardStatus
+
+TICK_S = 0.01
+TRACKING_RAD = 0.02  # the simulated servo, and the last command, which the watcher may have missed
+REPEATS = 10
+# Never the same twice in a row: where the arm is already, there is no motion.
+TASKS = itertools.cycle(f'reach the {colour} cube' for colour in ('red', 'blue', 'green'))
+# An image of the size that the policy was trained on, as often as it asks for one.
+CAMERA = {'image_rate_hz': 15.0, 'image_width': 256, 'image_height': 256}
+# On a busy machine a process may be late; how late is too late is the subject of other tests.
+PATIENT = {
+    'image_max_age_s': 2.0,
+    'joint_state_max_age_s': 2.0,
+    'max_skew_s': 1.0,
+    'execution_timeout_s': 2.0,
+}
+
+
+@pytest.fixture(scope='module')
+def robot(shared_graph):
+    """The simulated robot with its camera and an armed guard; tests add inference."""
+    shared_graph.sim_robot = shared_graph.start_sim_robot(**CAMERA)
+    shared_graph.guard_process = shared_graph.start_guard()
+    shared_graph.wait(lambda: shared_graph.guard.state_name == 'HOLD', 'the guard to arm itself')
+    return shared_graph
+
+
+@pytest.fixture
+def serve(robot):
+    """Return a function that starts an inference process, which ends with the test."""
+    started = []
+
+    def start(bundle, **parameters):
+        robot.policies.clear()
+        robot.chunks.clear()
+        started.append(robot.start_inference(bundle, **{**PATIENT, **parameters}))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.send(signal.SIGINT)
+        robot.wait_for_exit(process)
+
+
+# -- a policy that asks for 100 rad of every joint ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hundred:
+    """A policy behind one backend and one front; a new one of either joins the lists below."""
+
+    backend: str
+    front: str
+
+
+def through_topics(robot, serve, bundle, parameters):
+    serve(bundle, instruction='reach the red cube', **parameters)
+
+
+BACKENDS = {'stub': {'stub_value': 100.0}, 'onnx_runtime': {}}
+FRONTS = {'topics': through_topics}
+HUNDREDS = [Hundred(backend, front) for backend in BACKENDS for front in FRONTS]
+
+
+@pytest.mark.parametrize('hundred', HUNDREDS, ids=lambda h: f'{h.backend}-{h.front}')
+def test_when_the_policy_returns_100_for_every_joint_expect_no_joint_past_a_limit(
+    robot, serve, hundred_bundle, hundred, record_property
+):
+    robot.take_control()
+    robot.forget()
+    before, refused = robot.measured(), robot.guard.chunks_refused
+    parameters = {'backend': hundred.backend, **BACKENDS[hundred.backend]}
+    FRONTS[hundred.front](robot, serve, hundred_bundle, parameters)
+    robot.wait(lambda: robot.guard.chunks_refused >= refused + 3, 'three refusals')
+    assert {value for chunk in robot.chunks for value in chunk.data} == {100.0}
+    assert robot.policy.backend == hundred.backend
+    rules = {violation.rule for violation in robot.violations}
+    assert 'start_jump' in rules
+    assert rules <= {'start_jump', 'position', 'trip'}
+    assert robot.wait_until_standing() == pytest.approx(before, abs=1e-3)
+    assert not robot.excess().excess.any
+    assert robot.guard_process.exit_code is None
+    assert robot.guard.state_name == 'HOLD'
+    record_property('figure', f'100 rad by {hundred.backend}: {robot.excess().excess}')
+
+
+def test_when_plans_lead_over_a_limit_step_by_step_expect_the_robot_to_stop_before_it(robot):
+    """Each begins where the robot is, so that no start jump hides the limit."""
+    robot.take_control()
+    robot.forget()
+    to_lower_limit = np.linspace(0.0, -0.2, 5)[:, None] * (np.array(JOINTS) == 'fr3_joint4')
+    clamped = robot.guard.chunks_clamped
+    for _ in range(12):
+        robot.publish_chunk(robot.measured() + to_lower_limit)
+        robot.wait(lambda: robot.guard.state_name == 'ARMED', 'the plan to be taken')
+        robot.wait(lambda: robot.guard.state_name == 'HOLD', 'the end of the plan')
+        if robot.guard.chunks_clamped > clamped + 1:
+            break
+    assert not robot.excess().excess.any
+    assert robot.excess().excess.position > 0.95
+
+
+def test_when_the_policy_returns_what_is_not_finite_expect_refusal_by_rule_and_no_motion(
+    robot, serve, infinite_bundle
+):
+    robot.take_control()
+    robot.forget()
+    before = robot.measured()
+    serve(infinite_bundle, instruction='reach the red cube')
+    robot.wait(lambda: 'finite' in {v.rule for v in robot.violations}, 'the violation')
+    assert robot.wait_until_standing() == pytest.approx(before, abs=1e-3)
+
+
+# -- processes that are killed --------------------------------------------------------------------
+
+
+def test_when_inference_is_killed_while_moving_expect_rest_within_the_braking_time(
+    robot, reach_bundle, record_property
+):
+    """At rest within braking time and two ticks of the guard's noticing, each time.
+
+    It notices when the last plan ends or no chunk has come for chunk_silence_s; until then the
+    robot follows the plan that it was given.
+    """
+    noticed_s, stopped_s = [], []
+    for _ in range(REPEATS):
+        robot.take_control()
+        robot.forget()
+        inference = robot.start_inference(reach_bundle, instruction=next(TASKS), **PATIENT)
+        robot.wait_until_moving(0.15)
+        assert robot.guard.state_name == 'ARMED'
+        killed_ns = robot.now_ns()
+        inference.kill()
+        noticed_ns = wait_for_tick_in_hold(robot, killed_ns)
+        robot.wait_until_standing()
+        last_motion = [t for t in robot.trajectories if moves(t)][-1]
+        stopped_s.append(max(0.0, (rest_time_ns(last_motion) - noticed_ns) * 1e-9))
+        noticed_s.append((noticed_ns - killed_ns) * 1e-9)
+        # Two ticks of lead, and knots on a grid of 1 ms.
+        assert stopped_s[-1] <= braking_time_s(robot, noticed_ns) + 2 * TICK_S + 0.003
+        assert not robot.excess().excess.any
+    record_property(
+        'figure',
+        f'kill -9 of inference, {len(stopped_s)} of {REPEATS}: noticed within '
+        f'{max(noticed_s):.2f} s, at rest by command within {max(stopped_s) * 1e3:.0f} ms of that',
+    )
+
+
+def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_published_tail(
+    robot, serve, reach_bundle, record_property
+):
+    serve(reach_bundle)
+    robot.wait(lambda: robot.policy.lifecycle_state == 3, 'inference to be active')
+    tails_s, errors_rad = [], []
+    for _ in range(REPEATS):
+        robot.take_control()
+        robot.forget()
+        robot.tell(next(TASKS))
+        robot.wait_until_moving(0.15)
+        robot.guard_process.kill()
+        killed_ns = robot.now_ns()
+        standing = robot.wait_until_standing()
+        last = robot.trajectories[-1]
+        tails_s.append(max(0.0, (rest_time_ns(last) - killed_ns) * 1e-9))
+        errors_rad.append(np.abs(standing - np.array(last.points[-1].positions)).max())
+        assert errors_rad[-1] <= TRACKING_RAD
+        assert (measured_speeds(robot) <= robot.limits.velocity).all()
+        assert not robot.excess().excess.any
+        robot.guards.clear()
+        robot.guard_process = robot.start_guard(auto_arm=False)
+        robot.wait(lambda: robot.guard.lifecycle_state == 3, 'another guard')
+        assert robot.trigger('inference/stop').success
+    record_property(
+        'figure',
+        f'kill -9 of the guard, {len(tails_s)} of {REPEATS}: at rest by command within '
+        f'{max(tails_s) * 1e3:.0f} ms, {max(errors_rad):.4f} rad from the end of the tail',
+    )
+
+
+def wait_for_tick_in_hold(graph, after_ns):
+    """Wait until a tick after that time has found the guard in HOLD; return its time."""
+
+    def ticks_ns():
+        stamps = [(s.guard_state, time_ns(s.header.stamp)) for s in graph.executions]
+        return [t for state, t in stamps if state == GuardStatus.STATE_HOLD and t > after_ns]
+
+    graph.wait(ticks_ns, 'the guard to notice')
+    return min(ticks_ns())
+
+
+def braking_time_s(graph, noticed_ns):
+    """Return how long the slowest joint brakes from the fastest it was told to go since then."""
+    speeds = [
+        np.abs(s.commanded_velocity)
+        for s in graph.executions
+        if abs(time_ns(s.header.stamp) - noticed_ns) <= 2.5 * TICK_S * 1e9
+    ]
+    return float((np.max(speeds, axis=0) / graph.limits.acceleration).max())
+
+
+def moves(trajectory):
+    return any(np.abs(point.velocities).max() > 0.0 for point in trajectory.points)
+
+
+def measured_speeds(graph):
+    """Return the largest mean speed of each joint between two joint states [joints]."""
+    positions = np.array([list(state.position)[:7] for state in graph.joint_states])
+    times_s = np.array([time_ns(state.header.stamp) for state in graph.joint_states]) * 1e-9
+    return np.abs(np.diff(positions, axis=0) / np.diff(times_s)[:, None]).max(axis=0)
