@@ -19,6 +19,7 @@ from vla_deploy.export.variants import VariantParity, variant_failures, variant_
 from vla_deploy.pipeline import Policy, PolicyError
 from vla_deploy.pipeline.bundle import FIXTURES, GRAPHS, REPORT, VARIANTS, WEIGHTS, open_bundle
 from vla_deploy.pipeline.fixtures import read_fixtures
+from vla_deploy.pipeline.guidance import Guidance
 
 WHOLE = ('unrolled', 'loop')
 
@@ -59,6 +60,14 @@ def test_when_steps_are_wanted_of_a_whole_graph_expect_policy_error(policies, va
     for ask in (backend.prefix, backend.step):
         with pytest.raises(PolicyError, match=f'{variant}.onnx takes all steps.*needs variant .sp'):
             ask()
+
+
+@pytest.mark.parametrize('variant', WHOLE)
+def test_when_whole_graph_is_asked_for_guidance_expect_policy_error(folder, policies, variant):
+    fixture = read_fixtures(folder / FIXTURES, policies[variant].contract)[0]
+    guidance = Guidance(fixture.chunk, 1, 4, 'linear', 5.0)
+    with pytest.raises(PolicyError, match="needs variant 'split'"):
+        policies[variant].infer(fixture.observation, fixture.noise, guidance=guidance)
 
 
 @pytest.mark.parametrize('variant', WHOLE)

@@ -21,7 +21,6 @@ from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.compose import compose_variants
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case, make_cases
-from vla_deploy.export.fixtures import make_cases
 from vla_deploy.export.graph import export_graphs
 from vla_deploy.export.parity import (
     DEFAULT_THRESHOLD,

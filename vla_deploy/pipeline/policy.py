@@ -149,7 +149,8 @@ class Policy:
         The initial noise is `noise` (float32 [steps, padded_dim]), or drawn from `noise_seed`, or
         from a seed that is drawn anew; the chunk holds the seed. `guidance` draws the chunk toward
         what is left of the previous one. Raises ObservationError, which names the stream, and
-        ValueError for noise of another shape or both given, or guidance that does not fit.
+        ValueError for noise of another shape or both given, or guidance that does not fit;
+        PolicyError for guidance with a variant that does not take the steps one by one.
         """
         if noise is None:
             noise_seed = secrets.randbits(SEED_BITS) if noise_seed is None else noise_seed
@@ -198,15 +199,15 @@ class Policy:
         checked = check_observation(observation, self.contract)
         inputs = self._preprocess(checked)
         preprocessed = time.perf_counter()
-        if self._whole is not None:
+        if self._whole is not None and guidance is None:
             prefixed = preprocessed
             raw = self._whole(*_arrays(inputs), noise)
         else:
             prefix = self._backend.prefix(*_arrays(inputs))
             prefixed = time.perf_counter()
             raw = self._sample(
-            lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise, guidance
-        )
+                lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise, guidance
+            )
         sampled = time.perf_counter()
         actions = self._to_robot(raw)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
