@@ -201,7 +201,8 @@ def test_when_every_value_is_100_expect_no_motion_at_all() -> None:
 
 
 def test_when_every_value_is_100_and_jumps_are_allowed_expect_the_soft_bounds_kept() -> None:
-    world = armed_world(start_jump=1000.0 / 100, trip_count=100000, soft_margin=0.01)
+    world = armed_world(start_jump=10.0, trip_count=100000, soft_margin=0.01, max_lag_s=10.0,
+                        chunk_silence_s=20.0)
     data = np.minimum(np.full((100, 7), 100.0), HOME + 9.0)
     world.tick(chunks=(world.chunk(data),))
     world.ticks(480)

@@ -35,7 +35,8 @@ def random_config(rng: np.random.Generator) -> GuardConfig:
         start_jump=float(rng.choice([0.1, 10.0, 10.0])),
         soft_margin=float(rng.choice([0.0, 0.005])),
         tick_gap_s=5.0, joint_state_timeout_s=5.0, joint_state_steady_timeout_s=10.0,
-        trip_count=1000, chunk_silence_s=float(rng.choice([0.1, 5.0])),
+        trip_count=1000, max_lag_s=float(rng.choice([0.1, 0.5, 10.0])),
+        chunk_silence_s=float(rng.choice([0.1, 5.0])),
     )
 
 

@@ -30,6 +30,9 @@ Array = NDArray[np.float64]
 
 FORGET_ABOVE = 100
 """Knots of the line above which the history older than a usable joint state is dropped."""
+PATIENCE_S = 0.02
+"""Distance from a clamped plan, as time at full speed, from which its clock is slowed; it stands
+still at twice that."""
 SWING = 1e-9
 """Rounding [rad or m] allowed where a joining cubic is held against the plan."""
 
@@ -48,6 +51,8 @@ class CommandLine:
         self._tail_ns = now_ns
         self._rest_ns = now_ns
         self._plan: Plan | None = None
+        self._lag_ns = 0
+        self._clock_ns = now_ns
         self._route: Trajectory | None = None
         self._route_index = 0
         self._moving = False
@@ -73,6 +78,11 @@ class CommandLine:
         """Whether the line follows the samples of a plan themselves, not the limiter."""
         return self._route is not None
 
+    @property
+    def lag_ns(self) -> int:
+        """How far the clock of the plan is behind ROS time; it never gains on it."""
+        return self._lag_ns
+
     def splice_ns(self, now_ns: int) -> int:
         """Earliest time from which the line may be replaced.
 
@@ -91,6 +101,7 @@ class CommandLine:
     def hold(self, now_ns: int) -> Trajectory:
         """Brake from the splice time if still moving on, else stay on the tail or at rest."""
         self._plan = self._route = None
+        self._lag_ns = 0
         splice_ns = self.splice_ns(now_ns)
         if self._moving and splice_ns < self._tail_ns:
             position, velocity = self.sample(splice_ns)
@@ -104,6 +115,7 @@ class CommandLine:
         """Follow the plan: its own samples once the motion has joined them, else the limiter."""
         if plan is not self._plan:
             self._plan, self._route = plan, None
+            self._lag_ns, self._clock_ns = 0, self.splice_ns(now_ns)
         self._moving = True
         if self._route is not None:
             if self._route_index == len(self._route.times) - 1:
@@ -113,7 +125,7 @@ class CommandLine:
         if self._route is None:
             splice_ns = self.splice_ns(now_ns)
             if not self._join(splice_ns, plan):
-                self._step_toward(splice_ns, plan.knots)
+                self._step_toward(splice_ns, plan)
                 return self._message(now_ns)
         self._extend(now_ns)
         return self._message(now_ns)
@@ -124,6 +136,7 @@ class CommandLine:
         self._tail_ns += delta_ns
         self._rest_ns += delta_ns
         self._plan = self._route = None
+        self._lag_ns = 0
 
     def _route_ns(self, index: int) -> int:
         assert self._route is not None
@@ -210,14 +223,34 @@ class CommandLine:
         self._replace(int(route.times[begin]), fresh)
         self._tail_ns = int(route.times[end])
 
-    def _step_toward(self, splice_ns: int, knots: Trajectory) -> None:
+    def _step_toward(self, splice_ns: int, plan: Plan) -> None:
+        """One step of the limiter toward the plan, where its own clock says it should be.
+
+        Where the joints cannot keep up with a clamped plan, the clock waits for them: the motion
+        stays near the path of the plan, and is never faster along it than the policy asked.
+        """
         position, velocity = self.sample(splice_ns)
-        target_position, target_velocity = knots.state(splice_ns + self._step_ns)
-        after, brakes = self._limiter.step(position, velocity, target_position, target_velocity)
+        rate = 1.0
+        if plan.hull is None:
+            passed_ns = max(0, splice_ns - self._clock_ns)
+            rate = self._rate(plan, splice_ns - self._lag_ns - passed_ns, position)
+            self._lag_ns += round((1.0 - rate) * passed_ns)
+            self._clock_ns = splice_ns
+        target_ns = splice_ns - self._lag_ns + round(rate * self._step_ns)
+        target_position, target_velocity = plan.knots.state(target_ns)
+        after, brakes = self._limiter.step(position, velocity, target_position,
+                                           rate * target_velocity)
         slew_steps = np.where(brakes, 0.0, self._step_ns / GRID_NS)
         self._replace(splice_ns, slew_then_brake(splice_ns, position, velocity, after, slew_steps,
                                                  self._bounds.acceleration))
         self._tail_ns = splice_ns + self._step_ns
+
+    def _rate(self, plan: Plan, plan_ns: int, position: Array) -> float:
+        """Rate of the plan's clock, 0..1: its pace, and less if a joint is far from its target."""
+        pace = plan.pace[min(max(plan.knots.segment_at(plan_ns), 0), len(plan.pace) - 1)]
+        target = plan.knots.state(plan_ns)[0]
+        behind_s = float((np.abs(target - position) * self._per_velocity).max())
+        return min(max(2.0 - behind_s / PATIENCE_S, 0.0), pace)
 
     def _replace(self, splice_ns: int, fresh: Trajectory) -> None:
         """Put `fresh`, which begins with the state at splice_ns, in place of all that follows."""

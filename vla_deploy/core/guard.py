@@ -109,9 +109,7 @@ class GuardCore:
             trajectory, shadow = None, trajectory
         if trajectory is not None:
             self.counters.published += 1
-        for violation in self._violations:
-            rules = self.counters.rules
-            rules[violation.rule] = rules.get(violation.rule, 0) + 1
+        self.counters.count(self._violations)
         self._last_ros_ns, self._last_steady_ns = now_ros_ns, now_steady_ns
         return Outputs(
             self.state, self.reason, trajectory, shadow, self._execution(now_ros_ns),
@@ -151,15 +149,19 @@ class GuardCore:
         """
         if not self._schedule.has_plan:
             return
+        lag_ns = 0
         if self._line is not None:
+            lag_ns = self._line.lag_ns
             self._schedule.activate(self._line.splice_ns(now_ns), now_ns,
                                     round(self.config.period_s * 1e9))
-        running = self._schedule.running is not None
-        if not self._schedule.advance(now_ns) and self._schedule.pending is None:
+        lag_s = lag_ns * NS_TO_S
+        if lag_s > self.config.max_lag_s:
+            self._hold('lag', f'the motion is {lag_s:.3f} s behind its plan', lag_s,
+                       self.config.max_lag_s, 's')
+        elif not self._schedule.advance(now_ns - lag_ns) and self._schedule.pending is None:
             self._to_hold('plan ended')
-            return
         silent = (now_ns - self._last_accept_ns) * NS_TO_S
-        if running and silent > self.config.chunk_silence_s:
+        if self._schedule.running is not None and silent > self.config.chunk_silence_s:
             self._hold('chunk_silence', f'no chunk for {silent:.3f} s', silent,
                        self.config.chunk_silence_s, 's')
 

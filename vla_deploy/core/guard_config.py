@@ -114,6 +114,14 @@ class GuardConfig:
         minimum=0.02,
         maximum=5.0,
     )
+    max_lag_s: float = parameter(
+        0.5,
+        'how far the motion may fall behind a plan that is slowed to stay within limits, before '
+        'the plan is given up and the robot held',
+        's',
+        minimum=0.01,
+        maximum=10.0,
+    )
     arm_velocity: float = parameter(
         0.05,
         'largest measured velocity of a joint at which arming is allowed',

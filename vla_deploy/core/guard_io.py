@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,3 +116,8 @@ class Counters:
     refused: int = 0
     published: int = 0
     rules: dict[str, int] = field(default_factory=dict)
+
+    def count(self, violations: Iterable[Violation]) -> None:
+        """Add violations to the counts of their rules."""
+        for violation in violations:
+            self.rules[violation.rule] = self.rules.get(violation.rule, 0) + 1

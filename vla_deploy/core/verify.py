@@ -24,6 +24,7 @@ from vla_deploy.core.bounds import GRID_S, Bounds
 from vla_deploy.core.chunk import SCHEMA_VERSION, Chunk, ControlMode
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
+from vla_deploy.core.pace import pace
 from vla_deploy.core.plan import Plan, interpolant, knot_times
 from vla_deploy.core.schedule import SessionBook
 from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, segment_hull, trajectory_extrema
@@ -107,7 +108,9 @@ def _check_plan(
     ordered = chunk
     if data is not chunk.data:
         ordered = replace(chunk, joint_names=limits.names, data=data)
-    plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
+    plan = Plan(chunk.session_id, chunk.seq, knots, hull)
+    if found:
+        plan = replace(plan, hull=None, pace=tuple(pace(knots, bounds)))
     return ordered, VerifyReport('clamped' if found else 'accepted', tuple(found), plan)
 
 
@@ -264,6 +267,8 @@ def check_motion(
     report = _Report(limits, action, chunk.session_id, chunk.seq)
     scaled_velocity, scaled_acceleration = (
         knot_scale * bounds.velocity, knot_scale * bounds.acceleration)
+    # Slowing a plan down keeps its path inside every limit but these.
+    alone = '; this joint is projected alone' if action is Action.CLAMPED else ''
     # The largest values [joints] first: a clean plan needs no more. (reduce: less overhead.)
     speed, change = np.abs(slope), np.abs(slope[1:] - slope[:-1])
     lowest, highest = np.minimum.reduce(hull.lower), np.maximum.reduce(hull.upper)
@@ -271,9 +276,10 @@ def check_motion(
     inside = (lowest >= bounds.lower) & (highest <= bounds.upper)
     if not inside.all():
         extrema = trajectory_extrema(knots)
-        report.add('position', extrema.upper, bounds.upper, 0, 'position {} above its bound {}')
+        report.add('position', extrema.upper, bounds.upper, 0,
+                   'position {} above its bound {}' + alone)
         report.add('position', -extrema.lower, -bounds.lower, 0,
-                   'position {} below its bound {}', sign=-1.0)
+                   'position {} below its bound {}' + alone, sign=-1.0)
     if not (fastest <= scaled_velocity).all():
         report.add('velocity', speed, scaled_velocity, 0,
                    'velocity {} between samples exceeds {}', '/s')
@@ -298,7 +304,7 @@ def check_motion(
     if not ((highest + stop <= bounds.upper) & (lowest - stop >= bounds.lower)).all():
         room = bounds.viability_room(knots.position, knots.velocity)
         report.add('viability', -room, np.zeros(room.shape[1]), 0,
-                   'braking from here passes the position bound by {}')
+                   'braking from here passes the position bound by {}' + alone)
     return report.found
 
 
