@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import signal
@@ -17,6 +18,7 @@ import pytest
 from vla_deploy.cli.export import main
 from vla_deploy.export import build
 from vla_deploy.export.build import ExportOptions, export_bundle
+from vla_deploy.export.families import FAMILIES
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import FILES, FIXTURES, REPORT, open_bundle, sha256_of_file
 from vla_deploy.pipeline.fixtures import read_fixtures
@@ -262,10 +264,12 @@ def test_when_tokenizer_is_given_expect_that_one(export, checkpoint):
 
 
 def test_when_weights_are_not_float32_expect_it_in_warning_and_receipt(export, monkeypatch):
-    load = build.smolvla.load
-    monkeypatch.setattr(
-        build.smolvla, 'load', lambda checkpoint: (load(checkpoint)[0], ('bfloat16',))
-    )
+    family = FAMILIES['smolvla']
+
+    def load(checkpoint):
+        return family.load(checkpoint)[0], ('bfloat16',)
+
+    monkeypatch.setitem(FAMILIES, 'smolvla', dataclasses.replace(family, load=load))
     exported = export()
     assert exported.receipt['checkpoint']['weights_dtypes'] == ['bfloat16']
     assert any('bfloat16; parity holds for them cast' in line for line in exported.warnings)

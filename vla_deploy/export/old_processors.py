@@ -61,8 +61,8 @@ def read_old_processors(
             name = f'{buffer}.{what}'
             if name not in stored:
                 raise CheckpointError(f'{weights}: mode {mode} needs {name}, which is missing')
+            require_valid(name, stored[name], weights)
             statistics[f'{part}.{what}'] = stored[name].reshape(-1)
-    require_valid(statistics, weights)
     return Processors(
         specs['state'], specs['action'], statistics, _tokenization(family, config, config_path), {}
     )

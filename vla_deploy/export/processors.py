@@ -104,13 +104,12 @@ def missing_processors(folder: Path, name: str = PREPROCESSOR) -> CheckpointErro
     )
 
 
-def require_valid(statistics: Mapping[str, NDArray[np.float32]], where: object) -> None:
-    """Refuse statistics that are not finite, or a negative standard deviation."""
-    for name, values in statistics.items():
-        if not np.isfinite(values).all():
-            raise CheckpointError(f'{where}: {name} holds NaN or infinity; compute it again')
-        if name.endswith('.std') and (values < 0).any():
-            raise CheckpointError(f'{where}: {name} is negative')
+def require_valid(name: str, values: NDArray[np.float32], where: object) -> None:
+    """Refuse a statistic that is not finite, or a negative standard deviation."""
+    if not np.isfinite(values).all():
+        raise CheckpointError(f'{where}: {name} holds NaN or infinity; compute it again')
+    if name.endswith('.std') and (values < 0).any():
+        raise CheckpointError(f'{where}: {name} is negative')
 
 
 def _steps(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -167,7 +166,7 @@ def _normalization(
                 f'{path}: mode {mode} needs {key}.{what}, which its state file lacks'
             )
         statistics[f'{part}.{what}'] = arrays[f'{key}.{what}'].reshape(-1)
-    require_valid(statistics, path)
+        require_valid(f'{key}.{what}', arrays[f'{key}.{what}'], path)
     return Normalization(known, epsilon), statistics
 
 
