@@ -71,7 +71,7 @@ def test_when_a_plan_is_wild_expect_rates_in_range_that_change_gently(seed: int)
 
 def test_when_a_plan_is_too_fast_expect_its_path_kept() -> None:
     world = armed_world()
-    data = ramp(3.2, 30)
+    data = ramp(3.2, 24)
     assert world.tick(chunks=(world.chunk(data),)).reports[0].verdict == 'clamped'
     while world.tick().state is GuardState.ARMED:
         way = world.commanded()[0] - HOME

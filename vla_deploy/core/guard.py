@@ -154,8 +154,7 @@ class GuardCore:
             lag_ns = self._line.lag_ns
             self._schedule.activate(self._line.splice_ns(now_ns), now_ns,
                                     round(self.config.period_s * 1e9))
-        lag_s = lag_ns * NS_TO_S
-        if lag_s > self.config.max_lag_s:
+        if (lag_s := lag_ns * NS_TO_S) > self.config.max_lag_s:
             self._hold('lag', f'the motion is {lag_s:.3f} s behind its plan', lag_s,
                        self.config.max_lag_s, 's')
         elif not self._schedule.advance(now_ns - lag_ns) and self._schedule.pending is None:
