@@ -59,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         dims=arguments.dims,
         steps=arguments.steps,
         strict=arguments.strict,
+        precision=arguments.precision,
     )
     try:
         exported = build.export_bundle(options, arguments.threads, progress_lines('export'))
@@ -111,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         '--strict',
         action='store_true',
         help='gate at 1e-5, not 1e-4, and require a current comparison with the reference',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=('fp32', 'int8'),
+        default='fp32',
+        help='int8 adds 8-bit graphs for CPUs to the float32 ones, which are always there (fp32)',
     )
     parser.add_argument(
         '--tokenizer', type=Path, metavar='DIR', help='folder with tokenizer.json'

@@ -29,7 +29,8 @@ from vla_deploy.export.parity import (
     GateError,
     GraphParity,
 )
-from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report
+from vla_deploy.export.quantize import PRECISION, int8_failures, quantize_graphs, run_int8
+from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report, with_int8
 from vla_deploy.export.rungs import (
     FixtureParity,
     Progress,
@@ -73,6 +74,7 @@ class ExportOptions:
     dims: Path | None = None
     steps: int | None = None
     strict: bool = False
+    precision: str = 'fp32'
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,20 @@ def _prove(
         checkpoint_mapping(checkpoint, traced.dtypes), checkpoint.family, parities, evidence,
         thresholds, target, fp32,
     )
+    notes = variant_notes('fp32', fp32)
+    if options.precision == PRECISION:
+        progress('quantising to int8')
+        quantize_graphs(folder, contract)
+        _seal(folder, receipt)
+        int8 = run_int8(
+            folder, contract, cases, chunks, traced.actions, statistics, threads, progress
+        )
+        variants = run_variants(folder, PRECISION, cases, int8.raw, threads, progress)
+        missed = int8_failures(int8) + variant_failures(PRECISION, variants, threshold)
+        if missed:
+            raise GateError(missed)
+        receipt = with_int8(receipt, int8, variants)
+        notes += variant_notes(PRECISION, variants)
     (folder / REPORT).write_text(report(receipt, parities), encoding='utf-8')
     sealed = _seal(folder, receipt)
     return Exported(
@@ -208,7 +224,7 @@ def _prove(
         sealed['self_sha256'],
         sealed,
         parities,
-        (*_warnings(checkpoint, traced.dtypes, evidence), *variant_notes('fp32', fp32)),
+        (*_warnings(checkpoint, traced.dtypes, evidence), *notes),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from vla_deploy import __version__
 from vla_deploy.export.checkpoint import Checkpoint
 from vla_deploy.export.fixtures import SEED
+from vla_deploy.export.quantize import Int8Parity, int8_thresholds
 from vla_deploy.export.rungs import FixtureParity, figures_mapping, table
 from vla_deploy.export.variants import VariantParity
 from vla_deploy.pipeline import SelfTest
@@ -86,6 +87,29 @@ def make_receipt(
     }
 
 
+def with_int8(
+    receipt: Mapping[str, Any], parity: Int8Parity, variants: Mapping[str, VariantParity]
+) -> dict[str, Any]:
+    """Return the receipt with what the int8 graphs gave, and what they are held to."""
+    return {
+        **receipt,
+        'thresholds': {**receipt['thresholds'], **int8_thresholds(parity)},
+        'parity': {**receipt['parity'], 'int8': int8_figures(parity, variants)},
+    }
+
+
+def int8_figures(
+    parity: Int8Parity, variants: Mapping[str, VariantParity]
+) -> dict[str, Any]:
+    """Return the figures of the int8 graphs as the receipt holds them."""
+    return {
+        'chunk': asdict(parity.chunk),
+        'actions_scaled': asdict(parity.actions),
+        'action_error': list(parity.action_error),
+        'variants': {name: asdict(found) for name, found in variants.items()},
+    }
+
+
 def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str:
     """Return VERIFICATION.md."""
     reference = receipt['reference']
@@ -114,6 +138,7 @@ def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str
         '',
         *_variant_lines(receipt['parity']['variants']),
         '',
+        *_int8_lines(receipt),
         '## Reference',
         '',
         f'The torch pipeline was compared with {names} on recorded cases, not on this checkpoint:',
@@ -133,4 +158,27 @@ def _variant_lines(variants: Mapping[str, Any]) -> list[str]:
         f'- Variant {name} against split: '
         + ('equal to the bit.' if found['bit_identical'] else f'max_abs {found["max_abs"]!r}.')
         for name, found in sorted(variants.items())
+    ]
+
+
+def _int8_lines(receipt: Mapping[str, Any]) -> list[str]:
+    if 'int8' not in receipt['parity']:
+        return []
+    figures, thresholds = receipt['parity']['int8'], receipt['thresholds']
+    chunk, actions = figures['chunk'], figures['actions_scaled']
+    return [
+        '## int8',
+        '',
+        'The weights of matrix products in 8 bits, activations quantised as they come, against the',
+        'float32 reference, over all fixtures:',
+        '',
+        f'- chunk: max_abs {chunk["max_abs"]!r} (rung 3 on the serving machine: at most '
+        f'{thresholds["int8_target_max_abs"]!r}), cosine {chunk["cosine"]!r} (at least '
+        f'{thresholds["int8_min_cosine"]!r})',
+        f'- actions, each dimension divided by its size: max_abs {actions["max_abs"]!r} (at most '
+        f'{thresholds["int8_actions_scaled_max_abs"]!r})',
+        '- largest error of each action dimension, in its robot unit: '
+        + ', '.join(repr(error) for error in figures['action_error']),
+        *_variant_lines(figures['variants']),
+        '',
     ]

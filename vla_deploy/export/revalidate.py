@@ -19,6 +19,8 @@ from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case
 from vla_deploy.export.parity import GraphParity
+from vla_deploy.export.quantize import PRECISION, int8_failures, run_int8
+from vla_deploy.export.receipt import int8_figures
 from vla_deploy.export.rungs import (
     FixtureParity,
     Progress,
@@ -32,7 +34,7 @@ from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import FIXTURES, NORMALIZER
+from vla_deploy.pipeline.bundle import FIXTURES, GRAPHS, NORMALIZER
 from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
 from vla_deploy.pipeline.normalize import VectorNormalizer, read_statistics
 
@@ -86,6 +88,20 @@ def validate_bundle(
     raws = [one.raw for one in served]
     variants = run_variants(bundle, 'fp32', cases, raws, threads, progress)
     missed += variant_failures('fp32', variants, threshold)
+    int8: dict[str, Any] = {}
+    if (bundle / GRAPHS[PRECISION].prefix).exists():
+        parity = run_int8(
+            bundle, contract, cases, chunks, actions, statistics, threads, progress
+        )
+        found = run_variants(bundle, PRECISION, cases, parity.raw, threads, progress)
+        missed += int8_failures(parity) + variant_failures(PRECISION, found, threshold)
+        served_int8 = Policy.load(bundle, precision=PRECISION, threads=threads).self_test()
+        if not served_int8.passed:
+            missed.append(
+                f'rung 3, int8: max_abs {served_int8.max_abs!r} (at most '
+                f'{served_int8.threshold!r})'
+            )
+        int8 = int8_figures(parity, found)
     summary = {
         'model_sha256': policy.model_sha256,
         'threshold': threshold,
@@ -95,6 +111,7 @@ def validate_bundle(
             **figures_mapping(parities),
             'target': dataclasses.asdict(target),
             'variants': {name: dataclasses.asdict(found) for name, found in variants.items()},
+            **({'int8': int8} if int8 else {}),
         },
         'reference': evidence_summary(contract.family),
     }
