@@ -7,9 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -20,6 +17,8 @@ from rclpy.node import Node
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
+
+from _record import parser, write  # noqa: E402
 
 from vla_deploy.bringup import BringUpOptions, bring_up  # noqa: E402
 from vla_deploy.export.own_bundle import bundle_for  # noqa: E402
@@ -67,27 +66,25 @@ def measure(options: BringUpOptions, bundle: Path, seconds: float, log: Path) ->
 
 def main() -> int:
     """Print a line with SCHED_FIFO and one without, and write both as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('output', nargs='?', default=ROOT / 'build/bench/graph_latency.json')
-    parser.add_argument('--seconds', type=float, default=30.0)
-    parser.add_argument('--bundle', default='')
-    arguments = parser.parse_args()
-    output = Path(arguments.output)
+    options = parser(__doc__ or '', 'graph_latency')
+    options.add_argument('--seconds', type=float, default=30.0)
+    options.add_argument('--bundle', default='')
+    arguments = options.parse_args()
+    output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
     bundle = bundle_for('franka', arguments.bundle)
     results = {}
     for name, priority in (('fifo', OPTIONS.sched_fifo_priority), ('no_fifo', 0)):
-        options = replace(OPTIONS, sched_fifo_priority=priority)
+        bring_up_options = replace(OPTIONS, sched_fifo_priority=priority)
         log = output.with_name(f'graph_latency_{name}.log')
-        results[name] = figures = measure(options, bundle, arguments.seconds, log)
+        results[name] = figures = measure(bring_up_options, bundle, arguments.seconds, log)
         print(
             f'guard in the graph, {"with" if figures["sched_fifo"] else "without"} SCHED_FIFO: '
             f'tick p50 {figures["tick_p50_ms"]:.3f} ms, p99 {figures["tick_p99_ms"]:.3f} ms, '
             f'lateness p99 {figures["lateness_p99_ms"]:.3f} ms',
             flush=True,
         )
-    record = {'cpus': os.cpu_count(), 'seconds': arguments.seconds, **results}
-    output.write_text(json.dumps(record, indent=2) + '\n')
+    write(output, {'seconds': arguments.seconds, **results})
     return 0
 
 

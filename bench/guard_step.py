@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'fuzz')]
 
+from _record import parser, write  # noqa: E402
 from guard_world import HOME, START_NS, fr3_limits  # noqa: E402
 
 from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
@@ -65,14 +64,12 @@ def measure(kind: str) -> dict[str, float]:
 
 def main() -> int:
     """Print a line for each kind of load and write them as JSON."""
-    output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'build/bench/guard_step.json'
+    arguments = parser(__doc__ or '', 'guard_step').parse_args()
     results = {kind: measure(kind) for kind in ('plan', 'noisy', 'hold')}
     for kind, figures in results.items():
         text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us' for key, value in figures.items())
         print(f'guard step, 7 joints, {kind}: {text}')
-    output.parent.mkdir(parents=True, exist_ok=True)
-    record = {'joints': 7, 'ticks': TICKS, 'cpus': os.cpu_count(), 'results': results}
-    output.write_text(json.dumps(record, indent=2) + '\n')
+    write(arguments.output, {'joints': 7, 'ticks': TICKS, 'results': results})
     return 0
 
 

@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import time
@@ -22,6 +20,8 @@ from sensor_msgs.msg import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
+
+from _record import parser, write  # noqa: E402
 
 from vla_deploy.demo.statistics import percentiles_ms  # noqa: E402
 from vla_deploy.ros import qos  # noqa: E402
@@ -76,18 +76,15 @@ def receive(seconds: float) -> dict[str, object]:
 
 def main() -> int:
     """Return 1 if a frame was lost."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('output', nargs='?', default=ROOT / 'build/bench/image_transport.json')
-    parser.add_argument('--seconds', type=float, default=60.0)
-    parser.add_argument('--publish', action='store_true', help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__ or '', 'image_transport')
+    options.add_argument('--seconds', type=float, default=60.0)
+    options.add_argument('--publish', action='store_true', help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.publish:
         publish(arguments.seconds)
         return 0
-    result = {'cpus': os.cpu_count(), 'seconds': arguments.seconds, **receive(arguments.seconds)}
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + '\n')
+    result = {'seconds': arguments.seconds, **receive(arguments.seconds)}
+    write(arguments.output, result)
     age = result['age_ms']
     print(
         f'image transport, 640x480 x 2 at 15 Hz for {arguments.seconds:.0f} s: {result["arrived"]} '

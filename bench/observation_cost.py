@@ -10,8 +10,6 @@ Prefix and sample are left out; a stub stands in for the model.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import tempfile
 import time
@@ -22,6 +20,8 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
+
+from _record import parser, write  # noqa: E402
 
 from vla_deploy.backends.stub import StubBackend  # noqa: E402
 from vla_deploy.core.contract import Contract  # noqa: E402
@@ -139,7 +139,7 @@ def measure(target: int, threads: int) -> dict[str, float]:
 
 def main() -> int:
     """Print a line for each input size and write all as JSON."""
-    output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / 'build/bench/observation_cost.json'
+    arguments = parser(__doc__ or '', 'observation_cost').parse_args()
     results = {
         f'{target}x{target}, {threads} threads': measure(target, threads)
         for target in TARGETS
@@ -148,15 +148,13 @@ def main() -> int:
     for size, figures in results.items():
         text = '  '.join(f'{key[:-2]} {value * 1e3:.2f} ms' for key, value in figures.items())
         print(f'observation of 3 x {WIDTH}x{HEIGHT} rgb8 to {size}: {text}')
-    output.parent.mkdir(parents=True, exist_ok=True)
     record = {
         'cameras': len(CAMERAS),
         'observations': OBSERVATIONS,
-        'cpus': os.cpu_count(),
         'bar_p50_s': BAR_S,
         'results': results,
     }
-    output.write_text(json.dumps(record, indent=2) + '\n')
+    write(arguments.output, record)
     return 0
 
 
