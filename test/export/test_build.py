@@ -11,9 +11,12 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from vla_deploy.cli.export import main
 from vla_deploy.export import build
@@ -140,6 +143,16 @@ def nudge(data):
     data[:] = values.tobytes()
 
 
+@pytest.fixture
+def moving(checkpoint):
+    """Give every dimension of the state a std above zero, as --strict wants it."""
+    (path,) = checkpoint.glob('policy_preprocessor_step_*_normalizer_processor.safetensors')
+    arrays = load_file(path)
+    arrays['observation.state.std'] = np.maximum(arrays['observation.state.std'], 0.1)
+    save_file(arrays, path)
+
+
+@pytest.mark.usefixtures('moving')
 def test_when_strict_expect_a_gate_ten_times_tighter(run_cli, checkpoint, ready_graphs, capsys):
     ready_graphs.append(nudge)
     assert run_cli('--strict') == 1
@@ -216,9 +229,41 @@ def test_when_json_is_asked_for_expect_the_result_on_stdout(run_cli, capsys):
     assert result['parity']['worst']['graph_chunk']['max_abs'] < 1e-4
 
 
-def test_when_std_is_zero_expect_the_dimension_in_a_warning(run_cli, capsys):
+def test_when_std_is_zero_expect_the_dimension_and_joint_in_a_warning(
+    run_cli, checkpoint, capsys
+):
+    (checkpoint / 'robot_io.yaml').write_text(ROBOT_IO, encoding='utf-8')
     assert run_cli() == 0
-    assert 'state dimension 4 has zero std' in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert 'warning: state dimension 4 (e) has zero std: it never moved' in errors
+    assert 'divided by 1e-08' in errors
+    assert 'warning: action dimension 4 (e) has zero std' in errors
+    assert 'keeps it constant' in errors
+
+
+def test_when_strict_and_a_state_never_moved_expect_exit_2_naming_it(run_cli, checkpoint, capsys):
+    assert run_cli('--strict') == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert 'refused by --strict: state dimension 4 has zero std' in last
+    assert 'action' not in last
+    assert not left_behind(checkpoint)
+
+
+def test_when_an_error_is_unforeseen_expect_one_line_exit_2_and_the_traceback_in_a_file(
+    run_cli, checkpoint, monkeypatch, capsys, tmp_path
+):
+    def fail(*arguments):
+        raise ZeroDivisionError('nobody\nthought of this')
+
+    monkeypatch.setattr(build, 'compose_variants', fail)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    assert run_cli() == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    start = 'export: nothing was written: unforeseen ZeroDivisionError: nobody thought of this; '
+    assert last.startswith(start)
+    log = Path(last.split()[-1])
+    assert 'in fail' in log.read_text(encoding='utf-8')
+    assert not left_behind(checkpoint)
 
 
 def test_when_steps_are_given_expect_them_in_the_contract_and_another_chunk(export, golden_bundle):

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from vla_deploy.cli.validate import main
+from vla_deploy.export import revalidate
 from vla_deploy.pipeline.bundle import WEIGHTS, open_bundle
 
 GOLDENS = Path(__file__).parents[1] / 'goldens'
@@ -86,3 +88,17 @@ def test_when_bundle_is_not_a_folder_expect_exit_2(tmp_path, capsys):
 def test_when_output_cannot_be_written_expect_exit_2(bundle, tmp_path, capsys):
     assert validate(bundle, '--output-json', tmp_path / 'no' / 'f.json') == 2
     assert 'No such file or directory' in capsys.readouterr().err
+
+
+def test_when_an_error_is_unforeseen_expect_one_line_and_exit_2(
+    bundle, monkeypatch, capsys, tmp_path
+):
+    def fail(*arguments):
+        raise KeyError('surprise')
+
+    monkeypatch.setattr(revalidate, 'validate_bundle', fail)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    assert validate(bundle) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("validate: unforeseen KeyError: 'surprise'; please report it with ")
+    assert 'in fail' in Path(line.split()[-1]).read_text(encoding='utf-8')

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from vla_deploy.cli.output import one_line, progress_lines
+from vla_deploy.cli.output import one_line, progress_lines, unforeseen
 
 if TYPE_CHECKING:
     from vla_deploy.export.build import Exported
@@ -70,6 +70,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except (CheckpointError, BundleError, PolicyError, OSError) as error:
         print(f'export: {one_line(error)}', file=sys.stderr)
         return 2
+    except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
+        print(f'export: nothing was written: {unforeseen("export", error)}', file=sys.stderr)
+        return 2
     _print_result(exported, arguments.json)
     return 0
 
@@ -111,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--strict',
         action='store_true',
-        help='gate at 1e-5, not 1e-4, and require a current comparison with the reference',
+        help='gate at 1e-5, not 1e-4; require a current comparison with the reference, variants '
+        'equal to the bit, and no dimension whose std is 0 (by default a warning, since the '
+        'reference accepts it: such a state is divided by its epsilon, such an action constant)',
     )
     parser.add_argument(
         '--precision',

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
+
+_MAX_REASON = 300
 
 
 def progress_lines(program: str) -> Callable[[str], None]:
@@ -24,3 +28,12 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f'{error.filename or "output"}: {error.strerror}'
     return ' '.join(str(error).split())
+
+
+def unforeseen(program: str, error: Exception) -> str:
+    """Return one line for an error that nobody foresaw; its traceback goes into a file."""
+    descriptor, path = tempfile.mkstemp(prefix=f'vla_deploy_{program}_', suffix='.log')
+    with open(descriptor, 'w', encoding='utf-8') as file:
+        file.writelines(traceback.format_exception(error))
+    reason = one_line(error)[:_MAX_REASON]
+    return f'unforeseen {type(error).__name__}: {reason}; please report it with {path}'

@@ -5,6 +5,8 @@
     ros2 run vla_deploy validate export BUNDLE --model CHECKPOINT
     python -m vla_deploy.cli.validate export BUNDLE
 
+    python -m vla_deploy.cli.validate export BUNDLE --init-ci
+
 Exit code 0: all rungs passed. 1: one failed. 2: an error, a changed bundle among them.
 """
 
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vla_deploy.cli.output import one_line, progress_lines
+from vla_deploy.cli.output import one_line, progress_lines, unforeseen
 from vla_deploy.files import write_bytes
 
 
@@ -26,6 +28,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.threshold > 0:
         parser.error(f'--threshold is {arguments.threshold}, but must be above 0')
+    try:
+        return _init_ci(arguments) if arguments.init_ci else _validate(arguments)
+    except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
+        print(f'validate: {unforeseen("validate", error)}', file=sys.stderr)
+        return 2
+
+
+def _init_ci(arguments: argparse.Namespace) -> int:
+    from vla_deploy.export.ci_workflow import WORKFLOW, WorkflowError, workflow, write_workflow
+
+    path = arguments.ci_file or WORKFLOW
+    try:
+        text = workflow(arguments.bundle, arguments.model, arguments.threshold)
+        if str(path) == '-':
+            print(text, end='')
+        else:
+            write_workflow(path, text)
+            print(f'{path}: written; commit it together with the bundle')
+    except (WorkflowError, OSError) as error:
+        print(f'validate: {one_line(error)}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
     try:
         # torch takes a second to import: bad usage should not wait for it
         from vla_deploy.export.parity import GateError
@@ -78,6 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument('--threshold', type=float, default=1e-4, help='gate on max_abs (1e-4)')
     export.add_argument('--threads', type=int, metavar='N', help='threads of the runtime')
     export.add_argument('--output-json', type=Path, metavar='FILE', help='write the figures here')
+    export.add_argument(
+        '--init-ci',
+        action='store_true',
+        help='run nothing; write a GitHub Actions workflow that validates BUNDLE in a repository',
+    )
+    export.add_argument(
+        '--ci-file',
+        type=Path,
+        metavar='FILE',
+        help='where --init-ci writes, - for stdout (.github/workflows/vla_parity.yml); never over '
+        'a file that is there',
+    )
     return parser
 
 

@@ -41,6 +41,7 @@ from vla_deploy.export.rungs import (
 )
 from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.staging import staged_folder
+from vla_deploy.export.still import still_actions, still_states
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures, variant_notes
 from vla_deploy.files import write_yaml
@@ -101,6 +102,9 @@ def export_bundle(options: ExportOptions, threads: int | None, progress: Progres
     evidence = evidence_summary(checkpoint.family)
     if options.strict and evidence['changed_sources']:
         raise GateError([f'rung 2: {_changed(evidence)}'])
+    still = still_states(contract, checkpoint.processors.statistics)
+    if options.strict and still:
+        raise CheckpointError(f'{options.model}: refused by --strict: {"; ".join(still)}')
     threshold = STRICT_THRESHOLD if options.strict else DEFAULT_THRESHOLD
     with staged_folder(options.output) as folder:
         traced = _trace(folder, checkpoint, contract, threads, progress)
@@ -224,7 +228,7 @@ def _prove(
         sealed['self_sha256'],
         sealed,
         parities,
-        (*_warnings(checkpoint, traced.dtypes, evidence), *notes),
+        (*_warnings(checkpoint, contract, traced.dtypes, evidence), *notes),
     )
 
 
@@ -249,16 +253,14 @@ def _seal(folder: Path, receipt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _warnings(
-    checkpoint: Checkpoint, dtypes: tuple[str, ...], evidence: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    contract: Contract,
+    dtypes: tuple[str, ...],
+    evidence: Mapping[str, Any],
 ) -> tuple[str, ...]:
     """Return what a user should know although the gate passed."""
-    still = 'has zero std: it never moved in the training data'
-    lines = [
-        f'{name.split(".")[0]} dimension {index} {still}'
-        for name, values in checkpoint.processors.statistics.items()
-        for index in np.flatnonzero(values == 0)
-        if name.endswith('.std')
-    ]
+    statistics = checkpoint.processors.statistics
+    lines = still_states(contract, statistics) + still_actions(contract, statistics)
     lines += family_of(checkpoint).notes(checkpoint)
     if dtypes != ('float32',):
         lines.append(f'weights are {", ".join(dtypes)}; parity holds for them cast to float32')
