@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from vla_deploy.cli.export import main as export_main
+from vla_deploy.cli.validate import main as validate_main
 from vla_deploy.export import pi
 from vla_deploy.export.checkpoint import FAMILIES, read_checkpoint
 from vla_deploy.export.families import FAMILIES as BUILT
 from vla_deploy.export.golden import DIMS, golden_checkpoint
 from vla_deploy.export.source import CheckpointError
+from vla_deploy.pipeline.bundle import open_bundle, sha256_of_file
 
 GOLDENS = Path(__file__).parents[1] / 'goldens'
 
@@ -108,8 +111,9 @@ def test_when_image_resolution_does_not_fit_expect_both(folder):
 def test_when_actions_are_relative_expect_a_refusal(folder):
     config = folder / 'checkpoint' / 'config.json'
     edit_json(config, lambda c: c.update(use_relative_actions=True))
-    assert 'use_relative_actions True is not supported' in refused(folder)
-    edit_json(config, lambda c: c.update(use_relative_actions=False))
+    assert 'use_relative_actions is set' in refused(folder)
+    edit_json(config, lambda c: c.pop('use_relative_actions'))
+    assert contract(folder).family in ('pi0', 'pi05')
 
     def enable(values):
         for step in values['steps']:
@@ -165,3 +169,35 @@ def test_when_a_layer_is_missing_expect_a_tensor_named(folder):
     checkpoint = read_checkpoint(folder / 'checkpoint', dims=folder / DIMS)
     with pytest.raises(CheckpointError, match=f'lacks {name}'):
         pi.load(checkpoint)
+
+
+def test_when_dims_are_given_on_the_command_line_expect_export_to_read_them(folder, capsys):
+    edit_json(folder / DIMS, lambda dims: dims['gemma_expert'].update(hidden_size=77))
+    target = folder / 'bundle'
+    arguments = ['--model', folder / 'checkpoint', '--output', target, '--dims', folder / DIMS]
+    assert export_main([str(argument) for argument in arguments]) == 2
+    assert 'hidden_size is 77' in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_when_validated_with_other_heads_expect_rung_1_to_fail(golden_bundle, capsys):
+    bundle, folder = golden_bundle('pi0'), GOLDENS / 'pi0'
+    arguments = ['export', str(bundle), '--threads', '1', '--model', str(folder / 'checkpoint')]
+    assert validate_main([*arguments, '--dims', str(folder / DIMS)]) == 0
+    assert validate_main(arguments) == 1
+    assert 'rung 1, chunk, fixture 0' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['pi0', 'pi05'])
+def test_when_bundle_is_made_expect_family_and_reference_in_its_receipt(golden_bundle, name):
+    receipt = open_bundle(golden_bundle(name)).receipt
+    assert receipt['family'] == name
+    assert receipt['reference']['reference']['lerobot'] == '0.6.1'
+    assert receipt['reference']['cases'][name]['cases'] == 6
+    assert receipt['reference']['changed_sources'] == []
+    assert set(receipt['parity']['variants']) == {'unrolled', 'loop'}
+    assert receipt['checkpoint']['dims_sha256'] == sha256_of_file(GOLDENS / name / DIMS)
+    for variant in receipt['parity']['variants'].values():
+        assert variant == {'bit_identical': True, 'max_abs': 0.0}
+    report = (golden_bundle(name) / 'VERIFICATION.md').read_text(encoding='utf-8')
+    assert f'# Verification of this bundle ({name})' in report

@@ -57,13 +57,18 @@ def unrolled(
 ) -> ModelProto:
     """Return the model that takes all steps one after the other.
 
-    `times` float32 [steps, dim]: the embedding of each step's time; `dt` the step size.
+    `times` float32 [steps, dim]: the embedding of each step's time; `dt` the step size. The
+    embeddings are inputs with a default: a runtime folds what depends on constants alone, and
+    does it with other kernels than it serves with, which changes last bits.
     """
     graph = _start(prefix, step, dt)
     x = NOISE
     for index, embedding in enumerate(times):
         last = index == len(times) - 1
         time, x_next = f'step{index}/time_embedding', CHUNK if last else f'step{index}/x_next'
+        graph.input.append(
+            helper.make_tensor_value_info(time, TensorProto.FLOAT, embedding.shape)
+        )
         graph.initializer.append(numpy_helper.from_array(embedding, time))
         given = {'x': x, 'time_embedding': time, 'dt': DT, 'x_next': x_next}
         graph.node.extend(_step_nodes(step, f'step{index}/', given))

@@ -27,7 +27,7 @@ from vla_deploy.models.vision import VisionConfig
 BEGIN = '<bos>'
 TEXT_HEADS, VISION_HEADS = 8, 16
 PUBLISHED_WIDTHS = (2048, 1024, 1152)  # language model, expert, vision tower
-_FIXED = {'n_obs_steps': 1, 'use_relative_actions': False}
+_FIXED = {'n_obs_steps': 1}
 _TEXT = 'paligemma_with_expert.paligemma.model.language_model.'
 _EXPERT = 'paligemma_with_expert.gemma_expert.model.'
 _VISION = 'paligemma_with_expert.paligemma.model.vision_tower.vision_model.'
@@ -84,6 +84,8 @@ def model_config(checkpoint: Checkpoint) -> PiConfig:
     """Return the sizes of the model; raises CheckpointError, which names the key or tensor."""
     config, path = checkpoint.config, checkpoint.path / CONFIG
     require_fixed(config, _FIXED, path)
+    if config.get('use_relative_actions', False) is not False:  # older files lack the key
+        raise CheckpointError(f'{path}: use_relative_actions is set, which is not supported')
     shapes = tensor_shapes(checkpoint.weights, _renaming(checkpoint))
     dims = read_json(checkpoint.dims) if checkpoint.dims else {}
     try:
