@@ -17,22 +17,23 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
+from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import GuardState, Inputs, Outputs
 from vla_deploy.core.guard_io import JointState as CoreJointState
 from vla_deploy.core.limits import JointLimits, LimitsError, load_limits, tighten
+from vla_deploy.core.outputs import OutputError, plan_outputs
 from vla_deploy.core.urdf import UrdfError, parse_urdf
 from vla_deploy.files import FileError, read_text, read_yaml
 from vla_deploy.ros import qos
 from vla_deploy.ros.chunk_messages import message_to_chunk
+from vla_deploy.ros.command_outputs import CommandOutputs
 from vla_deploy.ros.conversions import time_msg, time_ns
 from vla_deploy.ros.guard_messages import (
     diagnostics_message,
@@ -45,7 +46,6 @@ from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.rate_limit import RateLimit
 from vla_deploy.ros.realtime import calm_garbage_collector, try_sched_fifo
-from vla_deploy.ros.trajectory_messages import TrajectoryMessage
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, GuardStatus, Violation
 
 _SILENT = (GuardState.DISARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -56,7 +56,8 @@ _STATUS_PERIOD_S = 0.5
 class GuardNode(ManagedNode):
     """Verifies plans, limits commands, stops the robot."""
 
-    expected_errors = (*ManagedNode.expected_errors, FileError, LimitsError, UrdfError)
+    expected_errors = (*ManagedNode.expected_errors, FileError, LimitsError, OutputError,
+                       UrdfError)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('guard', GuardNodeConfig, GuardConfig, **kwargs)
@@ -101,7 +102,8 @@ class GuardNode(ManagedNode):
         self._config, self._node_config = config, node_config
         self._configured_description = self._description
         self._rate_limit = RateLimit(node_config.violations_per_s)
-        self._command = TrajectoryMessage(self._limits.names)
+        self._outputs = plan_outputs(node_config.output_topics, node_config.output_types,
+                                     node_config.output_joints, self._limits.names)
         self._create_interfaces()
         if node_config.sched_fifo_priority:
             refused = try_sched_fifo(node_config.sched_fifo_priority)
@@ -140,14 +142,16 @@ class GuardNode(ManagedNode):
 
     def _create_interfaces(self) -> None:
         period_s = self._config.period_s
-        self._commands = self.create_publisher(JointTrajectory, 'joint_trajectory', qos.COMMAND)
+        self._commands = CommandOutputs(
+            self, self._outputs, Bounds.of(self._limits, self._config.soft_margin), period_s
+        )
         self._execution = self.create_publisher(
             ExecutionState, 'execution_state', qos.EXECUTION_STATE
         )
         self._violations = self.create_publisher(Violation, '~/violations', qos.VIOLATIONS)
         subscribe = self.create_subscription
         self.owned += [
-            self._commands,
+            *self._commands.publishers,
             self._execution,
             self._violations,
             subscribe(JointState, 'joint_states', self._on_joint_state, qos.SENSOR),
@@ -195,7 +199,7 @@ class GuardNode(ManagedNode):
         """Send the braking trajectory; the ticks go on until the robot stands, then disarm."""
         self._auto_arm = False
         self._step(disarm=True)
-        self._commands.wait_for_all_acked(Duration(seconds=0.5))
+        self._commands.wait_until_received(0.5)
 
     def cleanup(self) -> None:
         """Take every interface but the status out of the graph."""
@@ -259,11 +263,10 @@ class GuardNode(ManagedNode):
         return handle
 
     def _look_at_graph(self) -> None:
-        topic = self._commands.topic_name
         self._inputs = replace(
             self._inputs,
-            subscribers=self._commands.get_subscription_count(),
-            other_publishers=max(0, self.count_publishers(topic) - 1),
+            subscribers=self._commands.subscribers(),
+            other_publishers=self._commands.other_publishers(),
         )
 
     # -- the tick -------------------------------------------------------------------------------
@@ -297,8 +300,7 @@ class GuardNode(ManagedNode):
         if not self.is_active and self._core.state in _SILENT and not requests.get('disarm'):
             inputs = replace(inputs, chunks=())
         out = self._core.step(now_ns, time.monotonic_ns(), inputs)
-        if out.trajectory is not None:
-            self._commands.publish(self._command.fill(out.trajectory))
+        self._commands.send(now_ns, out.trajectory)
         self._step_time.add(time.perf_counter() - begin_s)
         if requests.get('arm') and out.state is not GuardState.DISARMED:
             self._auto_arm = False

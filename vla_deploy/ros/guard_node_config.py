@@ -19,6 +19,19 @@ class GuardNodeConfig:
     )
     limits_path: str = parameter('', 'File with the limits that a URDF cannot hold.')
     joint_names: list[str] = parameter([], 'Joints under guard, in the order of the commands.')
+    output_topics: list[str] = parameter(
+        ['joint_trajectory'], 'Topics of the commands; the guard must be alone on each.'
+    )
+    output_types: list[str] = parameter(
+        ['trajectory'],
+        'Form of the commands on each topic: trajectory (trajectory_msgs/JointTrajectory) or '
+        'position_array (std_msgs/Float64MultiArray, one position a joint every tick).',
+    )
+    output_joints: list[str] = parameter(
+        [],
+        'Joints of each topic in the order of its controller, as one text with commas; every '
+        'guarded joint in exactly one. Empty: one topic with all joint_names.',
+    )
     simulated: bool = parameter(False, 'The robot is simulated; without this, auto_arm is refused.')
     auto_arm: bool = parameter(False, 'Arm once after activation; simulated robots only.')
     sched_fifo_priority: int = parameter(

@@ -1,0 +1,87 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""A commanded motion as a stream of positions, one a tick, for controllers without interpolation.
+
+Such a controller executes q' = q + v' dt at once. Ticks come late, so sampling the motion is not
+enough: after an outage it would be a step. Each position is therefore limited again, from the one
+sent before: the speed v' toward a room d is at most
+
+    2 a d / (a dt + sqrt((a dt)^2 + 2 a d)),
+
+from which braking by a per second stays inside d whatever the times of the ticks to come.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.bounds import Bounds
+from vla_deploy.core.trajectory import NS_TO_S, Trajectory
+
+Array = NDArray[np.float64]
+
+ARRIVED = 1e-9
+"""Distance [rad or m] at which the end of the motion counts as sent."""
+
+
+def room_speed(room: Array, a_max: Array, dt: float) -> Array:
+    """Largest speed of a stream toward a room [joints] (negative counts as 0)."""
+    d = np.maximum(room, 0.0)
+    drop = a_max * dt
+    return np.asarray(2.0 * a_max * d / (drop + np.sqrt(drop * drop + 2.0 * a_max * d)))
+
+
+class PositionStream:
+    """Positions, tick by tick, of whatever motion was commanded last; joints as in the bounds."""
+
+    def __init__(self, bounds: Bounds, period_s: float) -> None:
+        self._bounds, self._period_s = bounds, period_s
+        self._motion: Trajectory | None = None
+        self._position: Array | None = None
+        self._velocity: Array = np.zeros(len(bounds.lower))
+        self._sent_ns = 0
+
+    def step(self, now_ns: int, motion: Trajectory | None) -> Array | None:
+        """Position [joints] to send now, or None for silence.
+
+        motion: what was commanded in this tick; None if nothing was: then the last motion is
+        followed to its end, and after that nothing is sent.
+        """
+        if motion is not None:
+            self._motion = motion
+        if self._motion is None:
+            return None
+        target, drift = self._motion.state(now_ns)
+        if self._position is None:
+            self._position, self._velocity = np.array(target), np.zeros_like(target)
+        else:
+            dt = min((now_ns - self._sent_ns) * NS_TO_S, self._period_s)
+            if dt <= 0.0:
+                return None
+            self._velocity = self.limited(self._position, self._velocity, target, drift, dt)
+            self._position = self._position + self._velocity * dt
+        self._sent_ns = now_ns
+        sent = self._position
+        if motion is None and now_ns >= self._motion.end_ns and not self._velocity.any() and (
+            np.abs(sent - self._motion.position[-1]) <= ARRIVED
+        ).all():
+            self._motion = self._position = None
+        return sent
+
+    def limited(
+        self, q: Array, v: Array, target: Array, drift: Array, dt: float
+    ) -> Array:
+        """Velocity [joints] of the step after q that moves toward a target, itself at `drift`."""
+        bounds, a = self._bounds, self._bounds.acceleration
+        error = target - q - drift * dt
+        desired = drift + np.copysign(room_speed(np.abs(error), a, dt), error)
+        highest = np.minimum(bounds.velocity, room_speed(bounds.upper - q, a, dt))
+        lowest = -np.minimum(bounds.velocity, room_speed(q - bounds.lower, a, dt))
+        after = np.clip(desired, lowest, highest)
+        if bounds.envelope is not None:
+            reached = q + after * dt
+            after = np.clip(after, -bounds.envelope.downward(reached),
+                            bounds.envelope.upward(reached))
+        # Last: a start that is not viable brakes as hard as it may and no harder.
+        return np.clip(after, v - a * dt, v + a * dt)

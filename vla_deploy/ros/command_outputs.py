@@ -1,0 +1,75 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The guard's command publishers: a trajectory or a stream of positions for each output."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_deploy.core.bounds import Bounds
+from vla_deploy.core.outputs import POSITION_ARRAY, Output
+from vla_deploy.core.stream import PositionStream
+from vla_deploy.core.trajectory import Trajectory
+from vla_deploy.ros import qos
+from vla_deploy.ros.trajectory_messages import TrajectoryMessage
+
+
+class CommandOutputs:
+    """Every publisher of commands; a stream goes on to the end of its last motion by itself."""
+
+    def __init__(
+        self, node: Node, outputs: Sequence[Output], bounds: Bounds, period_s: float
+    ) -> None:
+        self._node = node
+        self._trajectories: list[tuple[Any, Output, TrajectoryMessage]] = []
+        self._arrays: list[tuple[Any, Output]] = []
+        for output in outputs:
+            if output.output_type == POSITION_ARRAY:
+                publisher = node.create_publisher(Float64MultiArray, output.topic, qos.COMMAND)
+                self._arrays.append((publisher, output))
+            else:
+                publisher = node.create_publisher(JointTrajectory, output.topic, qos.COMMAND)
+                message = TrajectoryMessage(output.joints)
+                self._trajectories.append((publisher, output, message))
+        self._stream = PositionStream(bounds, period_s)
+
+    @property
+    def publishers(self) -> list[Any]:
+        """The publishers, to be destroyed with the other interfaces."""
+        return [entry[0] for entry in (*self._trajectories, *self._arrays)]
+
+    def send(self, now_ns: int, trajectory: Trajectory | None) -> None:
+        """Publish what was decided in this step; None: nothing but the rest of a stream."""
+        if trajectory is not None:
+            for publisher, output, message in self._trajectories:
+                publisher.publish(message.fill(output.part(trajectory)))
+        if not self._arrays:
+            return
+        positions = self._stream.step(now_ns, trajectory)
+        if positions is None:
+            return
+        for publisher, output in self._arrays:
+            picked = np.ascontiguousarray(positions[list(output.columns)], np.float64)
+            publisher.publish(Float64MultiArray(data=array.array('d', picked.tobytes())))
+
+    def subscribers(self) -> int:
+        """Subscribers of the command topic that has the fewest."""
+        return min(publisher.get_subscription_count() for publisher in self.publishers)
+
+    def other_publishers(self) -> int:
+        """Publishers on the command topics besides the guard."""
+        return sum(max(0, self._node.count_publishers(publisher.topic_name) - 1)
+                   for publisher in self.publishers)
+
+    def wait_until_received(self, seconds: float) -> None:
+        """Give the last commands time to arrive."""
+        for publisher in self.publishers:
+            publisher.wait_for_all_acked(Duration(seconds=seconds))
