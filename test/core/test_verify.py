@@ -12,6 +12,7 @@ from guard_world import HOME, NAMES, START_NS, fr3_limits, smooth_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.chunk import Chunk, ControlMode
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.schedule import SessionBook
@@ -231,6 +232,14 @@ def test_when_minimum_jerk_uses_nine_tenths_expect_no_violation(seed: int, perio
     part = 0.9 * CONFIG.knot_scale
     duration = max((1.875 * way / (part * LIMITS.velocity)).max(),
                    np.sqrt(5.7735 * way / (part * LIMITS.acceleration)).max())
+    # And nine tenths of the speed that each position allows.
+    envelope = Bounds.of(LIMITS, 0.0).envelope
+    assert envelope is not None
+    s = np.linspace(0.0, 1.0, 200)[:, None]
+    speed = 30 * s**2 * (1 - s) ** 2 * way / duration
+    q = start + (10 * s**3 - 15 * s**4 + 6 * s**5) * (end - start)
+    allowed = np.where(end > start, envelope.upward(q), envelope.downward(q))
+    duration *= max(1.0, (speed / allowed).max() / 0.9)
     steps = max(3, math.ceil(duration / period) + 1)
     data = smooth_plan(start, end - start, steps, period)
     at_start = state(commanded_position=start, measured_position=start)
