@@ -15,9 +15,13 @@ from safetensors.numpy import load_file, save_file
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import graph_bundles
+from fake_robot import FakeRobot
 from graph_harness import Graph
+from inference_waits import HOLD, PATIENT
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from vla_deploy.files import read_yaml, write_yaml
+from vla_deploy.nodes.inference import InferenceNode
 from vla_deploy.pipeline import bundle as bundles
 
 
@@ -126,3 +130,46 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.line(text)
 
 
+@pytest.fixture
+def robot(shared_graph):
+    """A robot at rest whose guard would execute what comes."""
+    robot = FakeRobot(shared_graph, ['front'], guard_state=HOLD)
+    yield robot
+    robot.leave()
+
+
+@pytest.fixture
+def serve(shared_graph, reach_bundle):
+    """Return a function that configures and activates an inference node in this process."""
+    nodes = []
+
+    def start(**parameters):
+        shared_graph.policies.clear()
+        shared_graph.chunks.clear()
+        given = {'bundle': str(reach_bundle), 'backend': 'stub', **PATIENT, **parameters}
+        node = shared_graph.add_node(InferenceNode, **given)
+        nodes.append(node)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        return node
+
+    yield start
+    for node in nodes:
+        shared_graph.remove_node(node)
+
+
+@pytest.fixture
+def refuse(shared_graph, reach_bundle):
+    """Return a function that gives the line with which configure or activate fails."""
+
+    def start(**parameters):
+        given = {'bundle': str(reach_bundle), 'backend': 'stub', **parameters}
+        node = shared_graph.add_node(InferenceNode, **given)
+        try:
+            failure = TransitionCallbackReturn.FAILURE
+            assert node.trigger_configure() == failure
+            return node.configure_error
+        finally:
+            shared_graph.remove_node(node)
+
+    return start

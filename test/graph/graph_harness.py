@@ -16,38 +16,34 @@ keeps every message, in `graph.trajectories`, `graph.executions` and so on.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
+from fr3_motion import JOINTS, PERIOD_S, SHARE, URDF, fr3_limits, guard_parameters, sweep
+from graph_process import Domain, GraphProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_deploy.core.limits import JointLimits, load_limits
-from vla_deploy.core.urdf import parse_urdf
 from vla_deploy.demo.excess import ExcessCheck
-from vla_deploy.files import read_text, read_yaml
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import JointMap, duration_msg, duration_s, time_msg, time_ns
-from vla_deploy.share import share_directory
+from vla_deploy.ros.conversions import JointMap, duration_msg, time_msg
 from vla_deploy_msgs.msg import (
     ActionChunk,
     ExecutionState,
@@ -56,15 +52,8 @@ from vla_deploy_msgs.msg import (
     Violation,
 )
 
-SHARE = share_directory()
-URDF = SHARE / 'urdf' / 'fr3.urdf'
-LIMITS = SHARE / 'config' / 'franka' / 'joint_limits.yaml'
-JOINTS = tuple(f'fr3_joint{i}' for i in range(1, 8))
-HOME = (0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.785)
-PERIOD_S = 0.1  # between the samples of chunks that tests publish
 WAIT_S = 30.0
 REST_RAD_S = 0.02  # a measured joint slower than this stands still
-DOMAINS = 101  # of more, the port numbers run into those that Linux gives to anybody
 
 # A test that is late with spinning must not lose a message.
 KEEP_ALL = QoSProfile(
@@ -79,68 +68,6 @@ KEEP_ALL_RELIABLE = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
 )
-
-
-class Domain:
-    """A ROS domain that no other test uses at the same time, in this process or another."""
-
-    def __init__(self) -> None:
-        first = os.getpid()
-        for offset in range(DOMAINS):
-            number = 1 + (first + offset) % DOMAINS
-            path = Path(tempfile.gettempdir()) / f'vla_deploy_test_domain_{number}'
-            lock = path.open('w')
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-                continue
-            self.number, self._lock = number, lock
-            return
-        raise RuntimeError(f'all {DOMAINS} ROS domains are in use by tests')
-
-    def release(self) -> None:
-        self._lock.close()
-
-
-class GraphProcess:
-    """A process of the graph; its output goes to a file, so that nobody has to read a pipe."""
-
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
-        self._log = log
-        with log.open('wb') as stream:
-            self._popen = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that `interrupt_group` is Ctrl-C in its terminal
-            )
-        self.pid = self._popen.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
-        return self._popen.poll()
-
-    def output(self) -> str:
-        return self._log.read_text(errors='replace')
-
-    def error_lines(self) -> list[str]:
-        """The lines that a user would take for the reason of a failure."""
-        return [line for line in self.output().splitlines() if 'error' in line.lower()]
-
-    def send(self, number: int) -> None:
-        self._popen.send_signal(number)
-
-    def interrupt_group(self) -> None:
-        """Ctrl-C in the terminal of this process: its children are interrupted too."""
-        os.killpg(self.pid, signal.SIGINT)
-
-    def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
-        self._popen.kill()
-        self._popen.wait()
 
 
 class Graph:
@@ -290,8 +217,10 @@ class Graph:
             return 0.0
         return float(np.abs(self._joint_map.velocities(self.joint_states[-1])).max())
 
-    def wait_until_moving(self, at_least_rad_s: float = 0.1) -> None:
-        self.wait(lambda: self.speed() > at_least_rad_s, 'the robot to move')
+    def wait_until_moving(
+        self, at_least_rad_s: float = 0.1, timeout_s: float = WAIT_S
+    ) -> None:
+        self.wait(lambda: self.speed() > at_least_rad_s, 'the robot to move', timeout_s)
 
     def wait_until_standing(self) -> np.ndarray:
         """Wait for 20 joint states in a row at rest; return the positions [joints]."""
@@ -436,124 +365,6 @@ class Graph:
             lines.append(f'-- process {process.pid}{ended}')
             lines.append(process.output()[-2000:])
         return '\n'.join(lines)
-
-
-class FakeRobot:
-    """Joint states, and if asked images and a guard, published by the watcher while it spins."""
-
-    def __init__(
-        self, graph: Graph, cameras: Sequence[str] = (), guard_state: int | None = None
-    ) -> None:
-        self.names = list(JOINTS)
-        self.position = list(HOME)
-        self.images = {camera: grey_image() for camera in cameras}
-        self.image_delay_s = 0.0
-        self.guard_state = guard_state
-        self.plan: tuple[str, int, int] | None = None  # session, seq, next sample
-        self._graph, node = graph, graph.node
-        self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
-        self._images = {
-            camera: node.create_publisher(Image, f'image/{camera}', qos.SENSOR)
-            for camera in cameras
-        }
-        self._execution = (
-            node.create_publisher(ExecutionState, 'execution_state', qos.EXECUTION_STATE)
-            if guard_state is not None
-            else None
-        )
-        self._timer = node.create_timer(0.02, self._publish)
-
-    def stop(self) -> None:
-        """Go silent."""
-        self._timer.cancel()
-
-    def go_on(self) -> None:
-        self._timer.reset()
-
-    def leave(self) -> None:
-        """Take the robot out of the graph."""
-        node = self._graph.node
-        node.destroy_timer(self._timer)
-        for publisher in (self._states, *self._images.values(), self._execution):
-            if publisher is not None:
-                node.destroy_publisher(publisher)
-
-    def _publish(self) -> None:
-        now_ns = self._graph.now_ns()
-        stamp = time_msg(now_ns)
-        state = JointState(name=self.names, position=self.position)
-        state.header.stamp = stamp
-        self._states.publish(state)
-        for camera, image in self.images.items():
-            image.header.stamp = time_msg(now_ns - round(self.image_delay_s * 1e9))
-            self._images[camera].publish(image)
-        if self._execution is not None and self.guard_state is not None:
-            execution = ExecutionState(guard_state=self.guard_state)
-            execution.header.stamp = stamp
-            if self.plan is not None:
-                execution.has_plan = True
-                execution.session_id, execution.seq, execution.next_index = self.plan
-            self._execution.publish(execution)
-
-
-def fr3_limits() -> JointLimits:
-    """The limits that the guard has from the package's own files."""
-    return load_limits(parse_urdf(read_text(URDF)), JOINTS, read_yaml(LIMITS))
-
-
-def guard_parameters() -> dict[str, Any]:
-    """Parameters of a guard of the simulated FR3 that starts by itself and arms itself."""
-    return {
-        'autostart': True,
-        'urdf_path': str(URDF),
-        'limits_path': str(LIMITS),
-        'joint_names': list(JOINTS),
-        'simulated': True,
-        'auto_arm': True,
-        # Real-time priority, so that a busy machine is no reason for a late tick. Where it is not
-        # granted the guard says so and goes on.
-        'sched_fifo_priority': 50,
-        # Nor is a robot's process that had to wait for a processor.
-        'joint_state_timeout_s': 1.0,
-        'joint_state_steady_timeout_s': 3.0,
-    }
-
-
-def grey_image(encoding: str = 'rgb8', width: int = 64, height: int = 64) -> Image:
-    bytes_a_pixel = {'rgb8': 3, '16UC1': 2}[encoding]
-    step = width * bytes_a_pixel
-    return Image(
-        height=height, width=width, encoding=encoding, step=step, data=bytes([127]) * step * height
-    )
-
-
-def sweep(start: np.ndarray, joint: int, distance: float, duration_s: float) -> np.ndarray:
-    """Return samples [steps, joints] that move one joint smoothly from rest to rest."""
-    steps = round(duration_s / PERIOD_S) + 1
-    samples = np.tile(np.asarray(start, np.float64), (steps, 1))
-    part = np.linspace(0.0, 1.0, steps)
-    samples[:, joint] += distance * part**3 * (10 - 15 * part + 6 * part**2)
-    return samples
-
-
-def rest_time_ns(trajectory: JointTrajectory) -> int:
-    """Return the time from which a trajectory stands still; every one of the guard's ends so."""
-    speeds = [np.abs(point.velocities).max() for point in trajectory.points]
-    moving = [i for i, speed in enumerate(speeds) if speed > 0.0]
-    assert not moving or moving[-1] + 1 < len(speeds), 'the trajectory does not end at rest'
-    first_at_rest = moving[-1] + 1 if moving else 0
-    offset = duration_s(trajectory.points[first_at_rest].time_from_start)
-    return time_ns(trajectory.header.stamp) + round(offset * 1e9)
-
-
-def braking_time_s(trajectory: JointTrajectory, at_ns: int, limits: JointLimits) -> float:
-    """Return how long the slowest joint needs to stop from a trajectory's velocity at a time."""
-    start_ns = time_ns(trajectory.header.stamp)
-    times = [start_ns + round(duration_s(p.time_from_start) * 1e9) for p in trajectory.points]
-    velocities = np.array([p.velocities for p in trajectory.points])
-    order = [list(trajectory.joint_names).index(name) for name in limits.names]
-    speed = [np.interp(at_ns, times, np.abs(velocities[:, j])) for j in order]
-    return float(np.max(np.array(speed) / limits.acceleration))
 
 
 def lifecycle_label(state_id: int) -> str:

@@ -7,7 +7,8 @@ import os
 import time
 
 import pytest
-from graph_harness import JOINTS, LIMITS, URDF, FakeRobot, guard_parameters, sweep
+from fake_robot import FakeRobot
+from fr3_motion import JOINTS, LIMITS, URDF, guard_parameters, sweep
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import String
 

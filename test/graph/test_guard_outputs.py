@@ -4,7 +4,9 @@
 
 import numpy as np
 import pytest
-from graph_harness import HOME, JOINTS, KEEP_ALL_RELIABLE, FakeRobot, guard_parameters, sweep
+from fake_robot import FakeRobot
+from fr3_motion import HOME, JOINTS, guard_parameters, sweep
+from graph_harness import KEEP_ALL_RELIABLE
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray
 

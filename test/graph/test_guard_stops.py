@@ -9,15 +9,8 @@ import signal
 import numpy as np
 import pytest
 import rclpy
-from graph_harness import (
-    HOME,
-    JOINTS,
-    URDF,
-    WAIT_S,
-    braking_time_s,
-    rest_time_ns,
-    sweep,
-)
+from fr3_motion import HOME, JOINTS, URDF, braking_time_s, rest_time_ns, sweep
+from graph_harness import WAIT_S
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory

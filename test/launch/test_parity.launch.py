@@ -25,7 +25,8 @@ from launch_testing.actions import ReadyToTest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'graph'))
 from graph_bundles import GOLDENS, golden_bundle
-from graph_harness import FakeRobot, Graph
+from fake_robot import FakeRobot
+from graph_harness import Graph
 
 from vla_deploy.pipeline import Observation, Policy
 from vla_deploy.ros.conversions import rgb_to_image

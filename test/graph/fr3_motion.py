@@ -1,0 +1,75 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The FR3 that tests move: its files, its limits, a motion, and when a trajectory stands still."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_deploy.core.limits import JointLimits, load_limits
+from vla_deploy.core.urdf import parse_urdf
+from vla_deploy.files import read_text, read_yaml
+from vla_deploy.ros.conversions import duration_s, time_ns
+from vla_deploy.share import share_directory
+
+SHARE = share_directory()
+URDF = SHARE / 'urdf' / 'fr3.urdf'
+LIMITS = SHARE / 'config' / 'franka' / 'joint_limits.yaml'
+JOINTS = tuple(f'fr3_joint{i}' for i in range(1, 8))
+HOME = (0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.785)
+PERIOD_S = 0.1  # between the samples of chunks that tests publish
+
+
+def fr3_limits() -> JointLimits:
+    """The limits that the guard has from the package's own files."""
+    return load_limits(parse_urdf(read_text(URDF)), JOINTS, read_yaml(LIMITS))
+
+
+def guard_parameters() -> dict[str, Any]:
+    """Parameters of a guard of the simulated FR3 that starts by itself and arms itself."""
+    return {
+        'autostart': True,
+        'urdf_path': str(URDF),
+        'limits_path': str(LIMITS),
+        'joint_names': list(JOINTS),
+        'simulated': True,
+        'auto_arm': True,
+        # Real-time priority, so that a busy machine is no reason for a late tick. Where it is not
+        # granted the guard says so and goes on.
+        'sched_fifo_priority': 50,
+        # Nor is a robot's process that had to wait for a processor.
+        'joint_state_timeout_s': 1.0,
+        'joint_state_steady_timeout_s': 3.0,
+    }
+
+
+def sweep(start: np.ndarray, joint: int, distance: float, duration_s: float) -> np.ndarray:
+    """Return samples [steps, joints] that move one joint smoothly from rest to rest."""
+    steps = round(duration_s / PERIOD_S) + 1
+    samples = np.tile(np.asarray(start, np.float64), (steps, 1))
+    part = np.linspace(0.0, 1.0, steps)
+    samples[:, joint] += distance * part**3 * (10 - 15 * part + 6 * part**2)
+    return samples
+
+
+def rest_time_ns(trajectory: JointTrajectory) -> int:
+    """Return the time from which a trajectory stands still; every one of the guard's ends so."""
+    speeds = [np.abs(point.velocities).max() for point in trajectory.points]
+    moving = [i for i, speed in enumerate(speeds) if speed > 0.0]
+    assert not moving or moving[-1] + 1 < len(speeds), 'the trajectory does not end at rest'
+    first_at_rest = moving[-1] + 1 if moving else 0
+    offset = duration_s(trajectory.points[first_at_rest].time_from_start)
+    return time_ns(trajectory.header.stamp) + round(offset * 1e9)
+
+
+def braking_time_s(trajectory: JointTrajectory, at_ns: int, limits: JointLimits) -> float:
+    """Return how long the slowest joint needs to stop from a trajectory's velocity at a time."""
+    start_ns = time_ns(trajectory.header.stamp)
+    times = [start_ns + round(duration_s(p.time_from_start) * 1e9) for p in trajectory.points]
+    velocities = np.array([p.velocities for p in trajectory.points])
+    order = [list(trajectory.joint_names).index(name) for name in limits.names]
+    speed = [np.interp(at_ns, times, np.abs(velocities[:, j])) for j in order]
+    return float(np.max(np.array(speed) / limits.acceleration))
