@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole graph in simulation: a policy that asks for nonsense, and processes that are killed."""
 
+import contextlib
 import itertools
 import signal
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from graph_harness import JOINTS, rest_time_ns
+from fr3_motion import JOINTS, rest_time_ns
 
 from vla_deploy.ros.conversions import time_ns
 from vla_deploy_msgs.msg import GuardStatus, Violation
@@ -28,13 +29,17 @@ PATIENT = {
     'max_skew_s': 1.0,
     'execution_timeout_s': 2.0,
 }
+# A process that is killed while it holds a lock of the shared-memory transport stalls whoever
+# publishes to it for a second: Fast DDS waits that long for the lock, and cannot be told otherwise.
+# The robot's process may be such a publisher; its silence is the subject of other tests.
+STALLS = {'joint_state_timeout_s': 4.0, 'joint_state_steady_timeout_s': 6.0}
 
 
 @pytest.fixture(scope='module')
 def robot(shared_graph):
     """The simulated robot with its camera and an armed guard; tests add inference."""
-    shared_graph.sim_robot = shared_graph.start_sim_robot(**CAMERA)
-    shared_graph.guard_process = shared_graph.start_guard()
+    shared_graph.sim_robot = shared_graph.start_sim_robot(**CAMERA, max_lag_s=5.0)
+    shared_graph.guard_process = shared_graph.start_guard(**STALLS)
     shared_graph.wait(lambda: shared_graph.guard.state_name == 'HOLD', 'the guard to arm itself')
     return shared_graph
 
@@ -86,6 +91,7 @@ def test_when_the_policy_returns_100_for_every_joint_expect_no_joint_past_a_limi
     parameters = {'backend': hundred.backend, **BACKENDS[hundred.backend]}
     FRONTS[hundred.front](robot, serve, hundred_bundle, parameters)
     robot.wait(lambda: robot.guard.chunks_refused >= refused + 3, 'three refusals')
+    robot.wait(lambda: robot.chunks and robot.violations, 'what was refused, and why')
     assert {value for chunk in robot.chunks for value in chunk.data} == {100.0}
     assert robot.policy.backend == hundred.backend
     rules = {v.rule for v in robot.violations if v.action in OF_A_CHUNK}
@@ -136,12 +142,11 @@ def test_when_inference_is_killed_while_moving_expect_rest_within_the_braking_ti
     It notices when the last plan ends or no chunk has come for chunk_silence_s; until then the
     robot follows the plan that it was given.
     """
-    noticed_s, stopped_s = [], []
+    noticed_s, stopped_s, deaf = [], [], []
     for _ in range(REPEATS):
         robot.take_control()
         robot.forget()
-        inference = robot.start_inference(reach_bundle, instruction=next(TASKS), **PATIENT)
-        robot.wait_until_moving(0.15)
+        inference = start_until_moving(robot, reach_bundle, deaf)
         assert robot.guard.state_name == 'ARMED'
         killed_ns = robot.now_ns()
         inference.kill()
@@ -156,7 +161,8 @@ def test_when_inference_is_killed_while_moving_expect_rest_within_the_braking_ti
     record_property(
         'figure',
         f'kill -9 of inference, {len(stopped_s)} of {REPEATS}: noticed within '
-        f'{max(noticed_s):.2f} s, at rest by command within {max(stopped_s) * 1e3:.0f} ms of that',
+        f'{max(noticed_s):.2f} s, at rest by command within {max(stopped_s) * 1e3:.0f} ms of that; '
+        f'{len(deaf)} processes after a killed one heard nobody',
     )
 
 
@@ -181,7 +187,7 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
         assert (measured_speeds(robot) <= robot.limits.velocity).all()
         assert not robot.excess().excess.any
         robot.guards.clear()
-        robot.guard_process = robot.start_guard(auto_arm=False)
+        robot.guard_process = robot.start_guard(auto_arm=False, **STALLS)
         robot.wait(lambda: robot.guard.lifecycle_state == 3, 'another guard')
         assert robot.trigger('inference/stop').success
     record_property(
@@ -189,6 +195,23 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
         f'kill -9 of the guard, {len(tails_s)} of {REPEATS}: at rest by command within '
         f'{max(tails_s) * 1e3:.0f} ms, {max(errors_rad):.4f} rad from the end of the tail',
     )
+
+
+def start_until_moving(graph, bundle, deaf):
+    """Start inference and wait until the robot moves; return its process.
+
+    After a kill -9, Fast DDS may find a shared-memory port of the dead process locked, and the
+    next process then hears nobody. That one is ended, counted in `deaf`, and followed by another.
+    """
+    for _ in range(3):
+        process = graph.start_inference(bundle, instruction=next(TASKS), **PATIENT)
+        with contextlib.suppress(AssertionError):
+            graph.wait_until_moving(0.15, timeout_s=15.0)
+            return process
+        assert 'execution_state: the guard has not been heard' in process.output()
+        deaf.append(process)
+        process.kill()
+    raise AssertionError('three processes in a row heard nobody')
 
 
 def wait_for_tick_in_hold(graph, after_ns):
@@ -219,5 +242,6 @@ def moves(trajectory):
 def measured_speeds(graph):
     """Return the largest mean speed of each joint between two joint states [joints]."""
     positions = np.array([list(state.position)[:7] for state in graph.joint_states])
-    times_s = np.array([time_ns(state.header.stamp) for state in graph.joint_states]) * 1e-9
-    return np.abs(np.diff(positions, axis=0) / np.diff(times_s)[:, None]).max(axis=0)
+    stamps_ns = np.array([time_ns(state.header.stamp) for state in graph.joint_states])
+    stamps_ns, once = np.unique(stamps_ns, return_index=True)  # late ticks share a time
+    return np.abs(np.diff(positions[once], axis=0) / np.diff(stamps_ns)[:, None] * 1e9).max(axis=0)
