@@ -104,6 +104,8 @@ def test_when_the_graph_runs_expect_the_topics_and_services_of_the_readme(graph,
     start_up(graph, reach_bundle)
     wait_until_serving(graph)
     node = graph.node
+    # A node's topics may be known before its name is.
+    graph.wait(lambda: {'guard', 'inference'} <= set(node.get_node_names()), 'both names')
     running = dict(node.get_topic_names_and_types())
     running |= dict(node.get_service_names_and_types())
     named = readme_table()
