@@ -7,8 +7,8 @@ import sys
 
 import psutil
 import pytest
-from graph_bundles import reach_bundle
 from fr3_motion import SHARE
+from graph_bundles import reach_bundle
 from graph_harness import Graph
 
 for package in ('launch.actions', 'launch.launch_description_sources'):

@@ -24,8 +24,8 @@ from launch.actions import ExecuteProcess
 from launch_testing.actions import ReadyToTest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'graph'))
-from graph_bundles import GOLDENS, golden_bundle
 from fake_robot import FakeRobot
+from graph_bundles import GOLDENS, golden_bundle
 from graph_harness import Graph
 
 from vla_deploy.pipeline import Observation, Policy
