@@ -77,15 +77,14 @@ def _run(
         graph.wait_until_up(supervisor.died)
         gap_s = graph.largest_state_gap_s(_REAL_TIME_CHECK_S)
         if arguments.clock == 'auto' and not simulated and gap_s > _REAL_TIME_GAP_S:
-            print(
-                f'this machine does not keep real time (joint states {gap_s:.2f} s apart): '
-                'starting again on simulated time, which waits',
-                flush=True,
-            )
+            _tell_slow(f'joint states are {gap_s:.2f} s apart')
             return {}, graph
         results = []
         for plan in plans:
             results.append(graph.run(plan, keep_pictures=plan.index < 3))
+            if arguments.clock == 'auto' and not simulated and graph.lost_real_time():
+                _tell_slow(graph.guard.reason)
+                return {}, graph
             print(_episode_line(results[-1], len(plans)), flush=True)
             death = supervisor.died()
             if death:
@@ -99,6 +98,14 @@ def _run(
             graph.close()
         rclpy.shutdown()
         supervisor.end()
+
+
+def _tell_slow(why: str) -> None:
+    print(
+        f'this machine does not keep real time ({why}): starting again on simulated time, '
+        'which waits',
+        flush=True,
+    )
 
 
 def _conclude(report: dict[str, Any], graph: DemoGraph, output: Path) -> int:

@@ -134,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         '--dims', type=Path, metavar='FILE', help='head counts of pi0 and pi0.5, if not published'
     )
     parser.add_argument('--steps', type=int, metavar='N', help='Euler steps a chunk')
-    parser.add_argument('--threads', type=int, metavar='N', help='threads of the runtime')
+    parser.add_argument(
+        '--threads', type=int, default=1, metavar='N',
+        help='threads of the runtime while it is proven (default 1, as it is served: the order of '
+        'sums, and so the last bits, depend on it)',
+    )
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     return parser
 

@@ -179,14 +179,30 @@ class DemoGraph:
             lambda: self._state_ns > reset_ns and self._image_ns > reset_ns,
             'no joint state and image came after the reset',
         )
-        armed = self._call(self._arm, Trigger.Request())
-        if not armed.success:
-            raise GraphError(f'guard/arm: {armed.message}')
+        self._take_control()
         lift = np.array([0.0, 0.0, reach.GOAL_HEIGHT_M])
         return {
             name: np.array([point.x, point.y, point.z]) + lift
             for name, point in zip(answer.cube_names, answer.cube_positions, strict=True)
         }
+
+    def lost_real_time(self) -> bool:
+        """Tell whether the guard stopped because joint states came too late."""
+        stopped = self.guard.state == GuardStatus.STATE_FAULT
+        return stopped and self.guard.reason.startswith('joint state')
+
+    def _take_control(self) -> None:
+        """Arm; a guard that has latched in the meantime is reset first."""
+        deadline_s = time.monotonic() + _WAIT_S
+        while True:
+            armed = self._call(self._arm, Trigger.Request())
+            if armed.success:
+                return
+            if time.monotonic() > deadline_s:
+                raise GraphError(f'guard/arm: {armed.message}')
+            if self.guard.state in _LATCHED:
+                self._reset_latched()
+            time.sleep(0.1)
 
     def _reset_latched(self) -> None:
         """Reset a guard that stopped in the episode before; its cause may take a while to go."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vla_deploy.export.evidence import evidence_for
@@ -67,12 +68,17 @@ def run_graphs(
     """Run rung 1 for every fixture; return its figures and the torch modules' chunks."""
     runner = GraphRunner(folder / PREFIX_GRAPH, folder / STEP_GRAPH, threads or 0)
     figures, chunks = [], []
-    for index, case in enumerate(cases):
-        progress(f'rung 1, graphs: fixture {index + 1} of {len(cases)}')
-        inputs = reference.inputs(case.observation)
-        figure, chunk = graph_parity(reference.model, runner, inputs, case.noise)
-        figures.append(figure)
-        chunks.append(chunk)
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(threads or torch_threads)  # its last bits depend on them, too
+    try:
+        for index, case in enumerate(cases):
+            progress(f'rung 1, graphs: fixture {index + 1} of {len(cases)}')
+            inputs = reference.inputs(case.observation)
+            figure, chunk = graph_parity(reference.model, runner, inputs, case.noise)
+            figures.append(figure)
+            chunks.append(chunk)
+    finally:
+        torch.set_num_threads(torch_threads)
     return figures, chunks
 
 
