@@ -136,10 +136,11 @@ def first_latched_ns(graph):
 
 
 def brakes(graph, since_ns):
-    """Whether the last trajectory brakes at once: a lead of two ticks, and its knots on a grid."""
+    """Whether the last trajectory brakes at once: after a lead of two ticks, and up to three more
+    where the machine made the tick late."""
     before, last = graph.trajectories[-2:]
     brake_s = braking_time_s(before, since_ns + round(2 * TICK_S * 1e9), graph.limits)
-    return (rest_time_ns(last) - since_ns) * 1e-9 <= brake_s + 2 * TICK_S + 0.003
+    return (rest_time_ns(last) - since_ns) * 1e-9 <= brake_s + 5 * TICK_S
 
 
 def late_subscriber_sees(graph):
