@@ -34,9 +34,12 @@ setup(
         *share_files(),
     ],
     # requirements/serve.in, without pins: a distribution brings its own versions
-    install_requires=['numpy', 'onnxruntime', 'tokenizers', 'safetensors', 'PyYAML'],
+    install_requires=[
+        'numpy', 'onnxruntime', 'tokenizers', 'safetensors', 'PyYAML', 'ruckig', 'Pillow', 'mcap',
+    ],  # fmt: skip
     extras_require={
-        'sim': ['mujoco', 'matplotlib', 'Pillow'],
+        'sim': ['mujoco', 'matplotlib'],
+        'data': ['pyarrow', 'av'],
         'export': ['torch', 'onnx', 'onnxscript', 'safetensors'],
         # colcon runs no test at all unless pytest is declared
         'test': ['pytest', 'hypothesis', 'psutil'],

@@ -52,11 +52,12 @@ RUN_SETS = (
     BOOTSTRAP,
     RequirementSet('build', 'colcon and pytest', 21),
     ROS,
-    RequirementSet('serve', 'ONNX Runtime and tokenizers', 35),
+    RequirementSet('serve', 'ONNX Runtime and tokenizers', 40),
     SIM,
 )
 ALL_SETS = (
     *RUN_SETS,
+    RequirementSet('data', 'Arrow and FFmpeg', 90),
     RequirementSet('dev', 'lint, types and tests', 29),
     RequirementSet('torch', 'PyTorch for the CPU', 192),
     RequirementSet('export', 'ONNX', 12),

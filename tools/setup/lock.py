@@ -29,6 +29,7 @@ SETS = {
     'build': ALL_PYTHONS,
     'serve': ALL_PYTHONS,
     'sim': ALL_PYTHONS,
+    'data': ALL_PYTHONS,
     'dev': ALL_PYTHONS,
     'torch': ('3.11', '3.12'),
     'export': ('3.11', '3.12'),
