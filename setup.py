@@ -36,7 +36,7 @@ setup(
     # requirements/serve.in, without pins: a distribution brings its own versions
     install_requires=[
         'numpy', 'onnxruntime', 'tokenizers', 'safetensors', 'PyYAML', 'ruckig', 'Pillow', 'mcap',
-    ],  # fmt: skip
+    ],
     extras_require={
         'sim': ['mujoco', 'matplotlib'],
         'data': ['pyarrow', 'av'],

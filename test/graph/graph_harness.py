@@ -44,6 +44,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap, duration_msg, time_msg
+from vla_deploy.shared_memory import remove_stale_segments
 from vla_deploy_msgs.msg import (
     ActionChunk,
     ExecutionState,
@@ -115,6 +116,7 @@ class Graph:
         self.node.destroy_node()
         self.context.try_shutdown()
         self._domain.release()
+        remove_stale_segments()
 
     # -- processes ------------------------------------------------------------------------------
 

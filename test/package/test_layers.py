@@ -18,7 +18,8 @@ MAY_IMPORT = {
     'backends': {'core', 'files', 'pipeline'},
     'models': {'core', 'files', 'pipeline'},
     'bringup': {'core', 'files', 'share'},
-    'supervisor': {'bringup'},
+    'shared_memory': set(),
+    'supervisor': {'bringup', 'shared_memory'},
     'export': {'core', 'files', 'share', 'pipeline', 'backends', 'models', 'bringup'},
     'trace': {'core', 'files', 'share', 'pipeline', 'backends', 'models'},
 }
