@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_deploy.core.bounds import GRID_NS
+from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits, load_limits
+from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.core.urdf import parse_urdf
 from vla_deploy.files import read_text, read_yaml
 from vla_deploy.ros.conversions import duration_s, time_ns
@@ -20,6 +23,7 @@ URDF = SHARE / 'urdf' / 'fr3.urdf'
 LIMITS = SHARE / 'config' / 'franka' / 'joint_limits.yaml'
 JOINTS = tuple(f'fr3_joint{i}' for i in range(1, 8))
 HOME = (0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.785)
+LEAD_NS = round(GuardConfig().lead_s * 1e9)
 PERIOD_S = 0.1  # between the samples of chunks that tests publish
 
 
@@ -65,11 +69,20 @@ def rest_time_ns(trajectory: JointTrajectory) -> int:
     return time_ns(trajectory.header.stamp) + round(offset * 1e9)
 
 
-def braking_time_s(trajectory: JointTrajectory, at_ns: int, limits: JointLimits) -> float:
-    """Return how long the slowest joint needs to stop from a trajectory's velocity at a time."""
+def latest_rest_ns(trajectory: JointTrajectory, decided_ns: int, limits: JointLimits) -> int:
+    """Return when a guard that decides at a time to brake must have brought it to rest.
+
+    Braking takes effect after the lead, put off by up to two steps of the grid that knots lie on,
+    and ends on that grid.
+    """
     start_ns = time_ns(trajectory.header.stamp)
-    times = [start_ns + round(duration_s(p.time_from_start) * 1e9) for p in trajectory.points]
-    velocities = np.array([p.velocities for p in trajectory.points])
-    order = [list(trajectory.joint_names).index(name) for name in limits.names]
-    speed = [np.interp(at_ns, times, np.abs(velocities[:, j])) for j in order]
-    return float(np.max(np.array(speed) / limits.acceleration))
+    columns = [list(trajectory.joint_names).index(name) for name in limits.names]
+    motion = Trajectory(
+        start_ns + np.array([time_ns(p.time_from_start) for p in trajectory.points]),
+        np.array([p.positions for p in trajectory.points])[:, columns],
+        np.array([p.velocities for p in trajectory.points])[:, columns],
+    )
+    begins_ns = [decided_ns + LEAD_NS + steps * GRID_NS for steps in range(3)]
+    brakes_s = [np.max(np.abs(motion.state(t)[1]) / limits.acceleration) for t in begins_ns]
+    ends_ns = [t + round(s * 1e9) for t, s in zip(begins_ns, brakes_s, strict=True)]
+    return max(ends_ns) + GRID_NS

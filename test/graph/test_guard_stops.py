@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import rclpy
-from fr3_motion import HOME, JOINTS, URDF, braking_time_s, rest_time_ns, sweep
+from fr3_motion import HOME, JOINTS, URDF, latest_rest_ns, rest_time_ns, sweep
 from graph_harness import WAIT_S
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Bool, String
@@ -20,7 +20,6 @@ from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_ns
 from vla_deploy_msgs.msg import GuardStatus
 
-TICK_S = 0.01
 ARMED = GuardStatus.STATE_ARMED
 
 
@@ -136,11 +135,9 @@ def first_latched_ns(graph):
 
 
 def brakes(graph, since_ns):
-    """Whether the last trajectory brakes at once: after a lead of two ticks, and up to three more
-    where the machine made the tick late."""
+    """Whether the last trajectory brakes as soon and as hard as it may."""
     before, last = graph.trajectories[-2:]
-    brake_s = braking_time_s(before, since_ns + round(2 * TICK_S * 1e9), graph.limits)
-    return (rest_time_ns(last) - since_ns) * 1e-9 <= brake_s + 5 * TICK_S
+    return rest_time_ns(last) <= latest_rest_ns(before, since_ns, graph.limits)
 
 
 def late_subscriber_sees(graph):
