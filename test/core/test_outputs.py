@@ -42,6 +42,7 @@ def test_when_joints_are_split_expect_each_output_in_its_own_order() -> None:
     (['t', 'u'], ['trajectory'] * 2, [], 'output_joints has 0'),
     (['t', 't'], ['trajectory'] * 2, ['a,b', 'c'], "'t' is empty or given twice"),
     (['t'], ['velocity'], [], "'velocity' is not one of"),
+    (['t'], ['velocity_array'], [], "'velocity_array' of 't' does not go with control_mode 'pos"),
     (['t'], ['trajectory'], ['a,b,d'], "'d' of 't' is not under guard"),
     (['t'], ['trajectory'], ['a,b'], "'c' is in no output"),
     (['t', 'u'], ['trajectory'] * 2, ['a,b', 'b,c'], "'b' is in 't' and in 'u'"),
@@ -51,6 +52,13 @@ def test_when_outputs_are_wrong_expect_one_line_that_names_it(
 ) -> None:
     with pytest.raises(OutputError, match=says):
         plan_outputs(topics, types, joints, GUARDED)
+
+
+def test_when_the_robot_is_commanded_in_velocity_expect_outputs_of_velocities_only() -> None:
+    (output,) = plan_outputs(['t'], ['velocity_array'], [], GUARDED, 'velocity')
+    assert output.output_type == 'velocity_array'
+    with pytest.raises(OutputError, match="'trajectory' of 't' does not go with control_mode 'vel"):
+        plan_outputs(['t'], ['trajectory'], [], GUARDED, 'velocity')
 
 
 class Watch:

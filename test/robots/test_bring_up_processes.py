@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from graph_harness import KEEP_ALL_RELIABLE
 from robot_figures import ROOT, limits, read
 from std_msgs.msg import Float64MultiArray
 
@@ -13,6 +14,7 @@ from vla_deploy.bringup import BringUpOptions, bring_up, robots
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap
+from vla_deploy_msgs.msg import ActionChunk
 
 STEPS = 9  # of 0.1 s
 # A process that had to wait for a processor is no reason for a fault.
@@ -24,7 +26,7 @@ PATIENCE = {
     ),
 }  # fmt: skip
 # The FR3 is brought up with its policy by the tests of the whole graph.
-SIMULATED = [robot for robot in robots() if robot != 'franka']
+ARMS = [robot for robot in robots() if robot not in ('franka', 'quadcopter')]
 
 
 def smooth(start, target):
@@ -33,7 +35,7 @@ def smooth(start, target):
     return start + (target - start) * part**3 * (10 - 15 * part + 6 * part**2)
 
 
-@pytest.mark.parametrize('robot', SIMULATED)
+@pytest.mark.parametrize('robot', ARMS)
 def test_when_a_robot_is_brought_up_expect_the_guard_in_control_and_every_joint_moved(graph, robot):
     for process in bring_up(robot, BringUpOptions(sim=True, inference=False), None):
         graph.environment.update(process.environment)
@@ -92,3 +94,39 @@ def test_when_the_quadcopter_hears_velocities_expect_it_to_move_and_to_stop_when
     assert (x, z) == pytest.approx((0.0, 1.0), abs=1e-3)
     assert y == pytest.approx(0.15, abs=0.02)
     assert yaw == pytest.approx(0.1, abs=0.02)
+
+
+def test_when_the_quadcopter_is_brought_up_expect_plans_flown_and_zeros_said(graph):
+    velocities = graph.listen(Float64MultiArray, 'velocity_commands', KEEP_ALL_RELIABLE)
+    for process in bring_up('quadcopter', BringUpOptions(sim=True, inference=False), None):
+        graph.environment.update(process.environment)
+        graph.run(*process.command, *PATIENCE[process.name])
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to take control')
+    graph.wait(lambda: len(velocities) > 5, 'commands while it holds')
+    assert not np.array([message.data for message in velocities]).any()
+    bounds = limits('quadcopter')
+    joint_map = JointMap(bounds.names)
+
+    def fly(velocity, steps):
+        graph.publish_chunk(
+            np.tile(velocity, (steps, 1)), joint_names=list(bounds.names),
+            control_mode=ActionChunk.CONTROL_MODE_VELOCITY,
+        )  # fmt: skip
+
+    fly([0.0, 0.4, 0.2, -0.4], 9)
+    graph.wait(lambda: graph.guard.chunks_accepted == 1, 'the plan to be accepted')
+    graph.wait(lambda: graph.guard.reason == 'plan ended', 'the plan to end')
+    graph.wait(lambda: not any(velocities[-1].data), 'zeros')
+    assert [violation.rule for violation in graph.violations] == []
+    position = joint_map.positions(graph.joint_states[-1])
+    assert position[1] > 0.2
+    assert position[3] < -0.2
+    fly([100.0] * 4, 20)  # as a policy that knows nothing would
+    graph.wait(lambda: graph.guard.chunks_clamped == 1, 'it to be clamped')
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'it to end')
+    graph.wait(lambda: not any(velocities[-1].data), 'zeros')
+    sent = np.array([message.data for message in velocities])
+    assert (np.abs(sent) <= bounds.velocity).all()
+    assert (np.abs(np.diff(sent, axis=0)) <= bounds.acceleration * 0.02).all()
+    measured = np.array([joint_map.positions(state) for state in graph.joint_states])
+    assert ((measured >= bounds.lower) & (measured <= bounds.upper)).all()

@@ -114,14 +114,12 @@ def test_when_a_link_has_shapes_expect_the_inertia_of_these_shapes(path):
 
 
 def test_when_robots_are_listed_expect_those_that_can_be_simulated():
-    assert set(robots()) == set(ROBOTS) - {'quadcopter'}
+    assert set(robots()) == set(ROBOTS)
 
 
 @pytest.mark.parametrize(
     ('robot', 'options', 'words'),
     [
-        ('quadcopter', SIM, 'in simulation yet; it needs velocity plans in the guard'),
-        ('quadcopter', REAL, 'without sim:=true yet; it needs velocity plans'),
         ('aloha', REAL, 'without sim:=true yet; it needs an output for each arm'),
     ],
 )

@@ -166,7 +166,7 @@ def test_when_configuration_names_a_file_expect_it_to_exist(bundle):
     ('old', 'new', 'words'),
     [
         ('waits_for:', 'wait_for:', "unknown key wait_for; did you mean 'waits_for'"),
-        ('  sim: >-', '  simulation: >-', 'unknown key waits_for.simulation'),
+        ('  robot: >-', '  real: >-', 'unknown key waits_for.real'),
         ('    only_in_sim: true', '    only_sim: true', 'unknown key processes.sim_robot.only_sim'),
         ('limits: ', 'policy: ', 'missing key limits'),
         ('    executable: guard\n', '', 'missing key processes.guard.executable'),
@@ -175,7 +175,7 @@ def test_when_configuration_names_a_file_expect_it_to_exist(bundle):
 def test_when_a_description_has_a_wrong_key_expect_the_file_and_the_key(
     tmp_path, old, new, words
 ):
-    text = (bringup.share_directory() / 'config/quadcopter/bringup.yaml').read_text()
+    text = (bringup.share_directory() / 'config/aloha/bringup.yaml').read_text()
     assert old in text
     path = tmp_path / 'bringup.yaml'
     path.write_text(text.replace(old, new, 1))

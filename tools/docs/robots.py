@@ -62,8 +62,9 @@ def _guard_parameters(description: dict[str, Any]) -> dict[str, Any]:
 
 def _topic(description: dict[str, Any]) -> str:
     (guard,) = (p for p in description['processes'] if p['executable'] == 'guard')
-    topic = guard.get('remappings_on_robot', {}).get('joint_trajectory')
-    return f'`{topic}`' if topic else ''
+    remapped = guard.get('remappings_on_robot', {})
+    topics = _guard_parameters(description).get('output_topics', ['joint_trajectory'])
+    return ', '.join(f'`{remapped.get(topic, topic)}`' for topic in topics)
 
 
 def _section(robot: str, joints: tuple[JointLimit, ...], waits: dict[str, str]) -> str:

@@ -70,6 +70,10 @@ class CommandLine:
         """Whether the line still remembers what was commanded at t_ns."""
         return t_ns >= self._line.start_ns
 
+    def tracking_error(self, position: Array, stamp_ns: int) -> Array:
+        """Distance [joints] of a position measured at stamp_ns, which the line must cover."""
+        return np.abs(position - self.sample(stamp_ns)[0])
+
     def at_rest(self, now_ns: int) -> bool:
         """Whether braking has ended by now."""
         return not self._moving and now_ns >= self._rest_ns
@@ -151,8 +155,7 @@ class CommandLine:
         if plan.hull is None:
             return False
         knots = plan.knots
-        first = int(knots.times.searchsorted(splice_ns + GRID_NS))
-        last = int(knots.times.searchsorted(splice_ns + _ns(self._config.join_window_s), 'right'))
+        first, last = self._window(splice_ns, plan)
         if first >= last:
             return False
         position, velocity = self.sample(splice_ns)
@@ -188,6 +191,13 @@ class CommandLine:
         self._route = start.then(knots.knots(target))
         self._route_index = 0
         return True
+
+    def _window(self, splice_ns: int, plan: Plan) -> tuple[int, int]:
+        """First sample that may be joined, and the one after the last."""
+        times = plan.knots.times
+        until_ns = splice_ns + _ns(self._config.join_window_s)
+        return (int(times.searchsorted(splice_ns + GRID_NS)),
+                int(times.searchsorted(until_ns, 'right')))
 
     @staticmethod
     def _swing(hull: Hull, begin: int, first: int, last: int) -> tuple[Array, Array]:
@@ -238,8 +248,12 @@ class CommandLine:
             self._clock_ns = splice_ns
         target_ns = splice_ns - self._lag_ns + round(rate * self._step_ns)
         target_position, target_velocity = plan.knots.state(target_ns)
-        after, brakes = self._limiter.step(position, velocity, target_position,
-                                           rate * target_velocity)
+        self._step(splice_ns, position, velocity, target_position, rate * target_velocity)
+
+    def _step(self, splice_ns: int, position: Array, velocity: Array, target_position: Array,
+              target_velocity: Array) -> None:
+        """Let the limiter make a step from a state of the line, and brake after it."""
+        after, brakes = self._limiter.step(position, velocity, target_position, target_velocity)
         slew_steps = np.where(brakes, 0.0, self._step_ns / GRID_NS)
         self._replace(splice_ns, slew_then_brake(splice_ns, position, velocity, after, slew_steps,
                                                  self._bounds.acceleration))

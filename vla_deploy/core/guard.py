@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.chunk import Chunk
@@ -29,7 +30,9 @@ from vla_deploy.core.guard_io import (
 from vla_deploy.core.joint_watch import JointWatch
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.schedule import Schedule, SessionBook
+from vla_deploy.core.tracking import TrackingWatch
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory
+from vla_deploy.core.velocity_line import VelocityLine
 from vla_deploy.core.verify import VerifyReport, VerifyState, verify_chunk
 from vla_deploy.core.violation import Action, Violation
 
@@ -52,7 +55,7 @@ class GuardCore:
         self._bounds = Bounds.of(limits, config.soft_margin)
         self._joints = JointWatch(
             limits.names, config.joint_state_timeout_s, config.joint_state_steady_timeout_s,
-            config.clock_tolerance_s,
+            config.clock_tolerance_s, limits.continuous,
         )
         self._sessions = SessionBook()
         self._schedule = Schedule()
@@ -64,8 +67,7 @@ class GuardCore:
         self._tripped = False
         self._disarm_pending = False
         self._brake_once = False
-        self._late_states = 0
-        self._judged_stamp_ns = -1
+        self._tracking = TrackingWatch(limits, config)
         self._joint_state_rule = ''
         self._violations: list[Violation] = []
 
@@ -126,7 +128,7 @@ class GuardCore:
             if self._line is not None:
                 self._line.shift(-back)
             self._joints.forget()
-            self._judged_stamp_ns = -1
+            self._tracking.forget()
             self._hold('clock_jump', f'ROS time jumped back by {back * NS_TO_S:.3f} s',
                        back * NS_TO_S, 0.0, 's')
         gap = (now_steady_ns - self._last_steady_ns) * NS_TO_S
@@ -180,27 +182,10 @@ class GuardCore:
             return 'external', '', inputs.external_fault
         if self.state in IN_CONTROL and inputs.subscribers < 1:
             return 'no_subscriber', '', 'nobody subscribes to the command topic'
-        return self._tracking_fault()
-
-    def _tracking_fault(self) -> tuple[str, str, str] | None:
-        line, joints = self._line, self._joints
-        if line is None or self.state not in IN_CONTROL or joints.position is None:
-            self._late_states = 0
+        if self._line is None or self.state not in IN_CONTROL:
+            self._tracking.forget()
             return None
-        if joints.stamp_ns == self._judged_stamp_ns or not line.covers(joints.stamp_ns):
-            return None
-        self._judged_stamp_ns = joints.stamp_ns
-        error = np.abs(joints.position - line.sample(joints.stamp_ns)[0])
-        j = int(error.argmax())
-        if error[j] <= self.config.tracking_error:
-            self._late_states = 0
-            return None
-        self._late_states += 1
-        if self._late_states < self.config.tracking_error_ticks:
-            return None
-        name, unit = self.limits.names[j], self.limits.units[j]
-        return 'tracking_error', name, (f'{name} is {error[j]:.4g} {unit} from its command, limit '
-                                        f'{self.config.tracking_error:g}')
+        return self._tracking.fault(self._line, self._joints)
 
     # -- transitions
 
@@ -280,9 +265,9 @@ class GuardCore:
         self.reason = ''
         self._schedule.drop()
         self._schedule.consumed_total = 0
-        self._in_a_row, self._tripped, self._late_states = 0, False, 0
-        self._judged_stamp_ns = self._joints.stamp_ns
-        self._line = CommandLine(now_ros_ns, self._joints.position, self._bounds, self.config)
+        self._in_a_row, self._tripped = 0, False
+        self._tracking.forget(self._joints.stamp_ns)
+        self._line = self._line_at(now_ros_ns, self._joints.position)
         return Answer('arm', True, f'armed: {self.state.name}')
 
     def _arm_refusal(
@@ -379,8 +364,7 @@ class GuardCore:
             # Nothing was sent: what would be commanded next starts where the robot is.
             if self._joints.position is None:
                 return None
-            self._line = line = CommandLine(now_ns, self._joints.position, self._bounds,
-                                            self.config)
+            self._line = line = self._line_at(now_ns, self._joints.position)
         if self._schedule.running is not None:
             trajectory = line.follow(now_ns, self._schedule.running)
         else:
@@ -389,6 +373,10 @@ class GuardCore:
         if self._disarm_pending and line.at_rest(now_ns):
             self._to_disarmed('')
         return trajectory
+
+    def _line_at(self, now_ns: int, position: NDArray[np.float64]) -> CommandLine:
+        line = VelocityLine if self.config.control_mode == 'velocity' else CommandLine
+        return line(now_ns, position, self._bounds, self.config)
 
     def _execution(self, now_ns: int) -> ExecutionState:
         running, line = self._schedule.running, self._line

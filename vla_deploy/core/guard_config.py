@@ -32,6 +32,12 @@ class GuardConfig:
         minimum=0.01,
         maximum=2.0,
     )
+    control_mode: str = parameter(
+        'position',
+        'what the robot is commanded in, and with it the samples of every plan: position, or '
+        'velocity with explicit zeros for hold',
+        choices=('position', 'velocity'),
+    )
     mode: str = parameter(
         'clamp',
         'what is done with a plan beyond a limit: clamp executes it within the limits, '
@@ -51,14 +57,15 @@ class GuardConfig:
     start_jump: float = parameter(
         0.25,
         'largest distance of a plan, at its start, from the commanded and from the measured '
-        'position of each joint',
+        'position of each joint; with control_mode velocity a plan begins where the robot is',
         'rad or m',
         minimum=1e-4,
         maximum=10.0,
     )
     tracking_error: float = parameter(
         0.2,
-        'largest distance of a measured position from the commanded one at the same time',
+        'largest distance of a measured position from the commanded one at the same time; with '
+        'control_mode velocity: largest way within 1 s that was not commanded',
         'rad or m',
         minimum=1e-4,
         maximum=10.0,

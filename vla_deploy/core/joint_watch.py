@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_deploy.core.angles import nearest_turn
 from vla_deploy.core.guard_io import JointState
 from vla_deploy.core.trajectory import NS_TO_S
 
@@ -19,18 +20,23 @@ class JointWatch:
     """Keeps the newest usable measurement in declared joint order."""
 
     def __init__(
-        self, names: Sequence[str], timeout_s: float, steady_timeout_s: float, tolerance_s: float
+        self, names: Sequence[str], timeout_s: float, steady_timeout_s: float, tolerance_s: float,
+        continuous: NDArray[np.bool_] | None = None,
     ) -> None:
+        """continuous: bool [joints], which turn without end; None if no joint does."""
         self._names = tuple(names)
+        self._continuous = continuous
         self._timeout_s, self._steady_timeout_s = timeout_s, steady_timeout_s
         self._tolerance_ns = round(tolerance_s * 1e9)
         self._mapped_names: tuple[str, ...] | None = None
         self._columns: NDArray[np.intp] = np.empty(0, np.intp)
         self._steady_ns = 0
+        self._reference: Array | None = None
         self.seen = False
         """Whether any usable joint state ever came."""
         self.stamp_ns = 0
         self.position: Array | None = None
+        """[joints]; continuous joints are followed over whole turns, whatever their sensor does."""
         self.velocity: Array | None = None
 
     def offer(
@@ -60,6 +66,10 @@ class JointWatch:
             return 'joint_state_stamp', '', f'joint state lies {ahead:.3f} s in the future'
         if self.position is not None and state.stamp_ns <= self.stamp_ns:
             return '', '', ''
+        if self._continuous is not None:
+            if self._reference is not None:
+                position = nearest_turn(position, self._reference, self._continuous)
+            self._reference = position
         self.position, self.stamp_ns, self.seen = position, state.stamp_ns, True
         self.velocity = None
         if state.velocity is not None and len(state.velocity) == len(state.names):

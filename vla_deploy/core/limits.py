@@ -99,6 +99,11 @@ class JointLimits:
         """Names of the joints whose figures are placeholders."""
         return tuple(j.name for j in self.joints if j.placeholder)
 
+    @property
+    def continuous(self) -> NDArray[np.bool_] | None:
+        """Which joints turn without end, bool [joints]; None if no joint does."""
+        return None if self.has_position.all() else ~self.has_position
+
     @staticmethod
     def of(joints: Sequence[JointLimit], notes: Sequence[str] = ()) -> JointLimits:
         """Gather single limits into arrays; checks nothing."""

@@ -13,7 +13,8 @@ from vla_deploy.core.trajectory import Trajectory
 
 TRAJECTORY = 'trajectory'
 POSITION_ARRAY = 'position_array'
-OUTPUT_TYPES = (TRAJECTORY, POSITION_ARRAY)
+VELOCITY_ARRAY = 'velocity_array'
+OUTPUT_TYPES = (TRAJECTORY, POSITION_ARRAY, VELOCITY_ARRAY)
 
 
 class OutputError(ValueError):
@@ -39,13 +40,14 @@ class Output:
 
 
 def plan_outputs(
-    topics: Sequence[str], types: Sequence[str], joints: Sequence[str], guarded: Sequence[str]
+    topics: Sequence[str], types: Sequence[str], joints: Sequence[str], guarded: Sequence[str],
+    control_mode: str = 'position',
 ) -> tuple[Output, ...]:
     """Outputs from three lists with one entry each for every output.
 
     joints: names separated by commas, in the order that the controller wants; an empty list gives
-    a single output all of `guarded`. Every guarded joint must be in exactly one output. Raises
-    OutputError.
+    a single output all of `guarded`. Every guarded joint must be in exactly one output, and every
+    output of the guard's control mode. Raises OutputError.
     """
     if not topics:
         raise OutputError('output_topics is empty: name the topic of the commands')
@@ -64,6 +66,9 @@ def plan_outputs(
         if output_type not in OUTPUT_TYPES:
             raise OutputError(f'output_types: {output_type!r} is not one of '
                               f'{", ".join(OUTPUT_TYPES)}')
+        if (output_type == VELOCITY_ARRAY) != (control_mode == 'velocity'):
+            raise OutputError(f'output_types: {output_type!r} of {topic!r} does not go with '
+                              f'control_mode {control_mode!r}')
         for name in names:
             if name not in guarded:
                 raise OutputError(f'output_joints: {name!r} of {topic!r} is not under guard')

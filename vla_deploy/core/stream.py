@@ -1,10 +1,10 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""A commanded motion as a stream of positions, one a tick, for controllers without interpolation.
+"""A commanded motion as a stream of positions or velocities, one a tick, without interpolation.
 
-Such a controller executes q' = q + v' dt at once. Ticks come late, so sampling the motion is not
-enough: after an outage it would be a step. Each position is therefore limited again, from the one
-sent before: the speed v' toward a room d is at most
+A controller of positions executes q' = q + v' dt at once. Ticks come late, so sampling the motion
+is not enough: after an outage it would be a step. Each position is therefore limited again, from
+the one sent before: the speed v' toward a room d is at most
 
     2 a d / (a dt + sqrt((a dt)^2 + 2 a d)),
 
@@ -73,15 +73,49 @@ class PositionStream:
         self, q: Array, v: Array, target: Array, drift: Array, dt: float
     ) -> Array:
         """Velocity [joints] of the step after q that moves toward a target, itself at `drift`."""
-        bounds, a = self._bounds, self._bounds.acceleration
         error = target - q - drift * dt
-        desired = drift + np.copysign(room_speed(np.abs(error), a, dt), error)
-        highest = np.minimum(bounds.velocity, room_speed(bounds.upper - q, a, dt))
-        lowest = -np.minimum(bounds.velocity, room_speed(q - bounds.lower, a, dt))
-        after = np.clip(desired, lowest, highest)
-        if bounds.envelope is not None:
-            reached = q + after * dt
-            after = np.clip(after, -bounds.envelope.downward(reached),
-                            bounds.envelope.upward(reached))
-        # Last: a start that is not viable brakes as hard as it may and no harder.
-        return np.clip(after, v - a * dt, v + a * dt)
+        desired = drift + np.copysign(
+            room_speed(np.abs(error), self._bounds.acceleration, dt), error)
+        return limited_velocity(self._bounds, q, v, desired, dt)
+
+
+class VelocityStream:
+    """Velocities, tick by tick, of whatever motion was commanded last; zeros while it stands."""
+
+    def __init__(self, bounds: Bounds, period_s: float) -> None:
+        self._bounds, self._period_s = bounds, period_s
+        self._motion: Trajectory | None = None
+        self._velocity: Array = np.zeros(len(bounds.lower))
+        self._sent_ns: int | None = None
+
+    def step(self, now_ns: int, motion: Trajectory | None) -> Array | None:
+        """Velocity [joints] to send now, or None for silence; as PositionStream.step."""
+        if motion is not None:
+            self._motion = motion
+        if self._motion is None:
+            return None
+        position, desired = self._motion.state(now_ns)
+        dt = self._period_s
+        if self._sent_ns is not None:
+            dt = min((now_ns - self._sent_ns) * NS_TO_S, dt)
+        if dt <= 0.0:
+            return None
+        self._velocity = limited_velocity(self._bounds, position, self._velocity, desired, dt)
+        self._sent_ns = now_ns
+        if motion is None and now_ns >= self._motion.end_ns and not self._velocity.any():
+            self._motion = self._sent_ns = None
+        return self._velocity
+
+
+def limited_velocity(bounds: Bounds, q: Array, v: Array, desired: Array, dt: float) -> Array:
+    """The velocity [joints] nearest to `desired` for a step of dt from q, after one at v."""
+    a = bounds.acceleration
+    highest = np.minimum(bounds.velocity, room_speed(bounds.upper - q, a, dt))
+    lowest = -np.minimum(bounds.velocity, room_speed(q - bounds.lower, a, dt))
+    after = np.clip(desired, lowest, highest)
+    if bounds.envelope is not None:
+        reached = q + after * dt
+        after = np.clip(after, -bounds.envelope.downward(reached),
+                        bounds.envelope.upward(reached))
+    # Last: a start that is not viable brakes as hard as it may and no harder.
+    return np.asarray(np.clip(after, v - a * dt, v + a * dt))

@@ -8,7 +8,8 @@ on motion are reported together:
 1. schema, session, sequence, time to live
 2. joint names, dimensions, finite values, period, control mode
 3. age of the observation and of the joint state
-4. start jump against the commanded and the measured position
+4. start jump against the commanded and the measured position; a plan of velocities begins where
+   the robot is, and its speed is approached within the limits
 5. position, velocity, acceleration, viability
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_deploy.core.angles import unwound
 from vla_deploy.core.bounds import GRID_S, Bounds
 from vla_deploy.core.chunk import SCHEMA_VERSION, Chunk, ControlMode
 from vla_deploy.core.guard_config import GuardConfig
@@ -28,10 +30,12 @@ from vla_deploy.core.pace import pace
 from vla_deploy.core.plan import Plan, interpolant, knot_times
 from vla_deploy.core.schedule import SessionBook
 from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, segment_hull, trajectory_extrema
+from vla_deploy.core.velocity_plan import integrated, slowed
 from vla_deploy.core.violation import Action, Violation
 
 Array = NDArray[np.float64]
 
+CONTROL_MODES = {'position': ControlMode.POSITION, 'velocity': ControlMode.VELOCITY}
 MAX_PERIOD_S = 10.0
 MAX_TIME_NS = 2**62
 
@@ -56,8 +60,8 @@ class VerifyState:
 class VerifyReport:
     """verdict: accepted, clamped or refused; plan: what to execute, None when refused.
 
-    A clamped plan holds the samples with their positions inside the bounds. It is a target for
-    the limiter: following it directly may still exceed velocity and acceleration.
+    A clamped plan holds the samples with their positions inside the bounds, or their velocities
+    within the limits. It is a target for the limiter: following it directly may still exceed more.
     """
 
     verdict: str
@@ -90,8 +94,12 @@ def _check_plan(
     chunk: Chunk, data: Array, state: VerifyState, limits: JointLimits, config: GuardConfig
 ) -> tuple[Chunk | None, VerifyReport]:
     """Stages 4 and 5, on the plan itself; data: float64 [steps, joints] in order."""
-    knots = interpolant(knot_times(chunk.stamp_ns, chunk.period_s, len(data)), data)
-    found = _check_start_jump(knots, state, limits, config)
+    in_velocity = config.control_mode == 'velocity'
+    if not in_velocity and limits.continuous is not None:
+        data = unwound(data, _start(state)[0], limits.continuous)
+    times = knot_times(chunk.stamp_ns, chunk.period_s, len(data))
+    knots = integrated(times, data, *_start(state)) if in_velocity else interpolant(times, data)
+    found = [] if in_velocity else _check_start_jump(knots, state, limits, config)
     if found:
         return _refuse(chunk, found)
     bounds = Bounds.of(limits, config.soft_margin)
@@ -99,19 +107,32 @@ def _check_plan(
     p, v, h = knots.position, knots.velocity, _intervals(knots.times)
     slope = (p[1:] - p[:-1]) / h
     hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], slope, h)
-    found = check_motion(chunk, knots, slope, hull, bounds, limits, config.knot_scale, action)
+    asked = data if in_velocity else slope
+    found = check_motion(chunk, knots, asked, hull, bounds, limits, config.knot_scale, action)
     if found and action is Action.REFUSED:
         return _refuse(chunk, found)
-    if found:
+    if found and in_velocity:
+        data = slowed(data, bounds.velocity)
+        knots = integrated(times, data, *_start(state))
+    elif found:
         data = np.clip(data, bounds.lower, bounds.upper)
-        knots = interpolant(knots.times, data)
+        knots = interpolant(times, data)
     ordered = chunk
     if data is not chunk.data:
         ordered = replace(chunk, joint_names=limits.names, data=data)
     plan = Plan(chunk.session_id, chunk.seq, knots, hull)
     if found:
-        plan = replace(plan, hull=None, pace=tuple(pace(knots, bounds)))
+        rates = () if in_velocity else tuple(pace(knots, bounds))
+        plan = replace(plan, hull=None, pace=rates)
     return ordered, VerifyReport('clamped' if found else 'accepted', tuple(found), plan)
+
+
+def _start(state: VerifyState) -> tuple[Array, int]:
+    """Where the robot is when a plan can take effect, as far as is known, and that time."""
+    if state.commanded_position is not None:
+        return state.commanded_position, state.splice_ns
+    assert state.measured_position is not None  # else the ages were refused
+    return state.measured_position, state.measured_ns
 
 
 def _intervals(times: NDArray[np.int64]) -> Array | float:
@@ -169,10 +190,10 @@ def _check_structure(
                          f'{MAX_PERIOD_S:g} s', chunk.period_s, GRID_S, 's')]
     if not 0 <= chunk.stamp_ns <= MAX_TIME_NS:
         return [_refusal('stamp', f'stamp {chunk.stamp_ns} ns is not a time')]
-    if chunk.control_mode != ControlMode.POSITION:
+    expected = CONTROL_MODES[config.control_mode]
+    if chunk.control_mode != expected:
         return [_refusal('control_mode', f'control mode is {chunk.control_mode}, not '
-                         f'{int(ControlMode.POSITION)} (position)', chunk.control_mode,
-                         ControlMode.POSITION)]
+                         f'{int(expected)} ({config.control_mode})', chunk.control_mode, expected)]
     return []
 
 
@@ -251,7 +272,7 @@ def _check_start_jump(
 def check_motion(
     chunk: Chunk,
     knots: Trajectory,
-    slope: Array,
+    asked: Array,
     hull: Hull,
     bounds: Bounds,
     limits: JointLimits,
@@ -260,9 +281,10 @@ def check_motion(
 ) -> list[Violation]:
     """Worst violation of each rule and joint; empty if the plan may be executed as it is.
 
-    Velocity and acceleration are checked twice: finite differences of the samples (slope: the
-    first ones) against knot_scale times the limit, and the interpolant at its extrema against the
-    limit. The exact extrema are computed only where the hull does not already show them inside.
+    Velocity and acceleration are checked twice: what the samples ask for against knot_scale times
+    the limit, and the interpolant at its extrema against the limit. asked: the velocities, float64
+    [steps, joints], or finite differences of positions [steps - 1, joints]. The exact extrema are
+    computed only where the hull does not already show them inside.
     """
     report = _Report(limits, action, chunk.session_id, chunk.seq)
     scaled_velocity, scaled_acceleration = (
@@ -270,7 +292,7 @@ def check_motion(
     # Slowing a plan down keeps its path inside every limit but these.
     alone = '; this joint is projected alone' if action is Action.CLAMPED else ''
     # The largest values [joints] first: a clean plan needs no more. (reduce: less overhead.)
-    speed, change = np.abs(slope), np.abs(slope[1:] - slope[:-1])
+    speed, change = np.abs(asked), np.abs(asked[1:] - asked[:-1])
     lowest, highest = np.minimum.reduce(hull.lower), np.maximum.reduce(hull.upper)
     fastest = np.maximum.reduce(speed)
     inside = (lowest >= bounds.lower) & (highest <= bounds.upper)
@@ -292,10 +314,12 @@ def check_motion(
         judged = envelope.judge(p[:-1], p[1:], v[:-1], v[1:], _intervals(knots.times), hull)
         report.add('velocity', *judged, 0,
                    'velocity {} exceeds {} so near to the end of the range', '/s')
-    spans = knots.times[2:] - knots.times[:-2]
-    shortest = 0.5 * NS_TO_S * float(spans.min()) if len(spans) else 1.0
+    apart = 1 if len(asked) == len(knots.times) else 2  # knots between two of `asked`, and back
+    spans = knots.times[apart:] - knots.times[:-apart]
+    to_s = NS_TO_S / apart
+    shortest = to_s * float(spans.min()) if len(spans) else 1.0
     if len(spans) and not (np.maximum.reduce(change) <= shortest * scaled_acceleration).all():
-        report.add('acceleration', change / (spans[:, None] * (0.5 * NS_TO_S)),
+        report.add('acceleration', change / (spans[:, None] * to_s),
                    scaled_acceleration, 1, 'acceleration {} across samples exceeds {}', '/s^2')
     if not (np.maximum.reduce(hull.acceleration) <= bounds.acceleration).all():
         report.add('acceleration', hull.acceleration, bounds.acceleration, 0,

@@ -103,7 +103,8 @@ class GuardNode(ManagedNode):
         self._configured_description = self._description
         self._rate_limit = RateLimit(node_config.violations_per_s)
         self._outputs = plan_outputs(node_config.output_topics, node_config.output_types,
-                                     node_config.output_joints, self._limits.names)
+                                     node_config.output_joints, self._limits.names,
+                                     config.control_mode)
         self._create_interfaces()
         if node_config.sched_fifo_priority:
             refused = try_sched_fifo(node_config.sched_fifo_priority)

@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""The guard's command publishers: a trajectory or a stream of positions for each output."""
+"""The guard's command publishers: a trajectory or a stream for each output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_deploy.core.bounds import Bounds
-from vla_deploy.core.outputs import POSITION_ARRAY, Output
-from vla_deploy.core.stream import PositionStream
+from vla_deploy.core.outputs import TRAJECTORY, VELOCITY_ARRAY, Output
+from vla_deploy.core.stream import PositionStream, VelocityStream
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.ros import qos
 from vla_deploy.ros.trajectory_messages import TrajectoryMessage
@@ -32,14 +32,16 @@ class CommandOutputs:
         self._trajectories: list[tuple[Any, Output, TrajectoryMessage]] = []
         self._arrays: list[tuple[Any, Output]] = []
         for output in outputs:
-            if output.output_type == POSITION_ARRAY:
-                publisher = node.create_publisher(Float64MultiArray, output.topic, qos.COMMAND)
-                self._arrays.append((publisher, output))
-            else:
+            if output.output_type == TRAJECTORY:
                 publisher = node.create_publisher(JointTrajectory, output.topic, qos.COMMAND)
                 message = TrajectoryMessage(output.joints)
                 self._trajectories.append((publisher, output, message))
-        self._stream = PositionStream(bounds, period_s)
+            else:
+                publisher = node.create_publisher(Float64MultiArray, output.topic, qos.COMMAND)
+                self._arrays.append((publisher, output))
+        # All outputs are of one control mode (core/outputs.py).
+        in_velocity = any(output.output_type == VELOCITY_ARRAY for output in outputs)
+        self._stream = (VelocityStream if in_velocity else PositionStream)(bounds, period_s)
 
     @property
     def publishers(self) -> list[Any]:
@@ -53,11 +55,11 @@ class CommandOutputs:
                 publisher.publish(message.fill(output.part(trajectory)))
         if not self._arrays:
             return
-        positions = self._stream.step(now_ns, trajectory)
-        if positions is None:
+        values = self._stream.step(now_ns, trajectory)
+        if values is None:
             return
         for publisher, output in self._arrays:
-            picked = np.ascontiguousarray(positions[list(output.columns)], np.float64)
+            picked = np.ascontiguousarray(values[list(output.columns)], np.float64)
             publisher.publish(Float64MultiArray(data=array.array('d', picked.tobytes())))
 
     def subscribers(self) -> int:

@@ -24,8 +24,9 @@ class GuardNodeConfig:
     )
     output_types: list[str] = parameter(
         ['trajectory'],
-        'Form of the commands on each topic: trajectory (trajectory_msgs/JointTrajectory) or '
-        'position_array (std_msgs/Float64MultiArray, one position a joint every tick).',
+        'Form of the commands on each topic: trajectory (trajectory_msgs/JointTrajectory), '
+        'position_array or, with control_mode velocity, velocity_array '
+        '(std_msgs/Float64MultiArray, one position or velocity a joint every tick).',
     )
     output_joints: list[str] = parameter(
         [],
