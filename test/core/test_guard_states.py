@@ -95,6 +95,10 @@ def no_subscriber(world: World) -> Outputs:
     return world.tick(subscribers=0)
 
 
+def session_ended(world: World) -> Outputs:
+    return world.tick(chunks=(plan_chunk(world, ends_session=True),))
+
+
 def disarm_and_stop(world: World) -> Outputs:
     world.tick(disarm=True)
     return world.ticks(100)
@@ -108,6 +112,7 @@ TABLE: list[tuple[Event, tuple[GuardState | None, ...]]] = [
     (a_chunk, (SAME, SAME, ARMED, ARMED, SAME, SAME)),
     (plan_ended, (SAME, SAME, SAME, HOLD, SAME, SAME)),
     (trip, (SAME, SAME, SAME, HOLD, SAME, SAME)),
+    (session_ended, (SAME, SAME, SAME, HOLD, SAME, SAME)),
     (tick_gap, (SAME, SAME, SAME, HOLD, SAME, SAME)),
     (clock_jump, (SAME, SAME, SAME, HOLD, SAME, SAME)),
     (silence, (FAULT, FAULT, FAULT, FAULT, SAME, SAME)),
@@ -122,7 +127,8 @@ TABLE: list[tuple[Event, tuple[GuardState | None, ...]]] = [
     (lambda w: w.tick(reset=True), (SAME, SAME, SAME, SAME, DISARMED, DISARMED)),
     (disarm_and_stop, (SAME, DISARMED, DISARMED, DISARMED, SAME, SAME)),
 ]
-EVENT_NAMES = ['arm', 'chunk', 'plan_ended', 'trip', 'tick_gap', 'clock_jump', 'silence',
+EVENT_NAMES = ['arm', 'chunk', 'plan_ended', 'trip', 'session_ended', 'tick_gap', 'clock_jump',
+               'silence',
                'second_publisher', 'description', 'external', 'tracking_error', 'no_subscriber',
                'estop', 'estop_request', 'reset', 'disarm']
 
@@ -138,6 +144,27 @@ def test_when_an_event_comes_expect_the_state_of_the_table(row: int, column: int
     assert out.state is (expected[column] or STATES[column])
     if out.state in (ESTOP, FAULT) and STATES[column] not in (ESTOP, FAULT):
         assert out.reason
+
+
+def test_when_a_session_ends_expect_braking_in_that_tick_and_its_late_chunks_refused() -> None:
+    world = world_in(ARMED)
+    late = plan_chunk(world)
+    out = session_ended(world)
+    assert (out.state, out.reason) == (HOLD, 'session ended')
+    speeds = np.abs(out.trajectory.velocity).max(axis=1)
+    assert speeds[0] > 0.0
+    stop_s = float((out.trajectory.end_ns - world.ros_ns) * 1e-9)
+    assert stop_s <= world.config.lead_s + 3 * world.config.horizon_s
+    out = world.tick(chunks=(late,))
+    assert out.state is HOLD
+    assert [v.rule for v in out.violations] == ['session']
+    assert 'has ended' in out.violations[0].message
+
+
+def test_when_another_session_ends_expect_the_running_one_to_go_on() -> None:
+    world = world_in(ARMED)
+    out = world.tick(chunks=(plan_chunk(world, ends_session=True, session_id='older'),))
+    assert out.state is ARMED
 
 
 @pytest.mark.parametrize('state', [ESTOP, FAULT])

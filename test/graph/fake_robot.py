@@ -31,6 +31,7 @@ class FakeRobot:
         self.images = {camera: grey_image() for camera in cameras}
         self.image_delay_s = 0.0
         self.guard_state = guard_state
+        self.chunks_refused = 0
         self.plan: tuple[str, int, int] | None = None  # session, seq, next sample
         self._graph, node = graph, graph.node
         self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
@@ -70,7 +71,9 @@ class FakeRobot:
             image.header.stamp = time_msg(now_ns - round(self.image_delay_s * 1e9))
             self._images[camera].publish(image)
         if self._execution is not None and self.guard_state is not None:
-            execution = ExecutionState(guard_state=self.guard_state)
+            execution = ExecutionState(
+                guard_state=self.guard_state, chunks_refused=self.chunks_refused
+            )
             execution.header.stamp = stamp
             if self.plan is not None:
                 execution.has_plan = True

@@ -97,7 +97,14 @@ class Graph:
         self.trajectories = self.listen(JointTrajectory, 'joint_trajectory', KEEP_ALL_RELIABLE)
         self.executions = self.listen(ExecutionState, 'execution_state', KEEP_ALL)
         self.violations = self.listen(Violation, 'guard/violations', KEEP_ALL_RELIABLE)
-        self.chunks = self.listen(ActionChunk, 'action_chunk', KEEP_ALL_RELIABLE)
+        self.chunks: list[ActionChunk] = []
+        self.ends: list[ActionChunk] = []  # chunks without actions, which end their session
+        self.node.create_subscription(
+            ActionChunk,
+            'action_chunk',
+            lambda msg: (self.ends if msg.ends_session else self.chunks).append(msg),
+            KEEP_ALL_RELIABLE,
+        )
         self.joint_states = self.listen(JointState, 'joint_states', KEEP_ALL)
         self._chunk_publisher: Any = None
 

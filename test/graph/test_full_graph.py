@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from fr3_motion import JOINTS, rest_time_ns
+from fr3_motion import JOINTS, LIMITS, URDF, rest_time_ns
+from rclpy.action import ActionClient
 
 from vla_deploy.ros.conversions import time_ns
+from vla_deploy_msgs.action import ExecuteInstruction
 from vla_deploy_msgs.msg import GuardStatus, Violation
+from vla_deploy_msgs.srv import GetActionChunk
 
 OF_A_CHUNK = (Violation.ACTION_REFUSED, Violation.ACTION_CLAMPED)
 TICK_S = 0.01
@@ -72,12 +75,59 @@ class Hundred:
     front: str
 
 
+def refused_by_guard(robot):
+    """Wait for three refusals; return the rules that the guard names."""
+    refused = robot.guard.chunks_refused
+    robot.wait(lambda: robot.guard.chunks_refused >= refused + 3, 'three refusals')
+    robot.wait(lambda: robot.chunks and robot.violations, 'what was refused, and why')
+    assert {value for chunk in robot.chunks for value in chunk.data} == {100.0}
+    return {v.rule for v in robot.violations if v.action in OF_A_CHUNK}
+
+
 def through_topics(robot, serve, bundle, parameters):
     serve(bundle, instruction='reach the red cube', **parameters)
+    return refused_by_guard(robot)
+
+
+def through_the_action(robot, serve, bundle, parameters):
+    serve(bundle, **parameters)
+    client = ActionClient(robot.node, ExecuteInstruction, 'execute_instruction')
+    robot.wait(lambda: robot.policy.lifecycle_state == 3, 'inference to be active')
+    robot.wait(client.server_is_ready, 'the action server')
+    sent = client.send_goal_async(ExecuteInstruction.Goal(instruction='reach the red cube'))
+    robot.wait(sent.done, 'the goal to be accepted')
+    rules = refused_by_guard(robot)
+    result = sent.result().get_result_async()
+    sent.result().cancel_goal_async()
+    robot.wait(result.done, 'the end of the goal')
+    assert result.result().result.chunks_refused >= 3
+    client.destroy()
+    return rules
+
+
+def through_the_service(robot, serve, bundle, parameters):
+    files = {'urdf_path': str(URDF), 'limits_path': str(LIMITS)}
+    serve(bundle, **files, **parameters)
+    robot.wait(lambda: robot.policy.lifecycle_state == 3, 'inference to be active')
+    request = GetActionChunk.Request(instruction='reach the red cube')
+    answers = []
+
+    def verified():
+        answers.append(robot.call(GetActionChunk, 'get_action_chunk', request))
+        return answers[-1].error_code != GetActionChunk.Response.ERROR_OBSERVATION
+
+    robot.wait(verified, 'an observation')
+    assert answers[-1].error_code == GetActionChunk.Response.ERROR_VERIFICATION
+    assert len(answers[-1].chunk.data) == 0
+    return {violation.rule for violation in answers[-1].report}
 
 
 BACKENDS = {'stub': {'stub_value': 100.0}, 'onnx_runtime': {}}
-FRONTS = {'topics': through_topics}
+FRONTS = {
+    'topics': through_topics,
+    'action': through_the_action,
+    'service': through_the_service,
+}
 HUNDREDS = [Hundred(backend, front) for backend in BACKENDS for front in FRONTS]
 
 
@@ -87,16 +137,12 @@ def test_when_the_policy_returns_100_for_every_joint_expect_no_joint_past_a_limi
 ):
     robot.take_control()
     robot.forget()
-    before, refused = robot.measured(), robot.guard.chunks_refused
+    before = robot.measured()
     parameters = {'backend': hundred.backend, **BACKENDS[hundred.backend]}
-    FRONTS[hundred.front](robot, serve, hundred_bundle, parameters)
-    robot.wait(lambda: robot.guard.chunks_refused >= refused + 3, 'three refusals')
-    robot.wait(lambda: robot.chunks and robot.violations, 'what was refused, and why')
-    assert {value for chunk in robot.chunks for value in chunk.data} == {100.0}
-    assert robot.policy.backend == hundred.backend
-    rules = {v.rule for v in robot.violations if v.action in OF_A_CHUNK}
+    rules = FRONTS[hundred.front](robot, serve, hundred_bundle, parameters)
     assert 'start_jump' in rules
     assert rules <= {'start_jump', 'position'}
+    assert robot.policy.backend == hundred.backend
     assert robot.wait_until_standing() == pytest.approx(before, abs=1e-3)
     assert not robot.excess().excess.any
     assert robot.guard_process.exit_code is None
@@ -129,6 +175,35 @@ def test_when_the_policy_returns_what_is_not_finite_expect_refusal_by_rule_and_n
     serve(infinite_bundle, instruction='reach the red cube')
     robot.wait(lambda: 'finite' in {v.rule for v in robot.violations}, 'the violation')
     assert robot.wait_until_standing() == pytest.approx(before, abs=1e-3)
+
+
+# -- a goal that is cancelled ---------------------------------------------------------------------
+
+
+def test_when_a_goal_is_cancelled_while_moving_expect_the_guard_to_brake_within_two_ticks(
+    robot, serve, reach_bundle, record_property
+):
+    robot.take_control()
+    robot.forget()
+    serve(reach_bundle)
+    client = ActionClient(robot.node, ExecuteInstruction, 'execute_instruction')
+    robot.wait(lambda: robot.policy.lifecycle_state == 3, 'inference to be active')
+    robot.wait(client.server_is_ready, 'the action server')
+    sent = client.send_goal_async(ExecuteInstruction.Goal(instruction=next(TASKS)))
+    robot.wait(sent.done, 'the goal to be accepted')
+    robot.wait_until_moving(0.15)
+    robot.ends.clear()
+    cancelled = sent.result().cancel_goal_async()
+    robot.wait(lambda: cancelled.done() and robot.ends, 'the end of the session')
+    ended_ns = time_ns(robot.ends[0].sent_stamp)
+    noticed_ns = wait_for_tick_in_hold(robot, ended_ns)
+    went_on = [s for s in robot.executions if ended_ns < time_ns(s.header.stamp) < noticed_ns]
+    assert len(went_on) <= 1
+    assert robot.guard.reason == 'session ended'
+    robot.wait_until_standing()
+    assert not robot.excess().excess.any
+    client.destroy()
+    record_property('figure', f'cancel: braking {(noticed_ns - ended_ns) * 1e-6:.1f} ms after it')
 
 
 # -- processes that are killed --------------------------------------------------------------------

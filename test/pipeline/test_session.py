@@ -154,3 +154,49 @@ def test_when_no_plan_runs_expect_a_standing_start():
     assert core.standing
     running(core, 0, 0)
     assert not core.standing
+
+
+def test_when_the_chunks_of_a_goal_are_sent_expect_no_other():
+    core = make_core()
+    core.start('s', 'reach', max_chunks=1)
+    assert core.due(0)
+    core.sent('s', 0)
+    running(core, 10 * MS, 8)
+    assert not core.due(10 * MS)
+
+
+def test_when_the_newest_chunk_has_run_and_ended_expect_the_next_at_once():
+    core = make_core()
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    assert not core.newest_over(1 * MS)
+    running(core, 10 * MS, 4)
+    assert not core.newest_over(20 * MS)
+    core.on_execution(dataclasses.replace(IDLE, stamp_ns=30 * MS))
+    assert core.newest_over(30 * MS)
+    assert core.due(30 * MS)
+
+
+def test_when_the_newest_chunk_was_not_taken_expect_it_over_after_retry():
+    core = make_core()
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    assert not core.newest_over(199 * MS)
+    assert core.newest_over(200 * MS)
+
+
+def test_when_the_guard_is_latched_expect_nothing_due_and_its_state():
+    core = make_core()
+    core.start('s', 'reach')
+    core.on_execution(
+        dataclasses.replace(IDLE, readiness=GuardReadiness.LATCHED, state_name='FAULT')
+    )
+    assert core.blocked_by(0) == 'the guard is FAULT'
+
+
+@pytest.mark.parametrize(('session_id', 'ahead'), [('s', 12), ('older', 0)])
+def test_when_a_plan_runs_expect_what_is_left_of_this_session_alone(session_id, ahead):
+    core = make_core()
+    core.start('s', 'reach')
+    running(core, 0, 4, session_id=session_id)
+    assert core.samples_ahead(16) == ahead

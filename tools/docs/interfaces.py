@@ -60,7 +60,10 @@ MEANINGS = {
     'guard/estop': 'stop and latch',
     'guard/reset': 'leave ESTOP_LATCHED or FAULT for DISARMED, once the cause is gone',
     'inference/start': 'follow the last instruction again',
-    'inference/stop': 'end the session; the running plan ends at rest',
+    'inference/stop': 'end the session; the guard brakes and holds',
+    'get_action_chunk': 'one chunk on demand, verified, not executed; errors have a code',
+    'execute_instruction': 'follow a text until cancelled, or time or chunks are up; a new goal '
+    'replaces the running one',
 }
 
 

@@ -26,6 +26,7 @@ class Chunk:
 
     data: float64 [steps, joints], rad or m (POSITION), rad/s or m/s (VELOCITY).
     anchor_position: float64 [joints], the measured positions in the observation; may be empty.
+    ends_session: nothing follows in this session, and there are no actions.
     Times are ROS time in ns. A chunk may hold anything, NaN included: `verify_chunk` judges it.
     """
 
@@ -41,3 +42,4 @@ class Chunk:
     anchor_position: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     schema_version: int = SCHEMA_VERSION
     model_sha256: str = ''
+    ends_session: bool = False

@@ -305,6 +305,8 @@ class GuardCore:
         return [self._take_chunk(now_ns, chunk) for chunk in inputs.chunks[-MAX_CHUNKS_A_STEP:]]
 
     def _take_chunk(self, now_ns: int, chunk: Chunk) -> ChunkReport:
+        if chunk.ends_session:
+            return self._end_session(chunk)
         splice_ns, commanded = now_ns, None
         if self._line is not None and self.state not in LATCHED:
             splice_ns = self._line.splice_ns(now_ns)
@@ -319,6 +321,13 @@ class GuardCore:
         self._violations += report.violations
         self._count(now_ns, chunk, report)
         return ChunkReport(chunk.session_id, chunk.seq, report.verdict, report.violations)
+
+    def _end_session(self, chunk: Chunk) -> ChunkReport:
+        """Brake and hold, unless another session has taken over; what is late will be refused."""
+        if chunk.session_id == self._sessions.session_id:
+            self._to_hold('session ended')
+        self._sessions.close(chunk.session_id)
+        return ChunkReport(chunk.session_id, chunk.seq, 'ended', ())
 
     def _count(self, now_ns: int, chunk: Chunk, report: VerifyReport) -> None:
         """Count the verdict, trip after too many bad ones in a row, schedule a good one."""
@@ -384,5 +393,5 @@ class GuardCore:
         session_id, seq = ('', 0) if running is None else (running.session_id, running.seq)
         return ExecutionState(
             now_ns, session_id, seq, running is not None, self._schedule.next_index,
-            self._schedule.consumed_total, position, velocity,
+            self._schedule.consumed_total, self.counters.refused, position, velocity,
         )

@@ -70,7 +70,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ChunkReport:
-    """Verdict on one chunk: accepted, clamped or refused."""
+    """Verdict on one chunk: accepted, clamped or refused; ended where it ends its session."""
 
     session_id: str
     seq: int
@@ -88,6 +88,7 @@ class ExecutionState:
     has_plan: bool
     next_index: int
     consumed_total: int
+    chunks_refused: int
     commanded_position: NDArray[np.float64] | None
     """[joints], rad or m; None before anything was commanded."""
     commanded_velocity: NDArray[np.float64] | None

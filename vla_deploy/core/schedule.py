@@ -25,7 +25,9 @@ class SessionBook:
             if seq <= self.seq:
                 return 'seq', f'chunk {seq} came after chunk {self.seq} of its session'
         elif session_id in self._closed:
-            return 'session', f'session {session_id!r} was replaced by {self.session_id!r}'
+            successor = 'has ended' if self.session_id is None else (
+                f'was replaced by {self.session_id!r}')
+            return 'session', f'session {session_id!r} {successor}'
         return '', ''
 
     def accept(self, session_id: str, seq: int) -> None:
@@ -33,6 +35,12 @@ class SessionBook:
         if session_id != self.session_id and self.session_id is not None:
             self._closed.append(self.session_id)
         self.session_id, self.seq = session_id, seq
+
+    def close(self, session_id: str) -> None:
+        """Let no chunk of a session come any more."""
+        self._closed.append(session_id)
+        if session_id == self.session_id:
+            self.session_id, self.seq = None, -1
 
 
 class Schedule:

@@ -236,6 +236,8 @@ class DemoGraph:
         self.policy = msg
 
     def _on_chunk(self, msg: ActionChunk) -> None:
+        if msg.ends_session:
+            return
         for stage in _STAGES:
             self.recording.stages_s[stage].append(getattr(msg.timings, f'{stage}_s'))
         total = msg.inference_time.sec + msg.inference_time.nanosec * 1e-9

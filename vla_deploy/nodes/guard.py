@@ -27,10 +27,10 @@ from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import GuardState, Inputs, Outputs
 from vla_deploy.core.guard_io import JointState as CoreJointState
-from vla_deploy.core.limits import JointLimits, LimitsError, load_limits, tighten
+from vla_deploy.core.limits import JointLimits, LimitsError, tighten
 from vla_deploy.core.outputs import OutputError, plan_outputs
 from vla_deploy.core.urdf import UrdfError, parse_urdf
-from vla_deploy.files import FileError, read_text, read_yaml
+from vla_deploy.files import FileError, read_text
 from vla_deploy.ros import qos
 from vla_deploy.ros.chunk_messages import message_to_chunk
 from vla_deploy.ros.command_outputs import CommandOutputs
@@ -46,6 +46,7 @@ from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.rate_limit import RateLimit
 from vla_deploy.ros.realtime import calm_garbage_collector, try_sched_fifo
+from vla_deploy.ros.robot_limits import robot_limits
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, GuardStatus, Violation
 
 _SILENT = (GuardState.DISARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -129,14 +130,7 @@ class GuardNode(ManagedNode):
                 "no robot description: give parameter 'robot_description' or 'urdf_path', "
                 "or publish the latched topic 'robot_description'"
             )
-        try:
-            limits = load_limits(
-                parse_urdf(text), config.joint_names, read_yaml(Path(config.limits_path))
-            )
-        except UrdfError as error:
-            raise ConfigureError(f'{source}: {error}') from error
-        except LimitsError as error:
-            raise ConfigureError(f'{config.limits_path}: {error}') from error
+        limits = robot_limits(text, source, config.joint_names, config.limits_path)
         if self._description and self._description != text:
             limits = tighten(limits, parse_urdf(self._description))
         return limits

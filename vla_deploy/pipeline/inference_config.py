@@ -72,6 +72,18 @@ class InferenceConfig:
     execution_timeout_s: float = parameter(
         0.5, 'Silence of the guard beyond which no chunk is sent.', 's', minimum=0.02, maximum=60.0
     )
+    goal_patience_s: float = parameter(
+        3.0,
+        'How long a goal of execute_instruction waits while no chunk can be made or sent, before '
+        'it ends with an error; an emergency stop and a fault end it at once.',
+        's',
+        minimum=0.0,
+        maximum=3600.0,
+    )
+    urdf_path: str = parameter(
+        '', 'File of the URDF; get_action_chunk verifies against it, and gives nothing without.'
+    )
+    limits_path: str = parameter('', 'File with the limits that a URDF cannot hold; as urdf_path.')
     image_max_age_s: float = parameter(
         0.3, 'Age beyond which an image is stale.', 's', minimum=0.001, maximum=60.0
     )

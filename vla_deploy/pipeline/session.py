@@ -23,6 +23,7 @@ class GuardReadiness(enum.Enum):
 
     EXECUTES = 'executes'
     REFUSES = 'refuses'
+    LATCHED = 'latched'  # refuses until somebody resets it
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,19 @@ class Execution:
     seq: int
     has_plan: bool
     next_index: int  # first sample of the running plan that lies in the future
+    chunks_refused: int = 0  # by the guard, of all sessions
+    guard_state: int = 0  # one of GuardStatus.STATE_*
 
 
 @dataclass
 class Session:
-    """One instruction being followed."""
+    """One instruction being followed. `max_chunks`: no more are computed; 0: no limit."""
 
     session_id: str
     instruction: str
+    max_chunks: int = 0
     next_seq: int = 0
+    newest_ran: bool = False  # the guard has been seen to execute the newest chunk
     last_sent_ns: int | None = None  # ROS time at which the newest chunk was sent
 
 
@@ -68,15 +73,19 @@ class SessionCore:
         self.session: Session | None = None
         self.in_flight = False
 
-    def start(self, session_id: str, instruction: str) -> None:
+    def start(self, session_id: str, instruction: str, max_chunks: int = 0) -> None:
         """Begin a new session; raise InstructionError and change nothing if it cannot be."""
+        self.check_instruction(instruction)
+        self.session = Session(session_id, instruction, max_chunks)
+
+    def check_instruction(self, instruction: str) -> None:
+        """Raise InstructionError for a text that is no instruction."""
         if not instruction.strip() and not self._allow_blank:
-            raise InstructionError('instruction is empty: publish the text of a task')
+            raise InstructionError('instruction is empty: give the text of a task')
         if len(instruction) > self._max_length:
             raise InstructionError(
                 f'instruction has {len(instruction)} characters, more than {self._max_length}'
             )
-        self.session = Session(session_id, instruction)
 
     def stop(self) -> None:
         """End the session; a chunk that is being computed will not be sent."""
@@ -85,6 +94,8 @@ class SessionCore:
     def on_execution(self, execution: Execution) -> None:
         """Take the guard's newest execution state."""
         self._execution = execution
+        if self.session is not None and self._runs_newest(self.session, execution):
+            self.session.newest_ran = True
 
     def forget_times(self) -> None:
         """After a backward jump of the clock: what was heard and sent lies in no known past."""
@@ -100,7 +111,7 @@ class SessionCore:
         if now_ns - execution.stamp_ns > self._timeout_ns:
             age_s = (now_ns - execution.stamp_ns) / _NS_PER_S
             return f'execution_state: the guard has been silent for {age_s:.2f} s'
-        if execution.readiness is GuardReadiness.REFUSES:
+        if execution.readiness is not GuardReadiness.EXECUTES:
             return f'the guard is {execution.state_name}'
         return ''
 
@@ -109,17 +120,44 @@ class SessionCore:
         session, execution = self.session, self._execution
         if session is None or execution is None or self.in_flight or self.blocked_by(now_ns):
             return False
+        if session.max_chunks and session.next_seq >= session.max_chunks:
+            return False
         if session.last_sent_ns is None:
             return True
-        runs_newest = (
+        if self._runs_newest(session, execution):
+            return execution.next_index >= self._execute_steps
+        return self.newest_over(now_ns)
+
+    def newest_over(self, now_ns: int) -> bool:
+        """Tell whether the newest chunk is not executed any more, or was never taken."""
+        session, execution = self.session, self._execution
+        if session is None or execution is None or session.last_sent_ns is None:
+            return False
+        if self._runs_newest(session, execution):
+            return False
+        return session.newest_ran or now_ns - session.last_sent_ns >= self._retry_ns
+
+    @property
+    def execution(self) -> Execution | None:
+        """The guard's newest execution state; None before the first."""
+        return self._execution
+
+    def samples_ahead(self, chunk_steps: int) -> int:
+        """Return how many samples of this session's running plan lie ahead."""
+        session, execution = self.session, self._execution
+        if session is None or execution is None or not execution.has_plan:
+            return 0
+        if execution.session_id != session.session_id:
+            return 0
+        return max(0, chunk_steps - execution.next_index)
+
+    @staticmethod
+    def _runs_newest(session: Session, execution: Execution) -> bool:
+        return (
             execution.has_plan
             and execution.session_id == session.session_id
             and execution.seq == session.next_seq - 1
         )
-        if runs_newest:
-            return execution.next_index >= self._execute_steps
-        # The newest chunk is not being executed: it is on its way, was refused, or has ended.
-        return now_ns - session.last_sent_ns >= self._retry_ns
 
     @property
     def standing(self) -> bool:
@@ -133,5 +171,6 @@ class SessionCore:
             return None
         seq = session.next_seq
         session.next_seq += 1
+        session.newest_ran = False
         session.last_sent_ns = now_ns
         return seq

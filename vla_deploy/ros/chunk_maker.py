@@ -7,12 +7,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from vla_deploy.core.contract import Contract, ContractError
-from vla_deploy.pipeline import Observation, ObservationError, Policy, PolicyChunk
+from vla_deploy.pipeline import Observation, ObservationError, PolicyChunk
 from vla_deploy.pipeline.assembly import Assembled
-from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.ros.conversions import ConversionError, image_to_rgb
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message
+from vla_deploy.ros.served_policy import ServedPolicy
 from vla_deploy_msgs.msg import ActionChunk
 
 
@@ -29,15 +28,26 @@ class Made:
 class ChunkMaker:
     """A policy behind messages. Used by one thread."""
 
-    def __init__(
-        self, policy: Policy, contract: Contract, noise_seed: int, chunk_valid_s: float
-    ) -> None:
-        self._policy, self._contract = policy, contract
+    def __init__(self, served: ServedPolicy, noise_seed: int, chunk_valid_s: float) -> None:
+        self._policy, self._contract = served.policy, served.contract
         self._seed = noise_seed
         self._valid_ns = round(chunk_valid_s * 1e9)
 
-    def make(self, assembled: Assembled, instruction: str) -> Made:
-        """Decode and infer; raises ObservationError, which names the stream."""
+    @property
+    def chunk_steps(self) -> int:
+        """Return the number of samples of a chunk."""
+        return self._contract.chunk_steps
+
+    @property
+    def control_mode(self) -> str:
+        """Return what the actions command, as the contract says: position or velocity."""
+        return self._contract.action.control_mode
+
+    def make(self, assembled: Assembled, instruction: str, noise_seed: int | None = None) -> Made:
+        """Decode and infer; raises ObservationError, which names the stream.
+
+        `noise_seed`: None for the next one of the configured count, or one drawn anew.
+        """
         begin_s = time.perf_counter()
         images = {}
         for camera, msg in assembled.images.items():
@@ -47,7 +57,8 @@ class ChunkMaker:
                 raise ObservationError(f'image/{camera}: {error}') from error
         decode_s = time.perf_counter() - begin_s
         observation = Observation(images, assembled.state, instruction)
-        chunk = self._policy.infer(observation, noise_seed=self._next_seed())
+        seed = self._next_seed() if noise_seed is None else noise_seed
+        chunk = self._policy.infer(observation, noise_seed=seed)
         return Made(chunk, assembled, decode_s, time.perf_counter() - begin_s)
 
     def message(
@@ -77,17 +88,3 @@ class ChunkMaker:
             return None  # the policy draws one and says which
         self._seed += 1
         return self._seed - 1
-
-
-def completed_contract(contract: Contract, config: InferenceConfig) -> Contract:
-    """Return the contract with what the configuration adds where the bundle is silent."""
-    names = config.joint_names or None
-    contract = contract.with_robot(
-        state_joints=names, action_joints=names, period_s=config.period_s or None
-    )
-    where = f'{config.bundle}/contract.yaml'
-    if contract.state.joints is None or contract.action.joints is None:
-        raise ContractError(f"{where} names no joints: give parameter 'joint_names'")
-    if contract.period_s is None:
-        raise ContractError(f"{where} gives no period_s: give parameter 'period_s'")
-    return contract

@@ -30,4 +30,5 @@ def message_to_chunk(msg: ActionChunk) -> Chunk:
         anchor_position=np.asarray(msg.anchor_position, dtype=np.float64),
         schema_version=msg.schema_version,
         model_sha256=msg.model_sha256,
+        ends_session=msg.ends_session,
     )

@@ -31,6 +31,7 @@ def execution_message(
         has_plan=execution.has_plan,
         next_index=execution.next_index,
         consumed_total=execution.consumed_total,
+        chunks_refused=execution.chunks_refused,
         guard_state=state.value,
         joint_names=joint_names,
     )

@@ -28,6 +28,7 @@ T = TypeVar('T')
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_LAST_SPINS = 10
 
 
 class ConfigureError(Exception):
@@ -218,6 +219,8 @@ def run_node(
             executor.spin_once(timeout_sec=0.1)
         if isinstance(node, LifecycleNode):
             _shut_down(node)
+            for _ in range(_LAST_SPINS):  # what the shutdown ended, as a goal, is answered
+                executor.spin_once(timeout_sec=0.01)
     except ExternalShutdownException:
         pass  # somebody else ended the context: nothing is left to close
     finally:

@@ -67,6 +67,19 @@ def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkConte
     return msg
 
 
+def end_message(session_id: str, seq: int, now_ns: int) -> ActionChunk:
+    """Return the message that ends a session: nothing follows, the guard brakes and holds."""
+    msg = ActionChunk(
+        schema_version=ActionChunk.SCHEMA_VERSION,
+        session_id=session_id,
+        seq=seq,
+        ends_session=True,
+        sent_stamp=time_msg(now_ns),
+    )
+    msg.header.stamp = time_msg(now_ns)
+    return msg
+
+
 def flat_message(msg: ActionChunk) -> Float32MultiArray:
     """Return the actions of a chunk as a plain array, layout filled, for tools."""
     flat = Float32MultiArray()

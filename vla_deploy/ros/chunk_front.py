@@ -1,0 +1,110 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The service GetActionChunk: one chunk on demand, verified as the guard would, not executed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future as WorkerFuture
+from typing import Protocol
+
+from rclpy.task import Future
+
+from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.limits import JointLimits
+from vla_deploy.core.schedule import SessionBook
+from vla_deploy.core.verify import VerifyState, verify_chunk
+from vla_deploy.core.violation import Violation
+from vla_deploy.pipeline import ObservationError
+from vla_deploy.pipeline.assembly import StreamError
+from vla_deploy.pipeline.session import InstructionError
+from vla_deploy.ros.chunk_loop import ChunkLoop
+from vla_deploy.ros.chunk_maker import ChunkMaker, Made
+from vla_deploy.ros.chunk_messages import message_to_chunk
+from vla_deploy.ros.guard_messages import violation_message
+from vla_deploy.ros.lifecycle import ManagedNode
+from vla_deploy.ros.observation_streams import ObservationStreams
+from vla_deploy_msgs.msg import ActionChunk
+from vla_deploy_msgs.srv import GetActionChunk
+
+Response = GetActionChunk.Response
+NO_LIMITS = "no chunk is given without limits: set parameters 'urdf_path' and 'limits_path'"
+
+
+class Serving(Protocol):
+    """What the front needs of its node while that is configured."""
+
+    loop: ChunkLoop | None
+    maker: ChunkMaker | None
+    streams: ObservationStreams | None
+    limits: JointLimits | None
+
+
+class ChunkFront:
+    """Answers in every lifecycle state: with an error while inactive."""
+
+    def __init__(self, node: ManagedNode, serving: Serving, now_ns: Callable[[], int]) -> None:
+        self._node, self._serving, self._now_ns = node, serving, now_ns
+        node.create_service(GetActionChunk, 'get_action_chunk', self._on_request)
+
+    async def _on_request(self, request: GetActionChunk.Request, response: Response) -> Response:
+        serving = self._serving
+        loop, maker = serving.loop, serving.maker
+        if not self._node.is_active or loop is None or maker is None:
+            return _refuse(response, Response.ERROR_INACTIVE, 'the node is not active')
+        if serving.limits is None:
+            return _refuse(response, Response.ERROR_VERIFICATION, NO_LIMITS)
+        try:
+            loop.check_instruction(request.instruction)
+            computed = loop.compute(
+                request.instruction, request.noise_seed if request.use_noise_seed else None
+            )
+        except InstructionError as error:
+            return _refuse(response, Response.ERROR_INSTRUCTION, str(error))
+        except StreamError as error:
+            return _refuse(response, Response.ERROR_OBSERVATION, str(error))
+        await self._done(computed)
+        error = computed.exception()
+        if isinstance(error, ObservationError):
+            return _refuse(response, Response.ERROR_OBSERVATION, str(error))
+        if error is not None:
+            return _refuse(response, Response.ERROR_POLICY, f'inference failed: {error}')
+        return self._verified(computed.result(), maker, serving.limits, response)
+
+    def _verified(
+        self, made: Made, maker: ChunkMaker, limits: JointLimits, response: Response
+    ) -> Response:
+        now_ns = self._now_ns()
+        msg = maker.message(made, uuid.uuid4().hex, 0, now_ns, now_ns)
+        # A chunk beyond a limit is not given at all: nobody stands behind it who could clamp it.
+        rules = GuardConfig(mode='reject', control_mode=maker.control_mode)
+        violations = self._violations(msg, now_ns, limits, rules)
+        response.report = [violation_message(violation, now_ns, 0) for violation in violations]
+        if violations:
+            return _refuse(response, Response.ERROR_VERIFICATION, violations[0].message)
+        response.chunk = msg
+        return response
+
+    def _violations(
+        self, msg: ActionChunk, now_ns: int, limits: JointLimits, rules: GuardConfig
+    ) -> tuple[Violation, ...]:
+        """Judge a chunk as one that would begin now, at the newest joint state."""
+        streams = self._serving.streams
+        if streams is None:
+            raise RuntimeError('a chunk is judged while nothing is configured')
+        stamp_ns, position = streams.newest_positions(limits.names)
+        state = VerifyState(now_ns, now_ns, SessionBook(), None, position, stamp_ns)
+        return verify_chunk(message_to_chunk(msg), state, limits, rules)[1].violations
+
+    async def _done(self, computed: WorkerFuture[Made]) -> None:
+        """Wait for the worker without holding up the executor."""
+        finished = Future(executor=self._node.executor)
+        finished.add_done_callback(lambda _future: None)  # so that the end wakes the executor
+        computed.add_done_callback(lambda _future: finished.set_result(True))
+        await finished
+
+
+def _refuse(response: Response, code: int, message: str) -> Response:
+    response.error_code, response.error_msg = code, message
+    return response

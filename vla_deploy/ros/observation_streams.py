@@ -1,0 +1,90 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras and joint states of an inference node, kept until an observation is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.pipeline.assembly import Assembled, ObservationAssembler, StreamError
+from vla_deploy.pipeline.inference_config import InferenceConfig
+from vla_deploy.ros import qos
+from vla_deploy.ros.conversions import ConversionError, JointMap, time_ns
+
+
+class ObservationStreams:
+    """Subscribes to what a contract asks for; `entities` are what was put into the graph."""
+
+    def __init__(
+        self,
+        node: Node,
+        contract: Contract,
+        config: InferenceConfig,
+        on_image: Callable[[], None],
+    ) -> None:
+        """Subscribe; `on_image` is called after each image."""
+        self._assembler = ObservationAssembler(
+            contract.camera_names,
+            config.image_max_age_s,
+            config.joint_state_max_age_s,
+            config.max_skew_s,
+        )
+        self._joint_map = JointMap(contract.state.joints or ())
+        self._joint_state_error = ''
+        self._on_new_image = on_image
+        self._joints = tuple(contract.state.joints or ())
+        self._newest_state: tuple[int, NDArray[np.float64]] | None = None
+        subscribe = node.create_subscription
+        self.entities: list[Any] = [
+            subscribe(JointState, 'joint_states', self._on_joint_state, qos.SENSOR),
+            *(
+                subscribe(Image, f'image/{camera}', partial(self._on_image, camera), qos.SENSOR)
+                for camera in contract.camera_names
+            ),
+        ]
+
+    def assemble(self, now_ns: int) -> Assembled:
+        """Return an observation that is fresh and in step, or raise StreamError."""
+        try:
+            return self._assembler.assemble(now_ns)
+        except StreamError as error:
+            # Joint states that came and could not be used explain why there is none.
+            if self._joint_state_error and str(error).startswith('joint_states'):
+                raise StreamError(self._joint_state_error) from error
+            raise
+
+    def clear(self) -> None:
+        """Forget everything, as after a backward jump of the clock."""
+        self._assembler.clear()
+        self._newest_state = None
+
+    def newest_positions(self, joints: Sequence[str]) -> tuple[int, NDArray[np.float64] | None]:
+        """Return ROS time [ns] and positions [joints] of the newest usable joint state; None
+        before the first, or where a joint is not among those of the policy's state."""
+        if self._newest_state is None or not set(joints) <= set(self._joints):
+            return 0, None
+        stamp_ns, position = self._newest_state
+        return stamp_ns, position[[self._joints.index(name) for name in joints]]
+
+    def _on_image(self, camera: str, msg: Image) -> None:
+        self._assembler.add_image(camera, time_ns(msg.header.stamp), msg)
+        self._on_new_image()
+
+    def _on_joint_state(self, msg: JointState) -> None:
+        try:
+            position = self._joint_map.positions(msg)
+        except ConversionError as error:
+            self._joint_state_error = f'joint_states: {error}'
+            return
+        self._joint_state_error = ''
+        stamp_ns = time_ns(msg.header.stamp)
+        self._newest_state = (stamp_ns, position)
+        self._assembler.add_state(stamp_ns, position)
