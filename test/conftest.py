@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from safetensors.numpy import save_file
 
 from vla_deploy.core.contract import Contract
@@ -20,6 +21,10 @@ from vla_deploy.pipeline.observation import Observation
 
 GOLDENS = Path(__file__).parent / 'goldens'
 DIM, PADDED_DIM, STEPS = 7, 8, 6
+
+# How fast an example runs says nothing on a machine that does other work.
+settings.register_profile('vla_deploy', deadline=None)
+settings.load_profile('vla_deploy')
 
 # Tests of running processes, which a loaded machine or a stalled transport can make late. Some more
 # tries before it counts; pytest prints each as RERUN.

@@ -15,7 +15,7 @@ from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.pace import pace
-from vla_deploy.core.plan import interpolant, knot_times
+from vla_deploy.core.plan import interpolant
 from vla_deploy.core.schedule import SessionBook
 from vla_deploy.core.verify import VerifyState, verify_chunk
 
@@ -38,7 +38,7 @@ def ramp(speed: float, steps: int = 40) -> np.ndarray:
 
 
 def rates(data: np.ndarray, period_s: float = 0.05) -> list[float]:
-    return pace(interpolant(knot_times(START_NS, period_s, len(data)), data), BOUNDS)
+    return pace(interpolant(START_NS, period_s, data), BOUNDS)
 
 
 def test_when_a_plan_keeps_the_limits_expect_full_pace() -> None:

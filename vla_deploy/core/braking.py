@@ -43,20 +43,27 @@ def slew_then_brake(
     np.maximum(steps, speed > 0.0, out=steps)
     ends = slew_steps + steps
     last_steps = np.maximum(ends - 1.0, slew_steps)
-    grid = sorted({0.0, *slew_steps.tolist(), *last_steps.tolist(), *ends.tolist()})
+    slewing = slew_steps.tolist()
+    grid = sorted({0.0, *slewing, *last_steps.tolist(), *ends.tolist()})
     knots = np.array(grid)
     column = knots[:, None]
-    velocities = np.sign(velocity_after) * (speed - drop * (column - slew_steps))
-    velocities[column >= ends] = 0.0
-    if len(grid) > 1 and grid[1] < slew_steps.max():
+    velocities = column - slew_steps
+    velocities *= drop
+    np.subtract(speed, velocities, out=velocities)
+    velocities *= np.sign(velocity_after)
+    np.copyto(velocities, 0.0, where=column >= ends)
+    if len(grid) > 1 and grid[1] < max(slewing):
         rate = (velocity_after - velocity) / np.maximum(slew_steps, 1.0)
         np.copyto(velocities, velocity + rate * column, where=column < slew_steps)
     velocities[0] = velocity
     # Constant acceleration between knots: the way is the mean velocity times the time.
     positions = np.empty_like(velocities)
     positions[0] = position
-    positions[1:] = (velocities[1:] + velocities[:-1]) * (
-        (0.5 * GRID_S) * (column[1:] - column[:-1]))
-    np.cumsum(positions, axis=0, out=positions)
-    times = t_ns + knots.astype(np.int64) * GRID_NS
+    ways = positions[1:]
+    np.add(velocities[1:], velocities[:-1], out=ways)
+    ways *= (0.5 * GRID_S) * (column[1:] - column[:-1])
+    np.add.accumulate(positions, axis=0, out=positions)
+    times = knots.astype(np.int64)
+    times *= GRID_NS
+    times += t_ns
     return Trajectory(times, positions, velocities)

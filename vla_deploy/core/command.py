@@ -162,35 +162,42 @@ class CommandLine:
         bounds = self._bounds
         lowest, highest = self._swing(plan.hull, knots.segment_at(splice_ns), first, last)
         stop = velocity * np.abs(velocity) / (2.0 * bounds.acceleration)
-        lowest = np.minimum(lowest, position + np.minimum(stop, 0.0)) - SWING
-        highest = np.maximum(highest, position + np.maximum(stop, 0.0)) + SWING
-        h = (knots.times[first:last] - splice_ns).astype(np.float64)[:, None] * NS_TO_S
-        lowest = np.maximum(lowest, np.minimum(bounds.lower, position))
-        highest = np.minimum(highest, np.maximum(bounds.upper, position))
+        lowest = np.minimum(lowest, position + np.minimum(stop, 0.0))
+        lowest -= SWING
+        np.maximum(lowest, np.minimum(bounds.lower, position), out=lowest)
+        highest = np.maximum(highest, position + np.maximum(stop, 0.0))
+        highest += SWING
+        np.minimum(highest, np.maximum(bounds.upper, position), out=highest)
         p1, v1 = knots.position[first:last], knots.velocity[first:last]
-        hull = segment_hull(position, p1, velocity, v1, (p1 - position) / h, h)
-        gentle = (hull.acceleration <= bounds.acceleration).all(axis=1)
-        if not gentle.any():
-            return False
+        # Equal shapes throughout: arrays that are stretched to fit cost three times as much.
+        p0, v0, h = np.empty_like(p1), np.empty_like(p1), np.empty_like(p1)
+        p0[:], v0[:] = position, velocity
+        h[:] = ((knots.times[first:last] - splice_ns) * NS_TO_S)[:, None]
+        hull = segment_hull(p0, p1, v0, v1, (p1 - p0) / h, h)
+        gentle = hull.acceleration <= bounds.acceleration
         # Mostly the cheap hull shows that a cubic fits; only else its exact extrema are needed.
-        fits = gentle & ((hull.inner_speed <= bounds.velocity) & (hull.lower >= lowest)
-                         & (hull.upper <= highest)).all(axis=1)
-        if not fits.any():
-            extrema = segment_extrema(position, p1, velocity, v1, h)
-            fits = gentle & ((extrema.speed <= bounds.velocity) & (extrema.lower >= lowest)
-                             & (extrema.upper <= highest)).all(axis=1)
-        if not fits.any():
-            return False
-        if bounds.envelope is not None:
-            speed, limit = bounds.envelope.judge(position, p1, velocity, v1, h, hull)
-            fits &= (speed <= limit).all(axis=1)
-            if not fits.any():
+        inside = hull.inner_speed <= bounds.velocity
+        inside &= hull.lower >= lowest
+        inside &= hull.upper <= highest
+        inside &= gentle
+        fits = np.logical_and.reduce(inside, axis=1)
+        if 1 not in fits.tobytes():
+            rows = np.logical_and.reduce(gentle, axis=1)
+            if 1 not in rows.tobytes():
                 return False
-        target = first + int(fits.argmax())
-        start = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
-        self._route = start.then(knots.knots(target))
-        self._route_index = 0
-        return True
+            extrema = segment_extrema(p0, p1, v0, v1, h)
+            fits = rows & ((extrema.speed <= bounds.velocity) & (extrema.lower >= lowest)
+                           & (extrema.upper <= highest)).all(axis=1)
+        for i in np.flatnonzero(fits).tolist():
+            one = slice(i, i + 1)
+            if bounds.envelope is None or bounds.envelope.allows(
+                p0[one], p1[one], v0[one], v1[one], h[one], hull.segments(one)
+            ):
+                start = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
+                self._route = start.then(knots.knots(first + i))
+                self._route_index = 0
+                return True
+        return False
 
     def _window(self, splice_ns: int, plan: Plan) -> tuple[int, int]:
         """First sample that may be joined, and the one after the last."""
@@ -228,9 +235,8 @@ class CommandLine:
             self._route = route = before.then(after.knots(1))
         tail = brake(int(route.times[end]), route.position[end], route.velocity[end],
                      self._bounds.acceleration)
-        fresh = route.knots(begin, end).then(tail)
         self._route_index = end
-        self._replace(int(route.times[begin]), fresh)
+        self._replace(int(route.times[begin]), route.knots(begin, end), tail)
         self._tail_ns = int(route.times[end])
 
     def _step_toward(self, splice_ns: int, plan: Plan) -> None:
@@ -266,17 +272,22 @@ class CommandLine:
         behind_s = float((np.abs(target - position) * self._per_velocity).max())
         return min(max(2.0 - behind_s / PATIENCE_S, 0.0), pace)
 
-    def _replace(self, splice_ns: int, fresh: Trajectory) -> None:
+    def _replace(self, splice_ns: int, *fresh: Trajectory) -> None:
         """Put `fresh`, which begins with the state at splice_ns, in place of all that follows."""
         kept = int(self._line.times.searchsorted(splice_ns))
-        self._line = self._line.knots(0, kept).then(fresh)
+        self._line = self._line.knots(0, kept).then(*fresh)
         self._rest_ns = self._line.end_ns
-        self._measure_margin(fresh)
+        self._measure_margin(self._line.knots(kept))
 
     def _measure_margin(self, fresh: Trajectory) -> None:
         """Keep the smallest distance of a knot to position and velocity limits, as a part."""
-        off_centre = float((np.abs(fresh.position - self._centre) * self._per_range).max())
-        speed = float((np.abs(fresh.velocity) * self._per_velocity).max())
+        away = fresh.position - self._centre
+        np.abs(away, out=away)
+        away *= self._per_range
+        off_centre = float(np.maximum.reduce(away, axis=None))
+        np.abs(fresh.velocity, out=away)
+        away *= self._per_velocity
+        speed = float(np.maximum.reduce(away, axis=None))
         self.worst_margin = min(self.worst_margin, 0.5 - off_centre, 1.0 - speed)
 
     def _message(self, now_ns: int) -> Trajectory:

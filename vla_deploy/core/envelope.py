@@ -15,6 +15,7 @@ it stays below it, and a step of constant acceleration is a straight line.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -110,7 +111,10 @@ class SpeedEnvelope:
         # v^2 = level + 2a * room beyond the knee; without one, no bound.
         with np.errstate(invalid='ignore'):
             level = self._knee_speed**2 - 2.0 * self._a * self._knee_room
-        self._level, self._twice_a = np.nan_to_num(level, nan=np.inf), 2.0 * self._a
+        level = np.nan_to_num(level, nan=np.inf)
+        self.coarse = np.array([self._q_lower, self._q_upper, self._c, self._k, level,
+                                 2.0 * self._a])
+        """[6, joints]: q_lower, q_upper, c, k, level and 2a, as `clearly_below` needs them."""
 
     @staticmethod
     def of(limits: JointLimits, acceleration: Array, allowance: Array) -> SpeedEnvelope | None:
@@ -134,14 +138,20 @@ class SpeedEnvelope:
         return self._speed(position - self._q_lower[j], j)
 
     def clearly_below(self, speed: Array, lowest: Array, highest: Array) -> NDArray[np.bool_]:
-        """Which [..., joints], never faster than `speed` between two positions, are below.
+        """Which [segments, joints], never faster than `speed` between two positions, are below.
 
         Cheap, and sufficient only: beyond doubt where true.
         """
-        room = np.minimum(self._q_upper - highest, lowest - self._q_lower)
-        raised = speed + self._c
-        return np.asarray((raised * raised <= self._k * room) & (
-            speed * speed <= self._level + self._twice_a * room))
+        q_lower, q_upper, c, k, level, twice_a = _tables(self, len(speed))
+        room = q_upper - highest
+        np.minimum(room, lowest - q_lower, out=room)
+        raised = speed + c
+        raised *= raised
+        below = raised <= k * room
+        room *= twice_a
+        room += level
+        below &= speed * speed <= room
+        return np.asarray(below)
 
     def _speed(self, room: Array, j: NDArray[np.intp]) -> Array:
         room = np.maximum(room, 0.0)
@@ -149,6 +159,16 @@ class SpeedEnvelope:
         past = np.maximum(room - self._knee_room[j], 0.0)
         far = np.sqrt(self._knee_speed[j] ** 2 + 2.0 * self._a[j] * past)
         return np.asarray(np.maximum(np.minimum(near, far), 0.0))
+
+    def allows(
+        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull
+    ) -> bool:
+        """Whether every cubic stays below the curve; arguments as of `judge`."""
+        fastest = np.maximum(np.maximum(np.abs(v0), np.abs(v1)), hull.inner_speed)
+        if 0 not in self.clearly_below(fastest, hull.lower, hull.upper).tobytes():
+            return True
+        speed, limit = self.judge(p0, p1, v0, v1, h, hull)
+        return bool((speed <= limit).all())
 
     def judge(
         self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull
@@ -194,3 +214,9 @@ class SpeedEnvelope:
         worst = (speeds - limits).argmax(axis=0)
         every = np.arange(len(joints))
         return speeds[worst, every], limits[worst, every]
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(envelope: SpeedEnvelope, segments: int) -> Array:
+    """Figures for every segment [6, segments, joints]: stretching them each time is slow."""
+    return np.repeat(envelope.coarse[:, None], segments, axis=1)

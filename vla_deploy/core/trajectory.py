@@ -74,11 +74,14 @@ class Trajectory:
         s = since * NS_TO_S / h
         step = self.position[i + 1] - p0
         r = 1.0 - s
-        position = p0 + ((s * s * (3.0 - 2.0 * s)) * step + (h * s * r * r) * v0
-                         - (h * s * s * r) * v1)
-        velocity = (6.0 * s * r / h) * step + (r * (1.0 - 3.0 * s)) * v0 + (
-            s * (3.0 * s - 2.0)) * v1
-        return position, velocity
+        position = (s * s * (3.0 - 2.0 * s)) * step
+        position += (h * s * r * r) * v0
+        position -= (h * s * s * r) * v1
+        position += p0
+        step *= 6.0 * s * r / h
+        step += (r * (1.0 - 3.0 * s)) * v0
+        step += (s * (3.0 * s - 2.0)) * v1
+        return position, step
 
     def acceleration_at_start(self, i: int) -> Array:
         """Acceleration [joints] at knot i, of the segment that begins there."""
@@ -91,12 +94,13 @@ class Trajectory:
         s = slice(begin, end)
         return Trajectory(self.times[s], self.position[s], self.velocity[s])
 
-    def then(self, other: Trajectory) -> Trajectory:
-        """Append the knots of `other`, which must all lie later."""
+    def then(self, *others: Trajectory) -> Trajectory:
+        """Append the knots of `others`, each of which must lie later."""
+        parts = (self, *others)
         return Trajectory(
-            np.concatenate((self.times, other.times)),
-            np.concatenate((self.position, other.position)),
-            np.concatenate((self.velocity, other.velocity)),
+            np.concatenate([part.times for part in parts]),
+            np.concatenate([part.position for part in parts]),
+            np.concatenate([part.velocity for part in parts]),
         )
 
     def shifted(self, delta_ns: int) -> Trajectory:
@@ -143,6 +147,10 @@ class Hull:
     inner_speed: Array
     acceleration: Array
 
+    def segments(self, s: slice) -> Hull:
+        """Return the hull of some of the segments (views, no copies)."""
+        return Hull(self.lower[s], self.upper[s], self.inner_speed[s], self.acceleration[s])
+
 
 def segment_hull(
     p0: Array, p1: Array, v0: Array, v1: Array, slope: Array, h: Array | float
@@ -150,14 +158,18 @@ def segment_hull(
     """Hull of cubics; p0..v1: [segments, joints]; slope: (p1 - p0) / h; h: [segments, 1], s."""
     third = h * (1.0 / 3.0)
     first, second = p0 + v0 * third, p1 - v1 * third
-    inner = 3.0 * slope - v0 - v1
-    change = np.maximum(np.abs(inner - v0), np.abs(v1 - inner))
-    return Hull(
-        lower=np.minimum(np.minimum(p0, p1), np.minimum(first, second)),
-        upper=np.maximum(np.maximum(p0, p1), np.maximum(first, second)),
-        inner_speed=np.abs(inner),
-        acceleration=change * (2.0 / h),
-    )
+    lower, upper = np.minimum(first, second), np.maximum(first, second)
+    for end in (p0, p1):
+        np.minimum(lower, end, out=lower)
+        np.maximum(upper, end, out=upper)
+    inner = 3.0 * slope
+    inner -= v0
+    inner -= v1
+    change, change_after = inner - v0, v1 - inner
+    np.abs(change, out=change)
+    np.maximum(change, np.abs(change_after, out=change_after), out=change)
+    change *= 2.0 / h
+    return Hull(lower, upper, np.abs(inner, out=inner), change)
 
 
 @dataclass(frozen=True, eq=False)

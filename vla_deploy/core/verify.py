@@ -27,8 +27,9 @@ from vla_deploy.core.chunk import SCHEMA_VERSION, Chunk, ControlMode
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.pace import pace
-from vla_deploy.core.plan import Plan, interpolant, knot_times
+from vla_deploy.core.plan import Plan, PlanGrid, interpolant
 from vla_deploy.core.schedule import SessionBook
+from vla_deploy.core.screen import Screen, holds
 from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, segment_hull, trajectory_extrema
 from vla_deploy.core.velocity_plan import integrated, slowed
 from vla_deploy.core.violation import Action, Violation
@@ -97,26 +98,31 @@ def _check_plan(
     in_velocity = config.control_mode == 'velocity'
     if not in_velocity and limits.continuous is not None:
         data = unwound(data, _start(state)[0], limits.continuous)
-    times = knot_times(chunk.stamp_ns, chunk.period_s, len(data))
-    knots = integrated(times, data, *_start(state)) if in_velocity else interpolant(times, data)
-    found = [] if in_velocity else _check_start_jump(knots, state, limits, config)
+    grid = PlanGrid.of(chunk.period_s, *data.shape)
+
+    def motion(samples: Array) -> Trajectory:
+        if in_velocity:
+            return integrated(grid.offsets + chunk.stamp_ns, samples, *_start(state))
+        return interpolant(chunk.stamp_ns, chunk.period_s, samples)
+
+    knots = motion(data)
+    p, v, h = knots.position, knots.velocity, grid.intervals
+    slope = (p[1:] - p[:-1]) / h
+    hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], slope, h)
+    found = [] if in_velocity else _check_start_jump(knots, hull, state, limits, config)
     if found:
         return _refuse(chunk, found)
     bounds = Bounds.of(limits, config.soft_margin)
     action = Action.CLAMPED if config.mode == 'clamp' else Action.REFUSED
-    p, v, h = knots.position, knots.velocity, _intervals(knots.times)
-    slope = (p[1:] - p[:-1]) / h
-    hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], slope, h)
     asked = data if in_velocity else slope
-    found = check_motion(chunk, knots, asked, hull, bounds, limits, config.knot_scale, action)
+    if not Screen.of(bounds, config.knot_scale, grid).passes(knots, asked, hull):
+        found = check_motion(chunk, knots, asked, hull, bounds, limits, config.knot_scale, action)
     if found and action is Action.REFUSED:
         return _refuse(chunk, found)
-    if found and in_velocity:
-        data = slowed(data, bounds.velocity)
-        knots = integrated(times, data, *_start(state))
-    elif found:
-        data = np.clip(data, bounds.lower, bounds.upper)
-        knots = interpolant(times, data)
+    if found:
+        data = slowed(data, bounds.velocity) if in_velocity else np.clip(
+            data, bounds.lower, bounds.upper)
+        knots = motion(data)
     ordered = chunk
     if data is not chunk.data:
         ordered = replace(chunk, joint_names=limits.names, data=data)
@@ -133,14 +139,6 @@ def _start(state: VerifyState) -> tuple[Array, int]:
         return state.commanded_position, state.splice_ns
     assert state.measured_position is not None  # else the ages were refused
     return state.measured_position, state.measured_ns
-
-
-def _intervals(times: NDArray[np.int64]) -> Array | float:
-    """Seconds between knots: one number where they are all equal, else [knots - 1, 1]."""
-    gaps = times[1:] - times[:-1]
-    if (gaps == gaps[0]).all():
-        return float(gaps[0]) * NS_TO_S
-    return np.asarray(gaps.astype(np.float64)[:, None] * NS_TO_S)
 
 
 def _refuse(chunk: Chunk, found: Sequence[Violation]) -> tuple[None, VerifyReport]:
@@ -170,14 +168,15 @@ def _check_structure(
     chunk: Chunk, limits: JointLimits, config: GuardConfig
 ) -> list[Violation]:
     names, data = chunk.joint_names, chunk.data
-    missing = [name for name in limits.names if name not in names]
-    if missing:
-        return [_refusal('joint_names', f'chunk lacks joint {name!r}', joint=name)
-                for name in missing]
-    twice = sorted({name for name in limits.names if names.count(name) > 1})
-    if twice:
-        return [_refusal('joint_names', f'chunk names joint {name!r} twice', joint=name)
-                for name in twice]
+    if names != limits.names:
+        missing = [name for name in limits.names if name not in names]
+        if missing:
+            return [_refusal('joint_names', f'chunk lacks joint {name!r}', joint=name)
+                    for name in missing]
+        twice = sorted({name for name in limits.names if names.count(name) > 1})
+        if twice:
+            return [_refusal('joint_names', f'chunk names joint {name!r} twice', joint=name)
+                    for name in twice]
     if data.ndim != 2 or data.shape[1] != len(names) or data.dtype != np.float64:
         return [_refusal('dims', f'data are {data.dtype} {list(data.shape)}, not float64 '
                          f'[steps, {len(names)}]')]
@@ -205,10 +204,10 @@ def _in_joint_order(chunk: Chunk, limits: JointLimits) -> Array:
 
 
 def _check_finite(data: Array, limits: JointLimits) -> list[Violation]:
-    bad = ~np.isfinite(data)
-    if not bad.any():
+    finite = np.isfinite(data)
+    if holds(finite):
         return []
-    found = []
+    found, bad = [], ~finite
     for j in np.flatnonzero(bad.any(axis=0)):
         i = int(bad[:, j].argmax())
         found.append(_refusal('finite', f'{limits.names[j]} is {data[i, j]} at sample {i}',
@@ -243,7 +242,7 @@ def _check_ages(chunk: Chunk, state: VerifyState, config: GuardConfig) -> list[V
 
 
 def _check_start_jump(
-    knots: Trajectory, state: VerifyState, limits: JointLimits, config: GuardConfig
+    knots: Trajectory, hull: Hull, state: VerifyState, limits: JointLimits, config: GuardConfig
 ) -> list[Violation]:
     found: list[Violation] = []
     for what, position, t_ns in (
@@ -251,6 +250,11 @@ def _check_start_jump(
         ('measured', state.measured_position, state.measured_ns),
     ):
         if position is None:
+            continue
+        # The hull of the segment mostly shows it; a hair of room for its rounding.
+        i = min(max(knots.segment_at(t_ns), 0), len(hull.lower) - 1)
+        farthest = np.maximum(hull.upper[i] - position, position - hull.lower[i])
+        if holds(farthest <= config.start_jump * (1.0 - 1e-9)):
             continue
         planned = knots.state(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
         jump = np.abs(planned - position)
@@ -309,9 +313,11 @@ def check_motion(
     fastest = np.maximum(np.maximum.reduce(hull.inner_speed), fastest)
     _check_speed_between(report, knots, fastest, bounds)
     envelope = bounds.envelope
-    if envelope is not None and not envelope.clearly_below(fastest, lowest, highest).all():
+    if envelope is not None and not envelope.clearly_below(
+            fastest[None], lowest[None], highest[None]).all():
         p, v = knots.position, knots.velocity
-        judged = envelope.judge(p[:-1], p[1:], v[:-1], v[1:], _intervals(knots.times), hull)
+        h = PlanGrid.of(chunk.period_s, *p.shape).intervals
+        judged = envelope.judge(p[:-1], p[1:], v[:-1], v[1:], h, hull)
         report.add('velocity', *judged, 0,
                    'velocity {} exceeds {} so near to the end of the range', '/s')
     apart = 1 if len(asked) == len(knots.times) else 2  # knots between two of `asked`, and back
