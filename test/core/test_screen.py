@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.chunk import Chunk, ControlMode
+from vla_deploy.core.motion_check import check_motion
 from vla_deploy.core.plan import PlanGrid, interpolant
 from vla_deploy.core.screen import Screen
 from vla_deploy.core.trajectory import segment_hull
-from vla_deploy.core.verify import check_motion
 from vla_deploy.core.violation import Action
 
 LIMITS = fr3_limits()

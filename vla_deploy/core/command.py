@@ -25,6 +25,7 @@ from vla_deploy.core.trajectory import (
     segment_extrema,
     segment_hull,
 )
+from vla_deploy.core.workspace import Breach, Workspace
 
 Array = NDArray[np.float64]
 
@@ -40,8 +41,11 @@ SWING = 1e-9
 class CommandLine:
     """The commanded motion from its start at rest; joints in the order of the bounds."""
 
-    def __init__(self, now_ns: int, position: Array, bounds: Bounds, config: GuardConfig) -> None:
-        self._bounds, self._config = bounds, config
+    def __init__(
+        self, now_ns: int, position: Array, bounds: Bounds, config: GuardConfig,
+        workspace: Workspace | None = None,
+    ) -> None:
+        self._bounds, self._config, self._workspace = bounds, config, workspace
         self._lead_ns = _ns(config.lead_s)
         self._horizon_ns = _ns(config.horizon_s)
         self._history_ns = _ns(config.joint_state_timeout_s)
@@ -61,6 +65,8 @@ class CommandLine:
         self._per_range = 1.0 / (bounds.upper - bounds.lower)
         self._per_velocity = 1.0 / bounds.velocity
         self.worst_margin = 1.0
+        self.blocked: Breach | None = None
+        """Why the last call of `follow` left its plan: the motion would leave the workspace."""
 
     def sample(self, t_ns: int) -> tuple[Array, Array]:
         """Commanded position and velocity [joints] at t_ns."""
@@ -103,15 +109,18 @@ class CommandLine:
         return t_ns
 
     def hold(self, now_ns: int) -> Trajectory:
-        """Brake from the splice time if still moving on, else stay on the tail or at rest."""
+        """Brake from the splice time if still moving on, else stay on the tail or at rest.
+
+        Where braking now would leave the workspace, what was published is followed to its end,
+        which does not.
+        """
         self._plan = self._route = None
         self._lag_ns = 0
         splice_ns = self.splice_ns(now_ns)
         if self._moving and splice_ns < self._tail_ns:
             position, velocity = self.sample(splice_ns)
-            self._replace(splice_ns, brake(splice_ns, position, velocity,
-                                           self._bounds.acceleration))
-            self._tail_ns = splice_ns
+            self._replace(splice_ns, splice_ns, brake(splice_ns, position, velocity,
+                                                      self._bounds.acceleration))
         self._moving = False
         return self._message(now_ns)
 
@@ -120,7 +129,7 @@ class CommandLine:
         if plan is not self._plan:
             self._plan, self._route = plan, None
             self._lag_ns, self._clock_ns = 0, self.splice_ns(now_ns)
-        self._moving = True
+        self._moving, self.blocked = True, None
         if self._route is not None:
             if self._route_index == len(self._route.times) - 1:
                 return self._message(now_ns)  # the plan is published to its end, tail included
@@ -236,8 +245,7 @@ class CommandLine:
         tail = brake(int(route.times[end]), route.position[end], route.velocity[end],
                      self._bounds.acceleration)
         self._route_index = end
-        self._replace(int(route.times[begin]), route.knots(begin, end), tail)
-        self._tail_ns = int(route.times[end])
+        self._replace(int(route.times[begin]), int(route.times[end]), route.knots(begin, end), tail)
 
     def _step_toward(self, splice_ns: int, plan: Plan) -> None:
         """One step of the limiter toward the plan, where its own clock says it should be.
@@ -261,9 +269,8 @@ class CommandLine:
         """Let the limiter make a step from a state of the line, and brake after it."""
         after, brakes = self._limiter.step(position, velocity, target_position, target_velocity)
         slew_steps = np.where(brakes, 0.0, self._step_ns / GRID_NS)
-        self._replace(splice_ns, slew_then_brake(splice_ns, position, velocity, after, slew_steps,
-                                                 self._bounds.acceleration))
-        self._tail_ns = splice_ns + self._step_ns
+        self._replace(splice_ns, splice_ns + self._step_ns, slew_then_brake(
+            splice_ns, position, velocity, after, slew_steps, self._bounds.acceleration))
 
     def _rate(self, plan: Plan, plan_ns: int, position: Array) -> float:
         """Rate of the plan's clock, 0..1: its pace, and less if a joint is far from its target."""
@@ -272,12 +279,21 @@ class CommandLine:
         behind_s = float((np.abs(target - position) * self._per_velocity).max())
         return min(max(2.0 - behind_s / PATIENCE_S, 0.0), pace)
 
-    def _replace(self, splice_ns: int, *fresh: Trajectory) -> None:
-        """Put `fresh`, which begins with the state at splice_ns, in place of all that follows."""
+    def _replace(self, splice_ns: int, tail_ns: int, *fresh: Trajectory) -> None:
+        """Put `fresh`, which begins with the state at splice_ns, in place of all that follows.
+
+        It brakes from tail_ns on. If it leaves the workspace, all stays as it was published.
+        """
         kept = int(self._line.times.searchsorted(splice_ns))
-        self._line = self._line.knots(0, kept).then(*fresh)
-        self._rest_ns = self._line.end_ns
-        self._measure_margin(self._line.knots(kept))
+        line = self._line.knots(0, kept).then(*fresh)
+        if self._workspace is not None:
+            self.blocked = self._workspace.breach(line.knots(kept))
+            if self.blocked is not None:
+                self._plan = self._route = None
+                self._moving = False
+                return
+        self._line, self._tail_ns, self._rest_ns = line, tail_ns, line.end_ns
+        self._measure_margin(line.knots(kept))
 
     def _measure_margin(self, fresh: Trajectory) -> None:
         """Keep the smallest distance of a knot to position and velocity limits, as a part."""

@@ -35,6 +35,7 @@ from vla_deploy.core.trajectory import NS_TO_S, Trajectory
 from vla_deploy.core.velocity_line import VelocityLine
 from vla_deploy.core.verify import VerifyReport, VerifyState, verify_chunk
 from vla_deploy.core.violation import Action, Violation
+from vla_deploy.core.workspace import Breach, Workspace
 
 MAX_CHUNKS_A_STEP = 4
 LATCHED = (GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -53,6 +54,7 @@ class GuardCore:
         self.worst_margin = 1.0
         self.estop_live = False
         self._bounds = Bounds.of(limits, config.soft_margin)
+        self._workspace = Workspace.of(limits)
         self._joints = JointWatch(
             limits.names, config.joint_state_timeout_s, config.joint_state_steady_timeout_s,
             config.clock_tolerance_s, limits.continuous,
@@ -376,6 +378,8 @@ class GuardCore:
             self._line = line = self._line_at(now_ns, self._joints.position)
         if self._schedule.running is not None:
             trajectory = line.follow(now_ns, self._schedule.running)
+            if line.blocked is not None:
+                self._leave_plan_for(line.blocked)
         else:
             trajectory = line.hold(now_ns)
         self.worst_margin = min(self.worst_margin, line.worst_margin)
@@ -383,9 +387,15 @@ class GuardCore:
             self._to_disarmed('')
         return trajectory
 
+    def _leave_plan_for(self, breach: Breach) -> None:
+        message = f'the motion would leave the workspace: {breach}'
+        self._report(Violation('workspace', Action.HOLD, message, breach.link, -1, breach.distance,
+                               0.0, 'm'))
+        self._to_hold(message)
+
     def _line_at(self, now_ns: int, position: NDArray[np.float64]) -> CommandLine:
         line = VelocityLine if self.config.control_mode == 'velocity' else CommandLine
-        return line(now_ns, position, self._bounds, self.config)
+        return line(now_ns, position, self._bounds, self.config, self._workspace)
 
     def _execution(self, now_ns: int) -> ExecutionState:
         running, line = self._schedule.running, self._line

@@ -25,6 +25,7 @@ from vla_deploy.core.limits import JointLimit, JointLimits
 from vla_deploy.core.plain import PlainError, from_plain, to_plain
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.core.violation import Violation
+from vla_deploy.core.workspace_limits import WorkspaceLimits
 
 FORMAT = 1
 
@@ -76,6 +77,7 @@ class Genesis:
     files: dict[str, str]
     build: dict[str, str]
     format: int = 0
+    workspace: WorkspaceLimits | None = None
 
 
 def genesis_of(
@@ -83,13 +85,14 @@ def genesis_of(
 ) -> dict[str, Any]:
     """Return the first record of a log."""
     genesis = Genesis(limits.joints, limits.notes, limits.sha256, config, dict(files),
-                      dict(build), FORMAT)
+                      dict(build), FORMAT, limits.workspace)
     return {'kind': 'genesis', **to_plain(genesis)}
 
 
 def core_of(genesis: Genesis) -> GuardCore:
     """Return a guard as it was when the log began."""
-    return GuardCore(JointLimits.of(genesis.limits, genesis.notes), genesis.config)
+    limits = JointLimits.of(genesis.limits, genesis.notes, genesis.workspace)
+    return GuardCore(limits, genesis.config)
 
 
 def step_record(

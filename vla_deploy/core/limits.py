@@ -14,6 +14,7 @@ Overlay, as parsed from `config/<robot>/joint_limits.yaml`:
         placeholder: false        # true: not a rating; arming asks for accept_placeholder_limits
         allow_widen: 'reason'     # optional: lets this joint's figures exceed the URDF
         position_dependent_velocity: {k: 12.0, c: 0.30, q_lower: -2.7501, q_upper: 2.7501}
+    workspace: ...                # optional: where links may be (core/workspace_limits.py)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.urdf import Urdf, UrdfJoint
+from vla_deploy.core.workspace_limits import WorkspaceError, WorkspaceLimits, read_workspace
 
 Array = NDArray[np.float64]
 
@@ -93,6 +95,7 @@ class JointLimits:
     velocity: Array
     acceleration: Array
     sha256: str
+    workspace: WorkspaceLimits | None = None
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -105,7 +108,10 @@ class JointLimits:
         return None if self.has_position.all() else ~self.has_position
 
     @staticmethod
-    def of(joints: Sequence[JointLimit], notes: Sequence[str] = ()) -> JointLimits:
+    def of(
+        joints: Sequence[JointLimit], notes: Sequence[str] = (),
+        workspace: WorkspaceLimits | None = None,
+    ) -> JointLimits:
         """Gather single limits into arrays; checks nothing."""
         lower = np.array([j.lower for j in joints])
         upper = np.array([j.upper for j in joints])
@@ -119,17 +125,20 @@ class JointLimits:
             has_position=np.isfinite(lower),
             velocity=np.array([j.velocity for j in joints]),
             acceleration=np.array([j.acceleration for j in joints]),
-            sha256=_digest(joints),
+            sha256=_digest(joints, workspace),
+            workspace=workspace,
         )
 
 
-def _digest(joints: Sequence[JointLimit]) -> str:
-    figures = [
+def _digest(joints: Sequence[JointLimit], workspace: WorkspaceLimits | None) -> str:
+    figures: list[Any] = [
         [j.name, j.kind, repr(j.lower), repr(j.upper), j.velocity, j.acceleration, j.jerk, j.effort]
         + ([] if j.envelope is None else [j.envelope.k, j.envelope.c, j.envelope.q_lower,
                                           j.envelope.q_upper])
         for j in joints
     ]
+    if workspace is not None:
+        figures += [[r.name, r.links, r.normals, r.offsets] for r in workspace.regions]
     return hashlib.sha256(json.dumps(figures, separators=(',', ':')).encode()).hexdigest()
 
 
@@ -156,7 +165,7 @@ def load_limits(urdf: Urdf, joint_order: Sequence[str], overlay: Mapping[str, An
         if name not in entries:
             raise LimitsError(f'joint_limits.{name} is missing: acceleration and source needed')
         limits.append(_joint_limit(joint, entries[name], notes))
-    return JointLimits.of(limits, notes)
+    return JointLimits.of(limits, notes, _workspace(overlay, urdf))
 
 
 def tighten(limits: JointLimits, description: Urdf) -> JointLimits:
@@ -183,13 +192,22 @@ def tighten(limits: JointLimits, description: Urdf) -> JointLimits:
         changed = replace(limit, **changes)  # type: ignore[arg-type]
         _check(changed)
         tightened.append(changed)
-    return JointLimits.of(tightened, notes)
+    return JointLimits.of(tightened, notes, limits.workspace)
+
+
+def _workspace(overlay: Mapping[str, Any], urdf: Urdf) -> WorkspaceLimits | None:
+    if 'workspace' not in overlay:
+        return None
+    try:
+        return read_workspace(overlay['workspace'], urdf, _known)
+    except WorkspaceError as error:
+        raise LimitsError(str(error)) from error
 
 
 def _overlay_entries(overlay: Mapping[str, Any], urdf: Urdf) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(overlay, Mapping):
         raise LimitsError(f'joint limits must be a mapping, not {type(overlay).__name__}')
-    _known(overlay, ('units', 'joint_limits'), '')
+    _known(overlay, ('units', 'joint_limits', 'workspace'), '')
     if overlay.get('units') != UNITS:
         raise LimitsError(f'units must be {UNITS}, not {overlay.get("units")!r}')
     entries = overlay.get('joint_limits')

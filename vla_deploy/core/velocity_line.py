@@ -20,6 +20,7 @@ from vla_deploy.core.command import CommandLine
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.plan import Plan
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory, segment_hull, trajectory_extrema
+from vla_deploy.core.workspace import Workspace
 
 Array = NDArray[np.float64]
 
@@ -30,8 +31,11 @@ DRIFT_WINDOW_NS = 1_000_000_000
 class VelocityLine(CommandLine):
     """The commanded velocities from a start at rest, and where they lead."""
 
-    def __init__(self, now_ns: int, position: Array, bounds: Bounds, config: GuardConfig) -> None:
-        super().__init__(now_ns, position, bounds, config)
+    def __init__(
+        self, now_ns: int, position: Array, bounds: Bounds, config: GuardConfig,
+        workspace: Workspace | None = None,
+    ) -> None:
+        super().__init__(now_ns, position, bounds, config, workspace)
         self._drift = np.zeros(len(position))
         self._drifts: deque[tuple[int, Array]] = deque()
 
