@@ -6,6 +6,7 @@ import uuid
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import grey_image
 from fr3_motion import HOME, JOINTS
 from inference_waits import HOLD, next_chunk, wait_for_reason, wait_for_recovery
@@ -39,6 +40,19 @@ def test_when_all_is_there_expect_chunks_that_name_joints_model_and_observation(
     assert np.array_equal(np.reshape(chunk.data, (16, 7)), expected.actions)
     assert np.array_equal(np.reshape(chunk.raw, expected.raw.shape), expected.raw)
     assert node.lifecycle_state == State.PRIMARY_STATE_ACTIVE
+
+
+def test_when_it_serves_expect_a_diagnostic_that_is_ok(shared_graph, robot, serve):
+    heard = shared_graph.listen(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
+    serve(instruction='reach the red cube')
+    next_chunk(shared_graph)
+
+    def is_ok():
+        entries = [entry for msg in heard for entry in msg.status]
+        return any(e.name == 'inference: inference' and e.level == DiagnosticStatus.OK
+                   for e in entries)
+
+    shared_graph.wait(is_ok, 'a diagnostic of inference')
 
 
 def test_when_a_camera_changes_its_encoding_expect_it_named_no_chunk_and_recovery(

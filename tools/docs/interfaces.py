@@ -54,7 +54,7 @@ MEANINGS = {
     'guard/violations': 'each broken rule: joint, sample, value, limit',
     'inference/status': 'health, reason, parity, latencies; in every lifecycle state',
     'inference/action_chunk_flat': 'the actions as a plain array, layout filled, for tools',
-    '/diagnostics': 'the guard at 1 Hz, for rqt and dashboards',
+    '/diagnostics': 'both nodes at 1 Hz, for rqt and dashboards',
     'guard/arm': 'take control; refused with the reason',
     'guard/disarm': 'come to a planned stop and give control back',
     'guard/estop': 'stop and latch',

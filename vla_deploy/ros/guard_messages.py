@@ -7,12 +7,13 @@ from __future__ import annotations
 import array
 from collections.abc import Sequence
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from vla_deploy.core.guard_io import ExecutionState as CoreExecutionState
 from vla_deploy.core.guard_io import GuardState
 from vla_deploy.core.violation import Violation as CoreViolation
 from vla_deploy.ros.conversions import time_msg
+from vla_deploy.ros.diagnostics import diagnostic
 from vla_deploy_msgs.msg import ExecutionState, GuardStatus, Violation
 
 _LEVELS = {
@@ -78,11 +79,5 @@ def diagnostics_message(name: str, status: GuardStatus) -> DiagnosticArray:
         'tick_lateness_p99_s': f'{status.tick_lateness_p99_s:.6f}',
         **dict(zip(status.rule_names, status.rule_counts, strict=True)),
     }
-    diagnostic = DiagnosticStatus(
-        level=level,
-        name=f'{name}: guard',
-        message=f'{status.state_name}: {status.reason}' if status.reason else status.state_name,
-        hardware_id=name,
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-    )
-    return DiagnosticArray(header=status.header, status=[diagnostic])
+    message = f'{status.state_name}: {status.reason}' if status.reason else status.state_name
+    return diagnostic(status.header, f'{name}: guard', level, message, values)

@@ -7,11 +7,14 @@ from __future__ import annotations
 import threading
 import time
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
 from vla_deploy.pipeline import SelfTest
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Session
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
+from vla_deploy.ros.diagnostics import PERIOD_S, diagnostic
 from vla_deploy.ros.lifecycle import ManagedNode
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy.ros.served_policy import ServedPolicy
@@ -26,6 +29,10 @@ HEALTH_NAMES = {
     PolicyStatus.HEALTH_DEGRADED: 'degraded',
     PolicyStatus.HEALTH_WARMUP_FAILED: 'warmup_failed',
 }
+_LEVELS = {
+    PolicyStatus.HEALTH_READY: DiagnosticStatus.OK,
+    PolicyStatus.HEALTH_WARMUP_FAILED: DiagnosticStatus.ERROR,
+}
 
 
 class PolicyHealth:
@@ -34,6 +41,8 @@ class PolicyHealth:
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
         self._publisher = node.create_publisher(PolicyStatus, '~/status', qos.STATUS)
+        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
+        node.create_timer(PERIOD_S, self._publish_diagnostics)
         self._status = PolicyStatus(health=PolicyStatus.HEALTH_INITIALIZING)
         self._latency = DurationWindow()
         self._told_s = 0.0
@@ -50,6 +59,11 @@ class PolicyHealth:
                 self._latency.percentiles((50, 95, 99))
             )
             self._publisher.publish(status)
+
+    def _publish_diagnostics(self) -> None:
+        with self._lock:
+            name = self._node.get_name()
+            self._diagnostics.publish(policy_diagnostics(name, self._status))
 
     def set_health(self, health: int, reason: str = '') -> None:
         """Publish another health."""
@@ -118,3 +132,24 @@ class PolicyHealth:
         """Count an inference from which no usable chunk came."""
         with self._lock:
             self._status.failures += 1
+
+
+def policy_diagnostics(name: str, status: PolicyStatus) -> DiagnosticArray:
+    """Return the status as a diagnostic: OK while it serves, ERROR after a failed self-test, WARN
+    in between."""
+    level = _LEVELS.get(status.health, DiagnosticStatus.WARN)
+    health = HEALTH_NAMES[status.health]
+    values = {
+        'reason': status.reason,
+        'model_sha256': status.model_sha256,
+        'backend': '/'.join((status.backend, status.provider, status.precision, status.variant)),
+        'parity_max_abs': status.parity_max_abs,
+        'parity_threshold': status.parity_threshold,
+        'instruction': status.instruction,
+        'chunks': status.chunks,
+        'failures': status.failures,
+        'latency_p50_s': f'{status.latency_p50_s:.6f}',
+        'latency_p99_s': f'{status.latency_p99_s:.6f}',
+    }
+    message = f'{health}: {status.reason}' if status.reason else health
+    return diagnostic(status.header, f'{name}: inference', level, message, values)
