@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class BringUpOptions:
     )
     sched_fifo_priority: int = parameter(
         50, 'SCHED_FIFO priority of the guard; 0: leave the scheduler alone.', minimum=0, maximum=99
+    )
+    log_folder: str = parameter(
+        '',
+        'Folder for the audit logs of the guard, one folder each; empty: $ROS_HOME/vla_deploy, '
+        'where ROS_HOME is ~/.ros unless set. none: no log.',
     )
 
 
@@ -150,6 +156,7 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         'auto_arm': options.sim,
         'accept_placeholder_limits': options.sim or options.accept_placeholder_limits,
         'clock': 'simulated' if options.use_sim_time else 'wall',
+        'log_folder': _log_folder(options.log_folder),
     }
     environment = _environment(share) if options.sim else {}
     return [
@@ -166,6 +173,14 @@ def own_policy(robot: str) -> Path:
     if not description.get('policy'):
         raise ParameterError(f'{robot} comes without a policy: give bundle:=FOLDER')
     return share_directory() / str(description['policy'])
+
+
+def _log_folder(given: str) -> str:
+    """Return where the guard logs: an absolute folder, or an empty text for no log."""
+    if given == 'none':
+        return ''
+    default = Path(os.environ.get('ROS_HOME') or '~/.ros') / 'vla_deploy'
+    return str(Path(given or default).expanduser().absolute())
 
 
 def _waits_for(description: Mapping[str, Any], sim: bool) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fuzz_guard import random_config, random_data
 from guard_world import GuardState, World, fr3_limits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_deploy.core.audit import AuditLog
@@ -75,6 +75,7 @@ def live(world: World, seed: int, ticks: int) -> None:
         world.tick(world.config.period_s * float(2.0 ** rng.uniform(-1, 2)), **inputs)
 
 
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_when_a_journal_is_replayed_expect_identical_commands_violations_and_states(
     seed: int, tmp_path_factory: pytest.TempPathFactory

@@ -82,6 +82,7 @@ class Graph:
             'ROS_DOMAIN_ID': str(self._domain.number),
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
             'FASTRTPS_DEFAULT_PROFILES_FILE': str(SHARE / 'config' / 'fastdds.xml'),
+            'ROS_HOME': str(folder / 'ros_home'),  # bring-ups log there
         }
         self.processes: list[GraphProcess] = []
         self.context = rclpy.Context()

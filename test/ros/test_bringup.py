@@ -4,6 +4,7 @@
 
 import dataclasses
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_when_real_expect_that_the_guard_does_not_arm_itself(bundle):
         ('backend', 'stub'),
         ('use_sim_time', True),
         ('sched_fifo_priority', 7),
+        ('log_folder', '/elsewhere'),
         ('inference', False),
         ('sim', False),
     ],
@@ -65,6 +67,24 @@ def test_when_limits_may_be_placeholders_expect_the_guard_told_whether_to_accept
 ):
     commands = {p.name: p.command for p in bring_up('franka', options, bundle)}
     assert f'accept_placeholder_limits:={accepted}' in commands['guard']
+
+
+@pytest.mark.parametrize(
+    ('ros_home', 'given', 'folder'),
+    [
+        ('/srv/robot', '', '/srv/robot/vla_deploy'),
+        ('', '', str(Path.home() / '.ros' / 'vla_deploy')),
+        ('/srv/robot', '~/logs', str(Path.home() / 'logs')),
+        ('/srv/robot', 'none', ''),
+    ],
+)
+def test_when_brought_up_expect_the_audit_log_where_it_was_asked_for(
+    monkeypatch, ros_home, given, folder
+):
+    monkeypatch.setenv('ROS_HOME', ros_home)
+    options = BringUpOptions(sim=True, inference=False, log_folder=given)
+    (_, guard) = bring_up('franka', options, None)
+    assert f'log_folder:="{folder}"' in guard.command
 
 
 def test_when_inference_is_off_expect_no_bundle_needed():

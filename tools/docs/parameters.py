@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_deploy.bringup import BringUpOptions
+from vla_deploy.core.audit_config import AuditConfig
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.parameter import Parameter, parameters_of
 from vla_deploy.pipeline.inference_config import InferenceConfig
@@ -33,7 +34,7 @@ SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
         'ROBOT.launch.py name:=value …` alike.',
         (BringUpOptions,),
     ),
-    ('Node `guard`', '', (LifecycleConfig, GuardNodeConfig, GuardConfig)),
+    ('Node `guard`', '', (LifecycleConfig, GuardNodeConfig, GuardConfig, AuditConfig)),
     ('Node `inference`', '', (LifecycleConfig, InferenceConfig)),
     ('Node `sim_robot`', '', (SimRobotConfig,)),
 )

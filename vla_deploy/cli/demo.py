@@ -65,7 +65,9 @@ def _run(
 ) -> tuple[dict[str, Any], DemoGraph]:
     """Run all episodes on one clock; the report is empty if real time turns out not to be kept."""
     simulated = clock == 'simulated'
-    options = BringUpOptions(sim=True, use_sim_time=simulated)
+    options = BringUpOptions(
+        sim=True, use_sim_time=simulated, log_folder=str(Path(arguments.output) / 'audit')
+    )
     processes = [_with_controls(p) for p in bring_up(_ROBOT, options, bundle)]
     plans = plan_episodes(arguments.episodes, arguments.controls, arguments.seed)
     print(f'starting {", ".join(p.name for p in processes)} on the {clock} clock …', flush=True)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing the audit log, off the thread that controls the robot.
 
-The control thread hands over references and goes on: a step costs it about a microsecond. A
+The control thread hands over references and goes on: a step costs it some microseconds. A
 thread of the log encodes, chains and writes them. The queue between them is bounded; what finds
 no room is lost, and the log says at that place how much. So it does for what the disk refused.
 """
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from vla_deploy.core.audit_config import AuditConfig
@@ -24,6 +24,8 @@ from vla_deploy.core.guard_io import Inputs, Outputs
 from vla_deploy.core.journal import step_record
 
 MAX_BATCH = 64
+LOOK_S = 0.02
+"""How long a record may wait before the thread of the log looks for it."""
 QUEUE_FULL = 'the queue was full'
 _SYNC_PERIOD_NS = 1_000_000_000
 
@@ -65,6 +67,7 @@ class AuditLog:
         self.syncs = 0
         self._config = config
         self._queue: SimpleQueue[_Step | _Lost | _Event | None] = SimpleQueue()
+        self._closing = threading.Event()
         self._dropped = 0  # by the control thread, not yet said in the queue
         self._dropped_total = 0
         self._lost_told = 0
@@ -118,6 +121,7 @@ class AuditLog:
             self._thread.start()
         self._tell_dropped()
         self._queue.put(None)
+        self._closing.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -139,14 +143,13 @@ class AuditLog:
     def _write_all(self) -> None:
         closing = False
         while not closing:
-            batch = [self._queue.get()]
-            try:
-                while batch[-1] is not None and len(batch) < MAX_BATCH:
-                    batch.append(self._queue.get_nowait())
-            except Empty:
-                pass  # written at once, rather than later
-            closing = batch[-1] is None
-            self._write([item for item in batch if item is not None], closing)
+            # Looking every now and then, not waiting: to wake a thread costs the control thread
+            # more than all the rest of handing over a step.
+            self._closing.wait(LOOK_S)
+            while self._queue.qsize() and not closing:
+                batch = [self._queue.get() for _ in range(min(self._queue.qsize(), MAX_BATCH))]
+                closing = batch[-1] is None
+                self._write([item for item in batch if item is not None], closing)
         self._release()
 
     def _write(self, items: list[_Step | _Lost | _Event], closing: bool) -> None:

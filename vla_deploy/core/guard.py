@@ -87,7 +87,7 @@ class GuardCore:
 
     def step(self, now_ros_ns: int, now_steady_ns: int, inputs: Inputs) -> Outputs:
         """Judge what arrived, decide the state and build the command for this tick."""
-        self._violations = []
+        self._violations = list(inputs.findings)
         self._watch_clocks(now_ros_ns, now_steady_ns)
         self._take_joint_state(now_ros_ns, now_steady_ns, inputs)
         self._watch_schedule(now_ros_ns)

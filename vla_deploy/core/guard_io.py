@@ -57,6 +57,8 @@ class Inputs:
     """Level: the robot description differs from the one that was configured."""
     external_fault: str = ''
     """Level: a fault seen by the node (incompatible QoS, audit log), as one line; else empty."""
+    findings: tuple[Violation, ...] = ()
+    """Violations seen by the node in this step, to be counted and reported with the others."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ class Action(enum.IntEnum):
     CLAMPED = 2
     HOLD = 3
     FAULT = 4
+    NOTED = 5
 
 
 @dataclass(frozen=True)

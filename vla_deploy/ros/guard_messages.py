@@ -73,10 +73,17 @@ def diagnostics_message(name: str, status: GuardStatus) -> DiagnosticArray:
         'chunks_accepted': status.chunks_accepted,
         'chunks_clamped': status.chunks_clamped,
         'chunks_refused': status.chunks_refused,
+        'commands_published': status.commands_published,
         'worst_margin': f'{status.worst_margin:.4f}',
         'joint_state_age_s': f'{status.joint_state_age_s:.4f}',
+        'last_transport_s': f'{status.last_transport_s:.4f}',
+        'step_p50_s': f'{status.step_p50_s:.6f}',
         'step_p99_s': f'{status.step_p99_s:.6f}',
+        'step_max_s': f'{status.step_max_s:.6f}',
         'tick_lateness_p99_s': f'{status.tick_lateness_p99_s:.6f}',
+        'audit_head': status.audit_head,
+        'audit_records': status.audit_records,
+        'audit_lost': status.audit_lost,
         **dict(zip(status.rule_names, status.rule_counts, strict=True)),
     }
     message = f'{status.state_name}: {status.reason}' if status.reason else status.state_name

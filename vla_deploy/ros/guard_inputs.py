@@ -1,0 +1,63 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What arrives at the guard between two steps, gathered into the inputs of the next one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import JointState
+
+from vla_deploy.core.guard_io import Inputs
+from vla_deploy.core.guard_io import JointState as CoreJointState
+from vla_deploy.ros.chunk_messages import message_to_chunk
+from vla_deploy.ros.conversions import time_ns
+from vla_deploy_msgs.msg import ActionChunk
+
+
+class GuardInputs:
+    """Levels stay until they change; chunks and joint states are taken by one step."""
+
+    def __init__(self) -> None:
+        self.last_transport_s = -1.0
+        self.last_seq = 0
+        self._inputs = Inputs()
+
+    @property
+    def estop(self) -> bool:
+        """Whether an e-stop source is true."""
+        return self._inputs.estop
+
+    @property
+    def has_joint_state(self) -> bool:
+        """Whether a joint state waits for the next step."""
+        return self._inputs.joint_state is not None
+
+    def add_joint_state(self, msg: JointState) -> None:
+        """Keep the newest measurement."""
+        velocity = np.asarray(msg.velocity, dtype=np.float64)
+        state = CoreJointState(
+            stamp_ns=time_ns(msg.header.stamp),
+            names=tuple(msg.name),
+            position=np.asarray(msg.position, dtype=np.float64),
+            velocity=velocity if velocity.size else None,
+        )
+        self.set(joint_state=state)
+
+    def add_chunk(self, msg: ActionChunk, now_ns: int) -> None:
+        """Keep a chunk beside those that came since the last step."""
+        self.last_transport_s = (now_ns - time_ns(msg.sent_stamp)) * 1e-9
+        self.last_seq = msg.seq
+        self.set(chunks=(*self._inputs.chunks, message_to_chunk(msg)))
+
+    def set(self, **levels: Any) -> None:
+        """Set fields of the inputs, which stay so."""
+        self._inputs = replace(self._inputs, **levels)
+
+    def take(self, **once: Any) -> Inputs:
+        """Return the inputs of a step, with fields that are so in this step only."""
+        inputs = replace(self._inputs, **once) if once else self._inputs
+        self._inputs = replace(self._inputs, chunks=(), joint_state=None)
+        return inputs
