@@ -282,9 +282,13 @@ class Graph:
 
     def trigger(self, service: str) -> Trigger.Response:
         """Call a Trigger service; again if no answer comes, since the server may have died."""
-        client = self._client(Trigger, service)
+        return self._ask(Trigger, service, Trigger.Request())
+
+    def _ask(self, kind: type, service: str, request: Any) -> Any:
+        """Call a service, and again if no answer comes: for what may be asked twice."""
+        client = self._client(kind, service)
         for _ in range(10):
-            future = client.call_async(Trigger.Request())
+            future = client.call_async(request)
             with contextlib.suppress(AssertionError):
                 self.wait(future.done, f'an answer of {service}', WAIT_S / 10)
                 return future.result()
@@ -297,7 +301,8 @@ class Graph:
         return bool(self.call(ChangeState, f'{node}/change_state', request).success)
 
     def lifecycle_state(self, node: str) -> str:
-        return str(self.call(GetState, f'{node}/get_state', GetState.Request()).current_state.label)
+        answer = self._ask(GetState, f'{node}/get_state', GetState.Request())
+        return str(answer.current_state.label)
 
     @contextlib.contextmanager
     def publisher(self, kind: type, topic: str, profile: QoSProfile) -> Iterator[Any]:
