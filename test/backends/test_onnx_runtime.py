@@ -1,9 +1,12 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import numpy as np
 import pytest
 
-from vla_deploy.pipeline import Policy, PolicyError
+from vla_deploy.files import write_yaml
+from vla_deploy.pipeline import Guidance, Observation, Policy, PolicyError
 
 onnx = pytest.importorskip('onnx')
 T = onnx.TensorProto
@@ -67,8 +70,6 @@ def tiny_bundle(plain_bundle, seal_bundle):
 
 
 def test_when_prefix_remembers_the_state_expect_every_step_to_see_it(tiny_bundle):
-    from vla_deploy.pipeline import Observation
-
     policy = Policy.load(tiny_bundle(), threads=1)
     image = np.zeros((32, 32, 3), np.uint8)
     noise = np.zeros((6, 8), np.float32)
@@ -128,3 +129,78 @@ def test_when_threads_are_given_expect_the_sessions_to_have_so_many(tiny_bundle,
     backend = Policy.load(tiny_bundle(), threads=threads)._backend
     for session in (backend._prefix, backend._step):
         assert session.get_session_options().intra_op_num_threads == threads
+
+
+# -- a policy that was trained to continue its previous chunk -------------------------------------
+
+
+@pytest.fixture
+def continuing_bundle(tiny_bundle, plain_contract, seal_bundle):
+    """A bundle whose step keeps the first `delay` rows of the previous chunk."""
+    node, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
+    folder = tiny_bundle()
+    contract = dataclasses.replace(plain_contract, reserved_inputs=('prev_chunk', 'delay'))
+    write_yaml(folder / 'contract.yaml', contract.to_mapping())
+    rows = constant(np.arange(6, dtype=np.int64).reshape(6, 1), 'rows')
+    step = graph(
+        {**STEP_INPUTS, 'prev_chunk': (T.FLOAT, [6, 8]), 'delay': (T.INT64, [])},
+        STEP_OUTPUTS,
+        [
+            node('Shape', ['x'], ['shape']),
+            node('Expand', ['memory', 'shape'], ['velocity']),
+            node('Mul', ['velocity', 'dt'], ['move']),
+            node('Add', ['x', 'move'], ['free']),
+            node('Constant', [], ['row'], value=rows),
+            node('Less', ['row', 'delay'], ['certain']),
+            node('Where', ['certain', 'prev_chunk', 'free'], ['x_next']),
+        ],
+    )
+    (folder / 'step.onnx').write_bytes(step)
+    seal_bundle(folder)
+    return folder
+
+
+def test_when_the_contract_reserves_the_inputs_expect_the_policy_given_what_is_left(
+    continuing_bundle,
+):
+    policy = Policy.load(continuing_bundle, threads=1)
+    observation = Observation({'front': np.zeros((32, 32, 3), np.uint8)}, np.zeros(7), 'go')
+    noise = np.zeros((6, 8), np.float32)
+    free = policy.infer(observation, noise).raw
+    previous = np.full((4, 7), 9.0, np.float32)
+    guided = policy.infer(observation, noise, guidance=Guidance(previous, 2, 4, 'ones', 5.0)).raw
+    assert (guided[:2, :7] == 9.0).all()
+    assert (guided[:2, 7] == 0.0).all()
+    assert np.array_equal(guided[2:], free[2:])  # the velocity itself is left alone
+
+
+def test_when_more_is_certain_than_is_left_expect_what_is_left(continuing_bundle):
+    policy = Policy.load(continuing_bundle, threads=1)
+    observation = Observation({'front': np.zeros((32, 32, 3), np.uint8)}, np.zeros(7), 'go')
+    guidance = Guidance(np.full((3, 7), 9.0, np.float32), 5, 3, 'ones', 5.0)
+    guided = policy.infer(observation, np.zeros((6, 8), np.float32), guidance=guidance).raw
+    assert (guided[:3, :7] == 9.0).all()
+    assert not (guided[3:, :7] == 9.0).any()
+    with pytest.raises(ValueError, match='more than the chunk'):
+        policy.infer(
+            observation, guidance=Guidance(np.zeros((7, 7), np.float32), 1, 7, 'ones', 5.0)
+        )
+
+
+def test_when_the_graph_lacks_the_reserved_inputs_expect_error_naming_it(
+    tiny_bundle, plain_contract, seal_bundle
+):
+    folder = tiny_bundle()
+    contract = dataclasses.replace(plain_contract, reserved_inputs=('prev_chunk', 'delay'))
+    write_yaml(folder / 'contract.yaml', contract.to_mapping())
+    seal_bundle(folder)
+    with pytest.raises(PolicyError, match=r'step\.onnx: has .*but the contract leads to'):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize('variant', ['unrolled', 'loop'])
+def test_when_the_steps_are_not_apart_expect_a_continuing_policy_refused(
+    continuing_bundle, variant
+):
+    with pytest.raises(PolicyError, match='continues its previous chunk'):
+        Policy.load(continuing_bundle, variant=variant)

@@ -153,6 +153,11 @@ def serve(shared_graph, reach_bundle):
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         return node
 
+    def stop():
+        """Take away the last one, for another with other parameters."""
+        shared_graph.remove_node(nodes.pop())
+
+    start.stop = stop
     yield start
     for node in nodes:
         shared_graph.remove_node(node)

@@ -32,6 +32,8 @@ class FakeRobot:
         self.image_delay_s = 0.0
         self.guard_state = guard_state
         self.chunks_refused = 0
+        self.consumed_total = 0
+        self.moving = False
         self.plan: tuple[str, int, int] | None = None  # session, seq, next sample
         self._graph, node = graph, graph.node
         self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
@@ -72,7 +74,10 @@ class FakeRobot:
             self._images[camera].publish(image)
         if self._execution is not None and self.guard_state is not None:
             execution = ExecutionState(
-                guard_state=self.guard_state, chunks_refused=self.chunks_refused
+                guard_state=self.guard_state,
+                chunks_refused=self.chunks_refused,
+                consumed_total=self.consumed_total,
+                commanded_velocity=[0.1 if self.moving else 0.0] * len(JOINTS),
             )
             execution.header.stamp = stamp
             if self.plan is not None:

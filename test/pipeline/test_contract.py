@@ -82,7 +82,7 @@ def test_when_key_is_misspelt_expect_error_with_the_nearest_known(values):
         (('empty_camera_slots',), -1, 'empty_camera_slots is -1'),
         (('time_embedding', 'dim'), 7, 'time_embedding needs an even dim'),
         (('time_embedding',), None, 'time_embedding must be a mapping'),
-        (('reserved_inputs',), ['prev_chunk'], "reserved_inputs ['prev_chunk']"),
+        (('reserved_inputs',), ['prev_chunk'], "reserved_inputs is ['prev_chunk']"),
     ],
 )
 def test_when_value_cannot_be_right_expect_error_naming_the_key(values, path, value, message):

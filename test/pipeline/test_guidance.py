@@ -26,7 +26,7 @@ def still(x, embedding, dt):
 
 
 def sample(guidance, steps=10):
-    return EulerSampler(TimeEmbedding(16, 0.004, 4.0), steps)(still, NOISE, guidance)
+    return EulerSampler(TimeEmbedding(16, 0.004, 4.0), steps)(still, NOISE, guidance)[0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ import pytest
 from vla_deploy.core.contract import TimeEmbedding
 from vla_deploy.pipeline import BundleError, Observation, ObservationError, Policy, PolicyError
 from vla_deploy.pipeline import fixtures as fixture_files
-from vla_deploy.pipeline.sampler import EulerSampler, philox_noise, time_embeddings
+from vla_deploy.pipeline.sampler import (
+    DeadlineError,
+    EulerSampler,
+    Haste,
+    philox_noise,
+    time_embeddings,
+)
 
 IMAGE = np.full((48, 64, 3), 90, np.uint8)
 OBSERVATION = Observation({'front': IMAGE, 'wrist': IMAGE}, np.zeros(7), 'reach the red cube')
@@ -140,6 +147,59 @@ def test_when_an_observation_is_refused_expect_the_next_one_served(plain_bundle)
     with pytest.raises(ObservationError):
         policy.infer(Observation({'front': IMAGE}, [np.nan] * 7, 'reach'))
     assert policy.infer(OBSERVATION).finite
+
+
+def test_when_the_deadline_comes_expect_the_chunk_given_up_between_two_steps(straight):
+    policy, backend = straight
+    policy.infer(OBSERVATION)
+    backend.steps.clear()
+    begin_s = time.perf_counter()
+    with pytest.raises(DeadlineError, match='given up before step [234] of 4'):
+        policy.infer(OBSERVATION, haste=Haste(begin_s + 0.5, injected_latency_s=1.0))
+    assert len(backend.steps) in (1, 2, 3)
+    assert time.perf_counter() - begin_s < 0.9
+
+
+def test_when_the_deadline_is_far_expect_the_same_chunk(straight):
+    policy, backend = straight
+    free = policy.infer(OBSERVATION, noise_seed=3)
+    backend.steps.clear()
+    timed = policy.infer(OBSERVATION, noise_seed=3, haste=Haste(time.perf_counter() + 60.0))
+    assert np.array_equal(free.raw, timed.raw)
+
+
+def test_when_latency_is_injected_expect_it_in_the_time_of_sampling(straight):
+    policy, _ = straight
+    chunk = policy.infer(OBSERVATION, haste=Haste(injected_latency_s=0.2))
+    assert chunk.timings.sample_s >= 0.2
+
+
+def test_when_the_velocity_no_longer_changes_expect_the_rest_in_one_step(straight):
+    policy, backend = straight
+    full = policy.infer(OBSERVATION, noise_seed=3)
+    backend.steps.clear()
+    early = policy.infer(OBSERVATION, noise_seed=3, haste=Haste(adaptive_tolerance=1e-3))
+    assert (full.denoise_steps, early.denoise_steps, len(backend.steps)) == (4, 2, 2)
+    assert early.raw == pytest.approx(full.raw, abs=1e-5)
+
+
+def test_when_the_tolerance_is_smaller_than_any_change_expect_all_steps(straight):
+    policy, backend = straight
+    backend.step = lambda prefix, x, t, dt: (x + dt * x, x)
+    chunk = policy.infer(OBSERVATION, noise_seed=3, haste=Haste(adaptive_tolerance=1e-9))
+    assert chunk.denoise_steps == 4
+
+
+def test_when_fewer_steps_are_taken_expect_their_error_measured_in_robot_units(straight):
+    policy, backend = straight
+    # x' = x: exact is another curve than the line that the rest is taken along
+    backend.step = lambda prefix, x, t, dt: (x + dt * (x + 1), x + 1)
+    assert policy.adaptive_error(0.0) == 0.0
+    after_one, after_all = 1.0, 1.0
+    for _ in range(4):
+        after_all -= 0.25 * after_all
+    after_one = (1.0 - 0.25) * (1.0 - 0.75)
+    assert policy.adaptive_error(10.0) == pytest.approx(0.5 * (after_all - after_one), rel=1e-5)
 
 
 def test_when_served_as_the_reference_answers_expect_self_test_passed(plain_bundle):

@@ -149,11 +149,37 @@ def test_when_stopped_expect_nothing_due():
     assert not core.due(0)
 
 
-def test_when_no_plan_runs_expect_a_standing_start():
+def test_when_synchronous_expect_a_chunk_due_only_at_rest_and_observed_since_then():
+    core = make_core(synchronous=True)
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    running(core, 10 * MS, 16)
+    assert not core.due(10 * MS)
+    core.on_execution(dataclasses.replace(IDLE, stamp_ns=20 * MS, at_rest=False))
+    assert not core.due(20 * MS)
+    for ms in (30, 40):
+        core.on_execution(dataclasses.replace(IDLE, stamp_ns=ms * MS))
+    assert core.due(40 * MS)
+    assert core.observe_from_ns == 30 * MS
+
+
+def test_when_not_synchronous_expect_any_observation():
+    assert make_core().observe_from_ns == 0
+
+
+def test_when_an_inference_is_skipped_expect_the_next_due_as_many_samples_later():
     core = make_core()
-    assert core.standing
-    running(core, 0, 0)
-    assert not core.standing
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    running(core, 10 * MS, 8)
+    assert core.skippable_at == 8
+    core.skip()
+    assert not core.due(10 * MS)
+    running(core, 20 * MS, 16)
+    assert core.due(20 * MS)
+    assert core.skippable_at == 16
+    core.sent('s', 20 * MS)
+    assert core.skippable_at is None
 
 
 def test_when_the_chunks_of_a_goal_are_sent_expect_no_other():

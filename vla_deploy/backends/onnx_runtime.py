@@ -49,8 +49,9 @@ class OnnxRuntimeBackend:
         self._prefix = _session(prefix, provider, threads)
         self._step = _session(step, provider, threads)
         self._prefix_outputs = [output.name for output in self._prefix.get_outputs()]
+        self._fed = (*OWN_STEP_INPUTS, *contract.reserved_inputs)
         self._carried = [
-            node.name for node in self._step.get_inputs() if node.name not in OWN_STEP_INPUTS
+            node.name for node in self._step.get_inputs() if node.name not in self._fed
         ]
         _check_shapes(prefix, self._prefix.get_inputs(), _observation_shapes(contract))
         _check_step(step, self._prefix, self._step, contract)
@@ -77,11 +78,17 @@ class OnnxRuntimeBackend:
         return {name: by_name[name] for name in self._carried}
 
     def step(
-        self, prefix: dict[str, Any], x: Float32, time_embedding: Float32, dt: np.float32
+        self,
+        prefix: dict[str, Any],
+        x: Float32,
+        time_embedding: Float32,
+        dt: np.float32,
+        *continued: Any,
     ) -> tuple[Float32, Float32]:
         """Return x + dt · velocity and velocity, as the step graph computes them."""
         values = dict(prefix)
-        for name, feed in zip(OWN_STEP_INPUTS, (x, time_embedding, np.asarray(dt)), strict=True):
+        feeds = (x, time_embedding, np.asarray(dt), *continued)
+        for name, feed in zip(self._fed, feeds, strict=True):
             values[name] = ort.OrtValue.ortvalue_from_numpy(feed)
         x_next, velocity = self._step.run_with_ort_values(list(STEP_OUTPUTS), values)
         return x_next.numpy(), velocity.numpy()
@@ -147,6 +154,11 @@ def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend | WholeO
     if options.variant == 'split':
         prefix, step = (_file(bundle, name, options) for name in (graphs.prefix, graphs.step))
         return OnnxRuntimeBackend(prefix, step, contract, provider, threads)
+    if contract.reserved_inputs:
+        raise PolicyError(
+            f'{bundle.path}: the policy continues its previous chunk; that needs its steps one by '
+            f"one, which variant {options.variant!r} does not take: use 'split'"
+        )
     graph = _file(bundle, getattr(graphs, options.variant), options)
     return WholeOnnxRuntimeBackend(graph, contract, provider, threads)
 
@@ -198,12 +210,14 @@ def _check_step(
 ) -> None:
     """Refuse a step graph that does not fit the prefix graph or the contract."""
     carried = {node.name: node.shape for node in prefix.get_outputs()}
-    taken = {node.name for node in step.get_inputs()} - set(OWN_STEP_INPUTS)
-    own = {
+    own: dict[str, list[int]] = {
         'x': [contract.chunk_steps, contract.action.padded_dim],
         'time_embedding': [contract.time_embedding.dim],
         'dt': [],
     }
+    if contract.reserved_inputs:
+        own |= {'prev_chunk': own['x'], 'delay': []}
+    taken = {node.name for node in step.get_inputs()} - set(own)
     wanted = {name: shape for name, shape in carried.items() if name in taken} | own
     _check_shapes(path, step.get_inputs(), wanted)
     _check_shapes(path, step.get_outputs(), dict.fromkeys(STEP_OUTPUTS, own['x']))

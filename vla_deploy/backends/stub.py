@@ -34,7 +34,7 @@ class StubBackend:
         """Take in an observation and learn nothing from it."""
 
     def step(
-        self, prefix: Any, x: Float32, time_embedding: Float32, dt: np.float32
+        self, prefix: Any, x: Float32, time_embedding: Float32, dt: np.float32, *continued: Any
     ) -> tuple[Float32, Float32]:
         """Return the value in the shape of x, and the velocity that leads there."""
         target = np.full_like(x, self._value)

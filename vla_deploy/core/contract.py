@@ -22,6 +22,8 @@ NEWLINES = ('append_if_missing', 'none')
 PROMPTS = ('instruction', 'instruction_and_state')
 CONTROL_MODES = ('position', 'velocity')
 SEMANTICS = ('absolute',)
+# inputs of the step graph of a policy that was trained to continue its previous chunk
+CONTINUATION = ('prev_chunk', 'delay')
 
 
 class ContractError(ValueError):
@@ -120,8 +122,9 @@ class TimeEmbedding:
 @dataclasses.dataclass(frozen=True)
 class Contract:
     """What a bundle takes and gives. `period_s` is the time between two samples of a chunk in
-    seconds, null where the checkpoint does not say. `reserved_inputs` names further graph inputs
-    (prev_chunk, delay); none is supported yet, so it must be empty."""
+    seconds, null where the checkpoint does not say. `reserved_inputs` names further inputs of the
+    step graph: none, or those of CONTINUATION for a policy that was trained to continue the chunk
+    before: prev_chunk float32 [chunk_steps, action.padded_dim] and delay int64 []."""
 
     schema_version: int
     family: str
@@ -233,8 +236,11 @@ def _check(contract: Contract) -> None:
     times = contract.time_embedding
     if times.dim % 2 or not 0 < times.min_period < times.max_period:
         raise ContractError('time_embedding needs an even dim and 0 < min_period < max_period')
-    if contract.reserved_inputs:
-        raise ContractError(f'reserved_inputs {list(contract.reserved_inputs)} are not supported')
+    if contract.reserved_inputs not in ((), CONTINUATION):
+        raise ContractError(
+            f'reserved_inputs is {list(contract.reserved_inputs)}, but must be empty or '
+            f'{list(CONTINUATION)}'
+        )
 
 
 def _check_choices(contract: Contract) -> None:

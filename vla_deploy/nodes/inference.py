@@ -22,12 +22,14 @@ from vla_deploy.core.contract import Contract, ContractError
 from vla_deploy.core.guard_io import GuardState
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.files import FileError, read_text
-from vla_deploy.pipeline import BundleError, PolicyError
+from vla_deploy.pipeline import BundleError, ObservationError, PolicyError
+from vla_deploy.pipeline.breaker import CircuitBreaker
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Execution, GuardReadiness, InstructionError, SessionCore
+from vla_deploy.pipeline.strategy import SYNCHRONOUS, ChunkStrategy
 from vla_deploy.ros import qos
 from vla_deploy.ros.chunk_front import ChunkFront
-from vla_deploy.ros.chunk_loop import ChunkLoop
+from vla_deploy.ros.chunk_loop import ChunkLoop, LoopPorts
 from vla_deploy.ros.chunk_maker import ChunkMaker
 from vla_deploy.ros.conversions import time_ns
 from vla_deploy.ros.instruction_front import InstructionFront
@@ -37,7 +39,7 @@ from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.policy_health import STATUS_PERIOD_S, PolicyHealth
 from vla_deploy.ros.policy_messages import flat_message
 from vla_deploy.ros.robot_limits import robot_limits
-from vla_deploy.ros.served_policy import load_policy
+from vla_deploy.ros.served_policy import ServedPolicy, load_policy, strategy_options
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, PolicyStatus
 
 _READINESS = {
@@ -82,17 +84,15 @@ class InferenceNode(ManagedNode):
         self._health.set_health(PolicyStatus.HEALTH_LOADING)
         served = load_policy(config)
         self.limits = _limits(served.contract, config)
-        self._health.set_health(PolicyStatus.HEALTH_WARMING)
-        test = served.policy.self_test()
-        self._health.show_policy(served, config, test)
-        if not test.passed:
-            self._health.set_health(PolicyStatus.HEALTH_WARMUP_FAILED, 'self-test failed')
-            raise ConfigureError(
-                f'self-test of {config.bundle}: max_abs {test.max_abs!r} is over the threshold '
-                f'{test.threshold!r} on {config.backend}/{config.provider}/{config.precision}'
-            )
+        served = self._warm_up(served, config)
         self._goals.patience_s = config.goal_patience_s
-        self.maker = ChunkMaker(served, config.noise_seed, config.chunk_valid_s)
+        self.maker = ChunkMaker(
+            served,
+            config.strategy,
+            config.noise_seed,
+            config.chunk_valid_s,
+            config.adaptive_steps,
+        )
         self.streams = ObservationStreams(self, served.contract, config, self._infer_if_due)
         session = SessionCore(
             config.execute_steps or served.contract.chunk_steps,
@@ -100,18 +100,38 @@ class InferenceNode(ManagedNode):
             config.execution_timeout_s,
             config.instruction_max_length,
             config.allow_blank_instruction,
+            config.strategy == SYNCHRONOUS,
         )
+        strategy = ChunkStrategy(strategy_options(served.contract, config))
+        breaker = CircuitBreaker(config.breaker_failures, config.breaker_open_s)
+        self._health.watch(strategy, breaker)
         self._create_interfaces()
-        self.loop = ChunkLoop(
-            session,
-            self.maker,
-            self.streams,
-            self._health,
-            self._send,
-            self._now_ns,
-            self._goals.hinder,
-            config.anchor,
+        ports = LoopPorts(
+            self._send, self._now_ns, self._goals.hinder, self._injected_latency_s
         )
+        deadline_s = config.deadline_ms * 1e-3 or None
+        self.loop = ChunkLoop(
+            session, strategy, breaker, self.maker, self.streams, self._health, ports, deadline_s
+        )
+
+    def _warm_up(self, served: ServedPolicy, config: InferenceConfig) -> ServedPolicy:
+        """Run the self-test on what will serve, and measure what the parameters cost."""
+        self._health.set_health(PolicyStatus.HEALTH_WARMING)
+        try:
+            test = served.policy.self_test()
+            served = served.measured(config.adaptive_steps)
+        except (BundleError, PolicyError, ObservationError) as error:
+            self._health.set_health(PolicyStatus.HEALTH_WARMUP_FAILED, str(error))
+            raise ConfigureError(f'self-test of {config.bundle}: {error}') from error
+        self._health.show_policy(served, config, test)
+        if test.passed:
+            return served
+        told = (
+            f'self-test of {config.bundle}: max_abs {test.max_abs!r} is over the threshold '
+            f'{test.threshold!r} on {config.backend}/{config.provider}/{config.precision}'
+        )
+        self._health.set_health(PolicyStatus.HEALTH_WARMUP_FAILED, told)
+        raise ConfigureError(told)
 
     def _create_interfaces(self) -> None:
         assert self.streams is not None
@@ -153,6 +173,7 @@ class InferenceNode(ManagedNode):
             self.loop.close()
             self.loop = None
         self.destroy_owned()
+        self._health.watch(None, None)
         self.maker = self.streams = self.limits = None
         if not self._health.warmup_failed:
             self._health.set_health(PolicyStatus.HEALTH_INITIALIZING, self.configure_error)
@@ -176,6 +197,8 @@ class InferenceNode(ManagedNode):
                 seq=msg.seq,
                 has_plan=msg.has_plan,
                 next_index=msg.next_index,
+                consumed_total=msg.consumed_total,
+                at_rest=not any(msg.commanded_velocity),
                 chunks_refused=msg.chunks_refused,
                 guard_state=msg.guard_state,
             )
@@ -244,6 +267,10 @@ class InferenceNode(ManagedNode):
         self._chunks.publish(msg)
         if not msg.ends_session:
             self._flat.publish(flat_message(msg))
+
+    def _injected_latency_s(self) -> float:
+        """Return the parameter as it is now: tests change it while the robot moves."""
+        return float(self.get_parameter('inject_latency_ms').value) * 1e-3
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

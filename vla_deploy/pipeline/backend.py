@@ -56,9 +56,13 @@ class Backend(Protocol):
         """
 
     def step(
-        self, prefix: Any, x: Float32, time_embedding: Float32, dt: np.float32
+        self, prefix: Any, x: Float32, time_embedding: Float32, dt: np.float32, *continued: Any
     ) -> tuple[Float32, Float32]:
-        """Return x + dt · velocity and velocity, both [steps, padded_dim] as x is."""
+        """Return x + dt · velocity and velocity, both [steps, padded_dim] as x is.
+
+        `continued`: nothing, or `prev_chunk` and `delay` as `guidance.continuation_inputs` gives
+        them, where the contract reserves these inputs.
+        """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,6 +87,25 @@ class GuidedVelocity:
         return velocity - guidance_weight(time, self._max_weight) * error
 
 
+def continuation_inputs(
+    guidance: Guidance | None, shape: tuple[int, int]
+) -> tuple[Float32, NDArray[np.int64]]:
+    """Return what a policy that was trained to continue a chunk takes: `prev_chunk` float32
+    [steps, padded_dim] with zeros where nothing is known, and `delay` int64 [], the samples of it
+    that are certain; without guidance 0. Raises ValueError where `previous` has more rows or dims.
+    """
+    previous, delay = np.zeros(shape, np.float32), 0
+    if guidance is not None:
+        rows, dims = guidance.previous.shape
+        if rows > shape[0] or dims > shape[1]:
+            raise ValueError(
+                f'guidance: previous is {[rows, dims]}, more than the chunk {list(shape)}'
+            )
+        previous[:rows, :dims] = guidance.previous
+        delay = min(guidance.delay_steps, rows)
+    return previous, np.asarray(delay, np.int64)
+
+
 def guidance_weight(time: np.float32, max_weight: np.float32) -> np.float32:
     """Return min(t/τ · (t² + τ²)/t², max_weight) with τ = 1 − t; the bound where τ is 0."""
     tau = np.float32(1.0) - time

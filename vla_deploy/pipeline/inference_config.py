@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vla_deploy.core.parameter import parameter
+from vla_deploy.pipeline.guidance import SCHEDULES
+from vla_deploy.pipeline.strategy import ASYNCHRONOUS, STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,85 @@ class InferenceConfig:
         'latter for a chunk that begins from a standing start.',
         choices=('observation', 'arrival'),
     )
+    strategy: str = parameter(
+        ASYNCHRONOUS,
+        'How one chunk follows the other; docs/execution.md compares them.',
+        choices=STRATEGIES,
+    )
     execute_steps: int = parameter(
         0,
         'Compute the next chunk when so many samples of the running one lie behind; '
-        '0: when all do.',
+        '0: when all do. With strategy synchronous no more than these are executed.',
         'samples',
         minimum=0,
         maximum=10_000,
+    )
+    ensemble_decay: float = parameter(
+        0.01,
+        'Strategy ensembling: the i-th prediction of a sample, the oldest first, has the weight '
+        'exp(-decay * i).',
+        minimum=0.0,
+        maximum=10.0,
+    )
+    guidance_schedule: str = parameter(
+        'exp',
+        'Strategy real_time_chunking: how the pull toward the running chunk falls from the samples '
+        'that are certain to the last.',
+        choices=SCHEDULES,
+    )
+    guidance_max_weight: float = parameter(
+        5.0,
+        'Strategy real_time_chunking: bound of the pull toward the running chunk.',
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    deadline_ms: float = parameter(
+        0.0,
+        'Time from the decision to compute a chunk to its sending; one that would be later is '
+        'given up between two denoising steps, and the running plan goes on. 0: none.',
+        'ms',
+        minimum=0.0,
+        maximum=3_600_000.0,
+    )
+    adaptive_steps: float = parameter(
+        0.0,
+        'Largest change of the velocity between two denoising steps, in model space, at which the '
+        'rest is taken in one step; its error is measured at configure. 0: all steps are taken.',
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    action_similarity: float = parameter(
+        0.0,
+        'Largest difference of a chunk to the one before, over the samples of both, at which the '
+        'next inference is left out while the chunk goes on. 0: none is left out.',
+        'rad or m',
+        minimum=0.0,
+        maximum=100.0,
+    )
+    max_skips: int = parameter(
+        2, 'Inferences in a row that action_similarity may leave out.', minimum=1, maximum=1000
+    )
+    breaker_failures: int = parameter(
+        5,
+        'Faults of the policy in a row after which it is not asked for breaker_open_s.',
+        minimum=1,
+        maximum=1000,
+    )
+    breaker_open_s: float = parameter(
+        5.0,
+        'Time after which a policy that failed is tried again, once.',
+        's',
+        minimum=0.01,
+        maximum=3600.0,
+    )
+    inject_latency_ms: float = parameter(
+        0.0,
+        'Time added to each inference, spread over the denoising steps: for tests. May be changed '
+        'while active.',
+        'ms',
+        minimum=0.0,
+        maximum=60_000.0,
+        read_only=False,
     )
     retry_s: float = parameter(
         0.25,

@@ -20,11 +20,11 @@ from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.pipeline.backend import Backend, BackendOptions, load_backend
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
-from vla_deploy.pipeline.guidance import Guidance
+from vla_deploy.pipeline.guidance import Guidance, continuation_inputs
 from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
 from vla_deploy.pipeline.observation import Observation, check_observation
 from vla_deploy.pipeline.preprocess import ModelInputs, Preprocessor
-from vla_deploy.pipeline.sampler import EulerSampler, philox_noise
+from vla_deploy.pipeline.sampler import NO_HASTE, EulerSampler, Haste, philox_noise
 from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
 
 SEED_BITS = 63
@@ -53,6 +53,7 @@ class PolicyChunk:
     `noise_seed` is None where the caller gave the noise. `prompt_truncated` says that the end of
     the prompt was not seen by the policy, `state_lost` that this cost it (part of) the state, which
     some policies read as text, `missing_cameras` which cameras it did without.
+    `denoise_steps` were taken, all of the contract's where nothing cut them short.
     `finite` is False where an element is NaN or infinite; such a chunk is returned as it is, for
     the guard to refuse.
     """
@@ -65,6 +66,7 @@ class PolicyChunk:
     state_lost: bool
     missing_cameras: tuple[str, ...]
     instruction: str
+    denoise_steps: int
     finite: bool
 
 
@@ -133,6 +135,11 @@ class Policy:
         return self._bundle.contract
 
     @property
+    def takes_steps_apart(self) -> bool:
+        """Whether guidance, a deadline and adaptive steps are possible with what is served."""
+        return self._whole is None
+
+    @property
     def model_sha256(self) -> str:
         """Digest of the bundle's receipt, which holds the digests of all its files."""
         return self._bundle.model_sha256
@@ -143,14 +150,17 @@ class Policy:
         noise: NDArray[np.float32] | None = None,
         noise_seed: int | None = None,
         guidance: Guidance | None = None,
+        haste: Haste = NO_HASTE,
     ) -> PolicyChunk:
         """Compute a chunk from one observation.
 
         The initial noise is `noise` (float32 [steps, padded_dim]), or drawn from `noise_seed`, or
         from a seed that is drawn anew; the chunk holds the seed. `guidance` draws the chunk toward
-        what is left of the previous one. Raises ObservationError, which names the stream, and
-        ValueError for noise of another shape or both given, or guidance that does not fit;
-        PolicyError for guidance with a variant that does not take the steps one by one.
+        what is left of the previous one: in each velocity, or by the policy itself where its
+        contract reserves inputs for that. `haste` may cut the steps short. Raises
+        ObservationError, which names the stream, ValueError for noise of another shape or both
+        given, or guidance that does not fit, DeadlineError, and PolicyError for guidance or haste
+        with a variant that does not take the steps one by one.
         """
         if noise is None:
             noise_seed = secrets.randbits(SEED_BITS) if noise_seed is None else noise_seed
@@ -163,7 +173,7 @@ class Policy:
                 f'not {noise.dtype} {list(noise.shape)}'
             )
         with self._lock:
-            return self._infer(observation, noise, noise_seed, guidance)
+            return self._infer(observation, noise, noise_seed, guidance, haste)
 
     def self_test(self) -> SelfTest:
         """Run the bundle's fixtures through everything that serves, and compare with the
@@ -184,6 +194,19 @@ class Policy:
             pairs.append((raw, raw if self._backend.emits_robot_units else fixture.chunk))
         return compare(pairs, threshold)
 
+    def adaptive_error(self, tolerance: float) -> float:
+        """Return the largest error in robot units that `Haste.adaptive_tolerance` causes in the
+        chunks of the bundle's fixtures; 0 with a tolerance of 0."""
+        if tolerance == 0.0:
+            return 0.0
+        errors = []
+        for fixture in read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract):
+            all_steps = self.infer(fixture.observation, fixture.noise)
+            haste = Haste(adaptive_tolerance=tolerance)
+            fewer = self.infer(fixture.observation, fixture.noise, haste=haste)
+            errors.append(np.abs(fewer.actions - all_steps.actions).max())
+        return float(max(errors))
+
     @property
     def _chunk_shape(self) -> tuple[int, int]:
         return self.contract.chunk_steps, self.contract.action.padded_dim
@@ -194,20 +217,21 @@ class Policy:
         noise: NDArray[np.float32],
         noise_seed: int | None,
         guidance: Guidance | None,
+        haste: Haste,
     ) -> PolicyChunk:
         begin = time.perf_counter()
         checked = check_observation(observation, self.contract)
         inputs = self._preprocess(checked)
         preprocessed = time.perf_counter()
-        if self._whole is not None and guidance is None:
+        steps = self.contract.denoise_steps
+        if self._whole is not None and guidance is None and not haste.needs_steps:
             prefixed = preprocessed
+            time.sleep(haste.injected_latency_s)
             raw = self._whole(*_arrays(inputs), noise)
         else:
             prefix = self._backend.prefix(*_arrays(inputs))
             prefixed = time.perf_counter()
-            raw = self._sample(
-                lambda x, t, dt: self._backend.step(prefix, x, t, dt), noise, guidance
-            )
+            raw, steps = self._sample_steps(prefix, noise, guidance, haste)
         sampled = time.perf_counter()
         actions = self._to_robot(raw)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
@@ -223,7 +247,21 @@ class Policy:
             state_lost=inputs.prompt.state_lost,
             missing_cameras=checked.missing_cameras,
             instruction=checked.instruction,
+            denoise_steps=steps,
             finite=finite,
+        )
+
+    def _sample_steps(
+        self, prefix: Any, noise: NDArray[np.float32], guidance: Guidance | None, haste: Haste
+    ) -> tuple[NDArray[np.float32], int]:
+        """Sample step by step; a policy with inputs for the previous chunk is given that instead
+        of corrected velocities."""
+        given: tuple[NDArray[Any], ...] = ()
+        if self.contract.reserved_inputs:
+            given = continuation_inputs(guidance, self._chunk_shape)
+            guidance = None
+        return self._sample(
+            lambda x, t, dt: self._backend.step(prefix, x, t, dt, *given), noise, guidance, haste
         )
 
     def _to_robot(self, raw: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -37,6 +37,8 @@ class Execution:
     seq: int
     has_plan: bool
     next_index: int  # first sample of the running plan that lies in the future
+    consumed_total: int = 0  # samples of all plans since the guard was armed
+    at_rest: bool = True  # commanded to stand still
     chunks_refused: int = 0  # by the guard, of all sessions
     guard_state: int = 0  # one of GuardStatus.STATE_*
 
@@ -50,6 +52,7 @@ class Session:
     max_chunks: int = 0
     next_seq: int = 0
     newest_ran: bool = False  # the guard has been seen to execute the newest chunk
+    due_index: int = 0  # sample of the newest chunk at which the next one is due
     last_sent_ns: int | None = None  # ROS time at which the newest chunk was sent
 
 
@@ -63,7 +66,12 @@ class SessionCore:
         execution_timeout_s: float,
         instruction_max_length: int,
         allow_blank_instruction: bool,
+        synchronous: bool = False,
     ) -> None:
+        """`synchronous`: a chunk is due only while the robot stands. The others: as the parameters
+        of the same names."""
+        self._synchronous = synchronous
+        self._standing_since_ns: int | None = None
         self._execute_steps = execute_steps
         self._retry_ns = int(retry_s * _NS_PER_S)
         self._timeout_ns = int(execution_timeout_s * _NS_PER_S)
@@ -76,7 +84,7 @@ class SessionCore:
     def start(self, session_id: str, instruction: str, max_chunks: int = 0) -> None:
         """Begin a new session; raise InstructionError and change nothing if it cannot be."""
         self.check_instruction(instruction)
-        self.session = Session(session_id, instruction, max_chunks)
+        self.session = Session(session_id, instruction, max_chunks, due_index=self._execute_steps)
 
     def check_instruction(self, instruction: str) -> None:
         """Raise InstructionError for a text that is no instruction."""
@@ -94,12 +102,16 @@ class SessionCore:
     def on_execution(self, execution: Execution) -> None:
         """Take the guard's newest execution state."""
         self._execution = execution
+        if execution.has_plan or not execution.at_rest:
+            self._standing_since_ns = None
+        elif self._standing_since_ns is None:
+            self._standing_since_ns = execution.stamp_ns
         if self.session is not None and self._runs_newest(self.session, execution):
             self.session.newest_ran = True
 
     def forget_times(self) -> None:
         """After a backward jump of the clock: what was heard and sent lies in no known past."""
-        self._execution = None
+        self._execution = self._standing_since_ns = None
         if self.session is not None:
             self.session.last_sent_ns = None
 
@@ -122,10 +134,12 @@ class SessionCore:
             return False
         if session.max_chunks and session.next_seq >= session.max_chunks:
             return False
+        if self._synchronous and self._standing_since_ns is None:
+            return False
         if session.last_sent_ns is None:
             return True
         if self._runs_newest(session, execution):
-            return execution.next_index >= self._execute_steps
+            return execution.next_index >= session.due_index
         return self.newest_over(now_ns)
 
     def newest_over(self, now_ns: int) -> bool:
@@ -160,9 +174,24 @@ class SessionCore:
         )
 
     @property
-    def standing(self) -> bool:
-        """Whether the guard executes no plan, so that an observation does not grow old."""
-        return self._execution is None or not self._execution.has_plan
+    def observe_from_ns(self) -> int:
+        """ROS time before which an observation is of no use: 0, or since when the robot stands."""
+        if not self._synchronous or self._standing_since_ns is None:
+            return 0
+        return self._standing_since_ns
+
+    @property
+    def skippable_at(self) -> int | None:
+        """Return the sample of the newest chunk at which an inference is due, while that runs."""
+        session, execution = self.session, self._execution
+        if session is None or execution is None or not self._runs_newest(session, execution):
+            return None
+        return session.due_index
+
+    def skip(self) -> None:
+        """Let the running chunk go on for another `execute_steps` samples."""
+        if self.session is not None:
+            self.session.due_index += self._execute_steps
 
     def sent(self, session_id: str, now_ns: int) -> int | None:
         """Number a chunk that is ready; None if its session is over and it must be dropped."""
@@ -172,5 +201,6 @@ class SessionCore:
         seq = session.next_seq
         session.next_seq += 1
         session.newest_ran = False
+        session.due_index = self._execute_steps
         session.last_sent_ns = now_ns
         return seq

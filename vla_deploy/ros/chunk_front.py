@@ -19,7 +19,8 @@ from vla_deploy.core.violation import Violation
 from vla_deploy.pipeline import ObservationError
 from vla_deploy.pipeline.assembly import StreamError
 from vla_deploy.pipeline.session import InstructionError
-from vla_deploy.ros.chunk_loop import ChunkLoop
+from vla_deploy.pipeline.strategy import standalone
+from vla_deploy.ros.chunk_loop import ChunkLoop, RefusedError
 from vla_deploy.ros.chunk_maker import ChunkMaker, Made
 from vla_deploy.ros.chunk_messages import message_to_chunk
 from vla_deploy.ros.guard_messages import violation_message
@@ -64,6 +65,8 @@ class ChunkFront:
             return _refuse(response, Response.ERROR_INSTRUCTION, str(error))
         except StreamError as error:
             return _refuse(response, Response.ERROR_OBSERVATION, str(error))
+        except RefusedError as error:
+            return _refuse(response, Response.ERROR_POLICY, str(error))
         await self._done(computed)
         error = computed.exception()
         if isinstance(error, ObservationError):
@@ -76,9 +79,12 @@ class ChunkFront:
         self, made: Made, maker: ChunkMaker, limits: JointLimits, response: Response
     ) -> Response:
         now_ns = self._now_ns()
-        msg = maker.message(made, uuid.uuid4().hex, 0, now_ns, now_ns)
+        contract = maker.contract
+        offset_s = contract.action.first_sample_offset_steps * (contract.period_s or 0.0)
+        placed = standalone(made.chunk.actions, now_ns + round(offset_s * 1e9))
+        msg = maker.message(made, placed, uuid.uuid4().hex, 0, now_ns)
         # A chunk beyond a limit is not given at all: nobody stands behind it who could clamp it.
-        rules = GuardConfig(mode='reject', control_mode=maker.control_mode)
+        rules = GuardConfig(mode='reject', control_mode=contract.action.control_mode)
         violations = self._violations(msg, now_ns, limits, rules)
         response.report = [violation_message(violation, now_ns, 0) for violation in violations]
         if violations:

@@ -8,13 +8,18 @@ The policy runs in one worker thread, so that the executor never waits for it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from vla_deploy.pipeline import ObservationError
 from vla_deploy.pipeline.assembly import Assembled, StreamError
+from vla_deploy.pipeline.breaker import CircuitBreaker
 from vla_deploy.pipeline.goal import ErrorCode, Hindrance
+from vla_deploy.pipeline.sampler import DeadlineError
 from vla_deploy.pipeline.session import Execution, GuardReadiness, Session, SessionCore
+from vla_deploy.pipeline.strategy import SYNCHRONOUS, ChunkStrategy, Draft
 from vla_deploy.ros.chunk_maker import ChunkMaker, Made
 from vla_deploy.ros.observation_streams import ObservationStreams
 from vla_deploy.ros.policy_health import PolicyHealth
@@ -22,30 +27,48 @@ from vla_deploy.ros.policy_messages import end_message
 from vla_deploy_msgs.msg import ActionChunk
 
 
+class NotFiniteError(ArithmeticError):
+    """A policy returned NaN or infinity."""
+
+
+class RefusedError(RuntimeError):
+    """The policy is left alone for a while; the text says for how long."""
+
+
+@dataclass(frozen=True)
+class LoopPorts:
+    """What the loop needs of its node. now_ns: ROS time. on_hindrance is told why no chunk can be
+    sent, and None once one was; it may be called by the worker."""
+
+    send: Callable[[ActionChunk], None]
+    now_ns: Callable[[], int]
+    on_hindrance: Callable[[Hindrance | None], None]
+    injected_latency_s: Callable[[], float]
+
+
 class ChunkLoop:
     """Computes chunks for the running session and sends them.
 
-    `on_hindrance` is told why no chunk can be sent, and None once one was; it may be called by the
-    worker. `now_ns` gives ROS time.
+    `deadline_s`: from the decision to compute a chunk to its sending; None: none.
     """
 
     def __init__(
         self,
         session: SessionCore,
+        strategy: ChunkStrategy,
+        breaker: CircuitBreaker,
         maker: ChunkMaker,
         streams: ObservationStreams,
         health: PolicyHealth,
-        send: Callable[[ActionChunk], None],
-        now_ns: Callable[[], int],
-        on_hindrance: Callable[[Hindrance | None], None],
-        anchor: str,
+        ports: LoopPorts,
+        deadline_s: float | None,
     ) -> None:
-        self._session, self._maker = session, maker
-        self._streams, self._health = streams, health
-        self._send, self._now_ns = send, now_ns
-        self._tell = on_hindrance
-        self._anchor = anchor
-        self._lock = threading.Lock()  # the session is shared with the worker
+        self._session, self._strategy, self._breaker = session, strategy, breaker
+        self._maker, self._streams, self._health = maker, streams, health
+        self._ports, self._now_ns = ports, ports.now_ns
+        self._deadline_s = deadline_s
+        # session, strategy and breaker are shared with the worker
+        self._lock = threading.Lock()
         self._last_now_ns = 0
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='inference')
 
@@ -75,12 +98,14 @@ class ChunkLoop:
 
     def samples_ahead(self) -> int:
         """Return how many samples of this session's running plan lie ahead."""
-        return self._session.samples_ahead(self._maker.chunk_steps)
+        return self._session.samples_ahead(self._maker.contract.chunk_steps)
 
     # -- sessions -------------------------------------------------------------------------------
 
     def begin(self, session_id: str, instruction: str, max_chunks: int = 0) -> None:
         """Follow an instruction in a new session; raises InstructionError, changing nothing."""
+        if self._strategy.options.name == SYNCHRONOUS:
+            self.end()  # the robot stands before anything is computed
         with self._lock:
             self._session.start(session_id, instruction, max_chunks)
         self._health.show_session(self._session.session)
@@ -91,13 +116,14 @@ class ChunkLoop:
             session = self._session.session
             self._session.stop()
             if session is not None:
-                self._send(end_message(session.session_id, session.next_seq, self._now_ns()))
+                self._ports.send(end_message(session.session_id, session.next_seq, self._now_ns()))
         self._health.show_session(None)
 
     def on_execution(self, execution: Execution) -> None:
         """Take the guard's newest execution state."""
         with self._lock:
             self._session.on_execution(execution)
+            self._strategy.on_execution(execution)
 
     # -- chunks ---------------------------------------------------------------------------------
 
@@ -113,69 +139,110 @@ class ChunkLoop:
             execution = self._session.execution
             latched = execution is not None and execution.readiness is GuardReadiness.LATCHED
             self._hinder(Hindrance(ErrorCode.GUARD, blocked, latched))
-        if not due or session is None:
+        if not due or session is None or self._skips():
+            return
+        if not self._breaker.allows(time.monotonic()):
+            self._hinder(Hindrance(ErrorCode.POLICY, self._breaker.refusal(time.monotonic())))
             return
         try:
             assembled = self._streams.assemble(now_ns)
         except StreamError as error:
             self._hinder(Hindrance(ErrorCode.OBSERVATION, str(error)))
             return
-        self._session.in_flight = True
-        # From a standing start the time since the observation has not been lost: the motion
-        # begins where the plan does. Dated back, it would have to catch up.
-        dated_back = self._anchor == 'observation' and not self._session.standing
-        future = self._worker.submit(
-            self._infer, session.session_id, session.instruction, assembled, dated_back
-        )
+        if assembled.stamp_ns < self._session.observe_from_ns:
+            return  # the robot still moved then
+        begin_s = time.perf_counter()
+        with self._lock:
+            draft = self._strategy.draft(session.session_id, assembled.stamp_ns)
+            self._session.in_flight = True
+            self._breaker.begin(time.monotonic())
+        deadline_s = None if self._deadline_s is None else begin_s + self._deadline_s
+        future = self._worker.submit(self._infer, session, assembled, draft, deadline_s)
         future.add_done_callback(self._on_done)
 
     def compute(self, instruction: str, noise_seed: int | None) -> Future[Made]:
         """Compute one chunk that belongs to no session and is not sent.
 
-        Raises StreamError where there is no observation; the future may hold ObservationError.
+        Raises StreamError where there is no observation, and RefusedError while the policy is left
+        alone; the future may hold ObservationError.
         """
+        now_s = time.monotonic()
+        if not self._breaker.allows(now_s):
+            raise RefusedError(self._breaker.refusal(now_s))
         assembled = self._streams.assemble(self._now_ns())
-        return self._worker.submit(self._maker.make, assembled, instruction, noise_seed)
+        with self._lock:
+            self._breaker.begin(now_s)
+        future = self._worker.submit(self._maker.make, assembled, instruction, noise_seed)
+        future.add_done_callback(lambda done: self._judge(done.exception()))
+        return future
+
+    def _skips(self) -> bool:
+        """Leave out an inference if the strategy says so."""
+        with self._lock:
+            due_index = self._session.skippable_at
+            if due_index is None or not self._strategy.may_skip(due_index):
+                return False
+            self._session.skip()
+            self._strategy.skip()
+        self._health.count_skip()
+        return True
 
     def _infer(
-        self, session_id: str, instruction: str, assembled: Assembled, dated_back: bool
-    ) -> Hindrance | None:
-        """Compute and send one chunk, in the worker; return why it is of no use, if so."""
-        try:
-            made = self._maker.make(assembled, instruction)
-        except ObservationError as error:
-            return Hindrance(ErrorCode.OBSERVATION, str(error))
+        self, session: Session, assembled: Assembled, draft: Draft, deadline_s: float | None
+    ) -> None:
+        """Compute and send one chunk, in the worker; raises what made it useless."""
+        made = self._maker.make(
+            assembled,
+            session.instruction,
+            guidance=draft.guidance,
+            deadline_s=deadline_s,
+            injected_latency_s=self._ports.injected_latency_s(),
+        )
+        if deadline_s is not None and time.perf_counter() > deadline_s:
+            raise DeadlineError('deadline: the chunk was ready too late')
         now_ns = self._now_ns()
         with self._lock:
-            seq = self._session.sent(session_id, now_ns)
+            seq = self._session.sent(session.session_id, now_ns)
             if seq is None:
-                return None
-            begins_ns = assembled.stamp_ns if dated_back else now_ns
-            self._send(self._maker.message(made, session_id, seq, begins_ns, now_ns))
+                return
+            chunk = made.chunk
+            placed = self._strategy.place(draft, seq, chunk.actions, chunk.raw, now_ns)
+            self._ports.send(self._maker.message(made, placed, session.session_id, seq, now_ns))
         self._health.count_chunk(made.inference_s)
-        if made.chunk.finite:
-            return None
-        return Hindrance(ErrorCode.POLICY, 'the policy returned a value that is not finite')
+        if not made.chunk.finite:
+            raise NotFiniteError('the policy returned a value that is not finite')
 
-    def _on_done(self, future: Future[Hindrance | None]) -> None:
+    def _on_done(self, future: Future[None]) -> None:
         """Note the outcome; a fault of the backend is reported and the node lives on."""
         if future.cancelled():
             return
         error = future.exception()
-        hindrance = (
-            future.result()
-            if error is None
-            else Hindrance(ErrorCode.POLICY, f'inference failed: {error}')
-        )
-        if hindrance is not None:
+        self._judge(error)
+        hindrance = None if error is None else _hindrance(error)
+        if isinstance(error, DeadlineError):
+            self._health.count_miss()
+        elif error is not None:
             self._health.count_failure()
-        self._health.set_reason('' if hindrance is None else hindrance.text)
-        self._tell(hindrance)
+        if hindrance is None:
+            self._health.set_reason('')
+        else:
+            self._health.set_condition(hindrance.text)
+        self._ports.on_hindrance(hindrance)
         self._session.in_flight = False
+
+    def _judge(self, error: BaseException | None) -> None:
+        """Tell the breaker; only faults of the server itself count."""
+        with self._lock:
+            if error is None:
+                self._breaker.succeeded()
+            elif isinstance(error, (ObservationError, DeadlineError, CancelledError)):
+                self._breaker.abandoned()
+            else:
+                self._breaker.failed(time.monotonic(), str(error))
 
     def _hinder(self, hindrance: Hindrance) -> None:
         self._health.set_condition(hindrance.text)
-        self._tell(hindrance)
+        self._ports.on_hindrance(hindrance)
 
     def _watch_clock(self, now_ns: int) -> None:
         """After a backward jump nothing that was received is of any use."""
@@ -183,4 +250,14 @@ class ChunkLoop:
             self._streams.clear()
             with self._lock:
                 self._session.forget_times()
+                self._strategy.forget_times()
         self._last_now_ns = now_ns
+
+
+def _hindrance(error: BaseException) -> Hindrance:
+    """Return what an inference that ended with an error is told as."""
+    if isinstance(error, ObservationError):
+        return Hindrance(ErrorCode.OBSERVATION, str(error))
+    if isinstance(error, (DeadlineError, NotFiniteError)):
+        return Hindrance(ErrorCode.POLICY, str(error))
+    return Hindrance(ErrorCode.POLICY, f'inference failed: {error}')

@@ -7,8 +7,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from vla_deploy.pipeline import Observation, ObservationError, PolicyChunk
+from vla_deploy.pipeline import Guidance, Observation, ObservationError, PolicyChunk
 from vla_deploy.pipeline.assembly import Assembled
+from vla_deploy.pipeline.sampler import Haste
+from vla_deploy.pipeline.strategy import Placed
 from vla_deploy.ros.conversions import ConversionError, image_to_rgb
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message
 from vla_deploy.ros.served_policy import ServedPolicy
@@ -28,25 +30,35 @@ class Made:
 class ChunkMaker:
     """A policy behind messages. Used by one thread."""
 
-    def __init__(self, served: ServedPolicy, noise_seed: int, chunk_valid_s: float) -> None:
-        self._policy, self._contract = served.policy, served.contract
+    def __init__(
+        self,
+        served: ServedPolicy,
+        strategy: str,
+        noise_seed: int,
+        chunk_valid_s: float,
+        adaptive_tolerance: float,
+    ) -> None:
+        """Take the name of the strategy, for the messages, and parameters of the same names."""
+        self.contract = served.contract
+        self._policy, self._adaptive_error = served.policy, served.adaptive_error
+        self._strategy = strategy
         self._seed = noise_seed
         self._valid_ns = round(chunk_valid_s * 1e9)
+        self._adaptive_tolerance = adaptive_tolerance
 
-    @property
-    def chunk_steps(self) -> int:
-        """Return the number of samples of a chunk."""
-        return self._contract.chunk_steps
-
-    @property
-    def control_mode(self) -> str:
-        """Return what the actions command, as the contract says: position or velocity."""
-        return self._contract.action.control_mode
-
-    def make(self, assembled: Assembled, instruction: str, noise_seed: int | None = None) -> Made:
-        """Decode and infer; raises ObservationError, which names the stream.
+    def make(
+        self,
+        assembled: Assembled,
+        instruction: str,
+        noise_seed: int | None = None,
+        guidance: Guidance | None = None,
+        deadline_s: float | None = None,
+        injected_latency_s: float = 0.0,
+    ) -> Made:
+        """Decode and infer; raises ObservationError, which names the stream, and DeadlineError.
 
         `noise_seed`: None for the next one of the configured count, or one drawn anew.
+        `deadline_s`: time of `time.perf_counter` at which the chunk must be there.
         """
         begin_s = time.perf_counter()
         images = {}
@@ -58,20 +70,23 @@ class ChunkMaker:
         decode_s = time.perf_counter() - begin_s
         observation = Observation(images, assembled.state, instruction)
         seed = self._next_seed() if noise_seed is None else noise_seed
-        chunk = self._policy.infer(observation, noise_seed=seed)
+        haste = Haste(deadline_s, self._adaptive_tolerance, injected_latency_s)
+        chunk = self._policy.infer(observation, noise_seed=seed, guidance=guidance, haste=haste)
         return Made(chunk, assembled, decode_s, time.perf_counter() - begin_s)
 
     def message(
-        self, made: Made, session_id: str, seq: int, begins_ns: int, now_ns: int
+        self, made: Made, placed: Placed, session_id: str, seq: int, now_ns: int
     ) -> ActionChunk:
-        """Return the message of a chunk that is sent now, for motion that begins at begins_ns."""
-        action, period_s = self._contract.action, self._contract.period_s
+        """Return the message of a chunk that is sent now."""
+        period_s = self.contract.period_s
         assert period_s is not None
         context = ChunkContext(
+            placed=placed,
+            strategy=self._strategy,
             session_id=session_id,
             seq=seq,
             model_sha256=self._policy.model_sha256,
-            stamp_ns=begins_ns + round(action.first_sample_offset_steps * period_s * 1e9),
+            adaptive_error=self._adaptive_error,
             observation_stamp_ns=made.assembled.stamp_ns,
             sent_stamp_ns=now_ns,
             valid_until_ns=now_ns + self._valid_ns,
@@ -79,9 +94,9 @@ class ChunkMaker:
             inference_s=made.inference_s,
             decode_s=made.decode_s,
             anchor_position=made.assembled.state,
-            joint_names=action.joints or (),
+            joint_names=self.contract.action.joints or (),
         )
-        return chunk_to_message(made.chunk, self._contract, context)
+        return chunk_to_message(made.chunk, self.contract, context)
 
     def _next_seed(self) -> int | None:
         if self._seed < 0:

@@ -10,8 +10,10 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from vla_deploy.pipeline import SelfTest
+from vla_deploy.pipeline.breaker import CircuitBreaker
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Session
+from vla_deploy.pipeline.strategy import ChunkStrategy
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
 from vla_deploy.ros.diagnostics import PERIOD_S, diagnostic
@@ -45,6 +47,8 @@ class PolicyHealth:
         node.create_timer(PERIOD_S, self._publish_diagnostics)
         self._status = PolicyStatus(health=PolicyStatus.HEALTH_INITIALIZING)
         self._latency = DurationWindow()
+        self._strategy: ChunkStrategy | None = None
+        self._breaker: CircuitBreaker | None = None
         self._told_s = 0.0
         self._lock = threading.RLock()
 
@@ -58,12 +62,24 @@ class PolicyHealth:
             status.latency_p50_s, status.latency_p95_s, status.latency_p99_s = (
                 self._latency.percentiles((50, 95, 99))
             )
+            if self._strategy is not None:
+                status.delay_steps = self._strategy.delay_steps
+            if self._breaker is not None:
+                now_s = time.monotonic()
+                status.breaker = self._breaker.state(now_s)
+                status.retry_after_s = self._breaker.retry_after_s(now_s)
             self._publisher.publish(status)
 
     def _publish_diagnostics(self) -> None:
         with self._lock:
             name = self._node.get_name()
             self._diagnostics.publish(policy_diagnostics(name, self._status))
+
+    def watch(self, strategy: ChunkStrategy | None, breaker: CircuitBreaker | None) -> None:
+        """Tell from now on how these stand; None: nothing is served."""
+        with self._lock:
+            self._strategy, self._breaker = strategy, breaker
+            self._status.strategy = '' if strategy is None else strategy.options.name
 
     def set_health(self, health: int, reason: str = '') -> None:
         """Publish another health."""
@@ -109,6 +125,7 @@ class PolicyHealth:
             status.model_sha256 = served.policy.model_sha256
             status.backend, status.provider = config.backend, config.provider
             status.precision, status.variant = config.precision, config.variant
+            status.adaptive_error = served.adaptive_error
             status.parity_max_abs, status.parity_threshold = test.max_abs, test.threshold
 
     def show_session(self, session: Session | None) -> None:
@@ -121,6 +138,7 @@ class PolicyHealth:
         """Begin to count, at activation."""
         with self._lock:
             self._status.chunks = self._status.failures = 0
+            self._status.deadline_misses = self._status.skips = 0
 
     def count_chunk(self, inference_s: float) -> None:
         """Count a chunk that was sent."""
@@ -132,6 +150,16 @@ class PolicyHealth:
         """Count an inference from which no usable chunk came."""
         with self._lock:
             self._status.failures += 1
+
+    def count_miss(self) -> None:
+        """Count an inference that was given up because of the deadline."""
+        with self._lock:
+            self._status.deadline_misses += 1
+
+    def count_skip(self) -> None:
+        """Count an inference that was left out."""
+        with self._lock:
+            self._status.skips += 1
 
 
 def policy_diagnostics(name: str, status: PolicyStatus) -> DiagnosticArray:

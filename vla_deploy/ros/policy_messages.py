@@ -11,6 +11,7 @@ from std_msgs.msg import Float32MultiArray, MultiArrayDimension
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline import PolicyChunk
+from vla_deploy.pipeline.strategy import Placed
 from vla_deploy.ros.conversions import duration_msg, time_msg
 from vla_deploy_msgs.msg import ActionChunk
 
@@ -19,10 +20,12 @@ from vla_deploy_msgs.msg import ActionChunk
 class ChunkContext:
     """What a chunk's message says beside the policy's own output; times are ROS time."""
 
+    placed: Placed
+    strategy: str
     session_id: str
     seq: int
     model_sha256: str
-    stamp_ns: int  # sample 0
+    adaptive_error: float
     observation_stamp_ns: int
     sent_stamp_ns: int
     valid_until_ns: int
@@ -34,9 +37,10 @@ class ChunkContext:
 
 
 def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkContext) -> ActionChunk:
-    """Return the message of a chunk of the policy."""
+    """Return the message of a chunk of the policy, as the strategy placed it."""
+    placed = context.placed
     msg = ActionChunk()
-    msg.header.stamp = time_msg(context.stamp_ns)
+    msg.header.stamp = time_msg(placed.stamp_ns)
     msg.schema_version = ActionChunk.SCHEMA_VERSION
     msg.session_id = context.session_id
     msg.seq = context.seq
@@ -54,10 +58,15 @@ def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkConte
         'velocity': ActionChunk.CONTROL_MODE_VELOCITY,
     }[contract.action.control_mode]
     msg.joint_names = list(context.joint_names)
-    msg.steps = chunk.actions.shape[0]
-    msg.data = chunk.actions.ravel().tolist()
+    msg.steps = placed.actions.shape[0]
+    msg.data = placed.actions.ravel().tolist()
     msg.raw_steps, msg.raw_dims = chunk.raw.shape
     msg.raw = chunk.raw.ravel().tolist()
+    msg.strategy = context.strategy
+    msg.delay_steps, msg.guided_steps = placed.delay_steps, placed.guided_steps
+    msg.difference, msg.skipped = placed.difference, placed.skipped
+    msg.denoise_steps = chunk.denoise_steps
+    msg.adaptive_error = context.adaptive_error
     msg.prompt_truncated = chunk.prompt_truncated
     msg.timings.decode_s = context.decode_s
     msg.timings.preprocess_s = chunk.timings.preprocess_s

@@ -4,23 +4,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vla_deploy.core.contract import Contract, ContractError
-from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline import Policy, PolicyError
 from vla_deploy.pipeline.inference_config import InferenceConfig
+from vla_deploy.pipeline.strategy import (
+    ENSEMBLING,
+    REAL_TIME_CHUNKING,
+    SYNCHRONOUS,
+    StrategyOptions,
+)
 
 
 @dataclass(frozen=True)
 class ServedPolicy:
-    """A policy, and its contract with what the parameters add where the bundle is silent."""
+    """A policy, and its contract with what the parameters add where the bundle is silent.
+
+    `adaptive_error`: the largest action error of `adaptive_steps` on the bundle's fixtures.
+    """
 
     policy: Policy
     contract: Contract
+    adaptive_error: float = 0.0
+
+    def measured(self, adaptive_steps: float) -> ServedPolicy:
+        """Return this with the error that `adaptive_steps` causes."""
+        return replace(self, adaptive_error=self.policy.adaptive_error(adaptive_steps))
 
 
 def load_policy(config: InferenceConfig) -> ServedPolicy:
-    """Verify and load the bundle; raises BundleError, PolicyError and ContractError."""
+    """Verify and load the bundle; raises BundleError, PolicyError and ContractError.
+
+    PolicyError also for parameters that the policy cannot fulfil.
+    """
     policy = Policy.load(
         config.bundle,
         backend=config.backend,
@@ -30,7 +47,62 @@ def load_policy(config: InferenceConfig) -> ServedPolicy:
         threads=config.threads or None,
         stub_value=config.stub_value,
     )
-    return ServedPolicy(policy, completed_contract(policy.contract, config))
+    contract = completed_contract(policy.contract, config)
+    _check_steps(policy, config)
+    _check_strategy(contract, config)
+    return ServedPolicy(policy, contract)
+
+
+def strategy_options(contract: Contract, config: InferenceConfig) -> StrategyOptions:
+    """Return how chunks of a policy follow one another."""
+    assert contract.period_s is not None
+    return StrategyOptions(
+        name=config.strategy,
+        execute_steps=config.execute_steps or contract.chunk_steps,
+        anchor=config.anchor,
+        chunk_steps=contract.chunk_steps,
+        period_s=contract.period_s,
+        first_sample_offset_steps=contract.action.first_sample_offset_steps,
+        action_dim=contract.action.dim,
+        ensemble_decay=config.ensemble_decay,
+        guidance_schedule=config.guidance_schedule,
+        guidance_max_weight=config.guidance_max_weight,
+        action_similarity=config.action_similarity,
+        max_skips=config.max_skips,
+    )
+
+
+def _check_steps(policy: Policy, config: InferenceConfig) -> None:
+    """Raise PolicyError for what needs the denoising steps one by one, where they are not."""
+    if policy.takes_steps_apart:
+        return
+    for name, wanted in (
+        ('strategy', config.strategy == REAL_TIME_CHUNKING),
+        ('deadline_ms', config.deadline_ms > 0.0),
+        ('adaptive_steps', config.adaptive_steps > 0.0),
+    ):
+        if wanted:
+            raise PolicyError(
+                f'parameter {name!r} is {getattr(config, name)!r}, which needs the denoising steps '
+                f"one by one: variant 'split', not {config.variant!r}"
+            )
+
+
+def _check_strategy(contract: Contract, config: InferenceConfig) -> None:
+    steps = contract.chunk_steps
+    executed = config.execute_steps or steps
+    least = 2 if config.strategy == SYNCHRONOUS else 1
+    most = steps - 1 if config.strategy in (ENSEMBLING, REAL_TIME_CHUNKING) else steps
+    if not least <= executed <= most:
+        raise PolicyError(
+            f"parameter 'execute_steps' is {executed}, but strategy {config.strategy!r} with "
+            f'chunks of {steps} samples needs {least} to {most}'
+        )
+    if config.action_similarity > 0.0 and config.strategy == SYNCHRONOUS:
+        raise PolicyError(
+            "parameter 'action_similarity' is of no use with strategy 'synchronous': nothing goes "
+            'on while a chunk is left out'
+        )
 
 
 def completed_contract(contract: Contract, config: InferenceConfig) -> Contract:

@@ -1,0 +1,36 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the parameters say of how chunks follow one another reaches the strategy."""
+
+import dataclasses
+
+import pytest
+
+from vla_deploy.pipeline.inference_config import InferenceConfig
+from vla_deploy.ros.served_policy import strategy_options
+
+CHANGES = {
+    'strategy': 'ensembling',
+    'execute_steps': 3,
+    'anchor': 'arrival',
+    'ensemble_decay': 0.5,
+    'guidance_schedule': 'ones',
+    'guidance_max_weight': 1.0,
+    'action_similarity': 0.1,
+    'max_skips': 7,
+}
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_when_a_parameter_changes_expect_it_in_the_options(plain_contract, name):
+    before = strategy_options(plain_contract, InferenceConfig())
+    config = dataclasses.replace(InferenceConfig(), **{name: CHANGES[name]})
+    option = 'name' if name == 'strategy' else name
+    after = strategy_options(plain_contract, config)
+    assert after == dataclasses.replace(before, **{option: CHANGES[name]})
+
+
+def test_when_the_contract_says_it_expect_it_in_the_options(plain_contract):
+    options = strategy_options(plain_contract, InferenceConfig())
+    assert (options.chunk_steps, options.execute_steps, options.action_dim) == (6, 6, 7)
+    assert (options.period_s, options.first_sample_offset_steps) == (0.1, 0)
