@@ -45,9 +45,11 @@ def backward_viable_speed(joint: int, room_end: float) -> tuple[np.ndarray, np.n
 def test_when_integrated_backward_expect_the_same_viable_speed(joint: int) -> None:
     room, expected = backward_viable_speed(joint, 0.6)
     curve = LIMITS.joints[joint].envelope
-    j = np.full(len(room), joint)
-    np.testing.assert_allclose(envelope().upward(curve.q_upper - room, j), expected, atol=2e-3)
-    np.testing.assert_allclose(envelope().downward(curve.q_lower + room, j), expected, atol=2e-3)
+    column = room[:, None] * np.ones(7)
+    upward = envelope().upward(curve.q_upper - column)[:, joint]
+    downward = envelope().downward(curve.q_lower + column)[:, joint]
+    np.testing.assert_allclose(upward, expected, atol=2e-3)
+    np.testing.assert_allclose(downward, expected, atol=2e-3)
 
 
 def test_when_the_published_curve_asks_too_much_expect_less_on_joints_5_and_7_alone() -> None:
@@ -55,7 +57,7 @@ def test_when_the_published_curve_asks_too_much_expect_less_on_joints_5_and_7_al
     for j, joint in enumerate(LIMITS.joints):
         q = joint.envelope.q_upper - 0.4
         published = np.sqrt(joint.envelope.k * 0.4) - joint.envelope.c
-        viable = made.upward(np.array([q]), np.array([j]))[0]
+        viable = made.upward(np.full(7, q))[j]
         assert (viable < published - 0.2) == (j in (4, 6))
         assert viable <= published + 1e-12
 

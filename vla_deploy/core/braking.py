@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,32 +38,31 @@ def slew_then_brake(
     Cubic Hermite through the knots reproduces the motion, since each joint's acceleration is
     constant between them.
     """
-    speed = np.abs(velocity_after)
-    drop = deceleration * GRID_S
-    # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
-    steps = np.ceil(speed / drop - 1e-9)
-    np.maximum(steps, speed > 0.0, out=steps)
-    ends = slew_steps + steps
-    last_steps = np.maximum(ends - 1.0, slew_steps)
-    slewing = slew_steps.tolist()
-    grid = sorted({0.0, *slewing, *last_steps.tolist(), *ends.tolist()})
-    knots = np.array(grid)
+    speed, drop, slews = np.abs(velocity_after), deceleration * GRID_S, slew_steps.tolist()
+    ends, grid = [], {0.0}
+    for v, dv, slew in zip(speed.tolist(), drop.tolist(), slews, strict=True):
+        # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
+        steps = max(math.ceil(v / dv - 1e-9), 1) if v > 0.0 else 0
+        ends.append(slew + steps)
+        grid.update((slew, max(slew + steps - 1.0, slew), slew + steps))
+    knots = np.array(sorted(grid))
     column = knots[:, None]
-    velocities = column - slew_steps
-    velocities *= drop
+    velocities = drop * (column - slew_steps if any(slews) else column)
     np.subtract(speed, velocities, out=velocities)
     velocities *= np.sign(velocity_after)
-    np.copyto(velocities, 0.0, where=column >= ends)
-    if len(grid) > 1 and grid[1] < max(slewing):
+    np.copyto(velocities, 0.0, where=column >= np.array(ends))
+    if len(knots) > 1 and knots[1] < max(slews):
         rate = (velocity_after - velocity) / np.maximum(slew_steps, 1.0)
         np.copyto(velocities, velocity + rate * column, where=column < slew_steps)
     velocities[0] = velocity
     # Constant acceleration between knots: the way is the mean velocity times the time.
+    half_gaps = knots[1:] - knots[:-1]
+    half_gaps *= 0.5 * GRID_S
     positions = np.empty_like(velocities)
     positions[0] = position
     ways = positions[1:]
     np.add(velocities[1:], velocities[:-1], out=ways)
-    ways *= (0.5 * GRID_S) * (column[1:] - column[:-1])
+    ways *= half_gaps[:, None]
     np.add.accumulate(positions, axis=0, out=positions)
     times = knots.astype(np.int64)
     times *= GRID_NS

@@ -102,15 +102,17 @@ class SpeedEnvelope:
         self._q_lower = np.array([curve.q_lower for curve in filled])
         self._q_upper = np.array([curve.q_upper for curve in filled])
         self._a = np.array([curve.acceleration for curve in filled])
-        self._knee_speed = np.array([curve.knee_speed for curve in filled])
-        self._knee_room = np.array([curve.knee_room for curve in filled])
+        knee_speed = np.array([curve.knee_speed for curve in filled])
+        knee_room = np.array([curve.knee_room for curve in filled])
         self.lower = self._q_lower + self._c * self._c / self._k
         """Position at which the speed toward q_lower has fallen to 0."""
         self.upper = self._q_upper - self._c * self._c / self._k
-        self._every = np.arange(len(curves))
+        self._ends = np.array([self._q_lower, self._q_upper])
+        self._speeds = np.array([self._k, self._c, knee_room, knee_speed**2,
+                                 2.0 * self._a])
         # v^2 = level + 2a * room beyond the knee; without one, no bound.
         with np.errstate(invalid='ignore'):
-            level = self._knee_speed**2 - 2.0 * self._a * self._knee_room
+            level = knee_speed**2 - 2.0 * self._a * knee_room
         level = np.nan_to_num(level, nan=np.inf)
         self.coarse = np.array([self._q_lower, self._q_upper, self._c, self._k, level,
                                  2.0 * self._a])
@@ -126,16 +128,13 @@ class SpeedEnvelope:
         )
         return SpeedEnvelope(curves) if any(curves) else None
 
-    def upward(self, position: Array, joints: NDArray[np.intp] | None = None) -> Array:
-        """Largest viable speed toward q_upper; position [..., joints], or one for each of `joints`.
-        """
-        j = self._every if joints is None else joints
-        return self._speed(self._q_upper[j] - position, j)
+    def upward(self, position: Array) -> Array:
+        """Largest viable speed [..., joints] toward q_upper from a position."""
+        return _speed(self._q_upper - position, self._speeds)
 
-    def downward(self, position: Array, joints: NDArray[np.intp] | None = None) -> Array:
+    def downward(self, position: Array) -> Array:
         """Largest viable speed toward q_lower, as `upward`."""
-        j = self._every if joints is None else joints
-        return self._speed(position - self._q_lower[j], j)
+        return _speed(position - self._q_lower, self._speeds)
 
     def clearly_below(self, speed: Array, lowest: Array, highest: Array) -> NDArray[np.bool_]:
         """Which [segments, joints], never faster than `speed` between two positions, are below.
@@ -153,43 +152,36 @@ class SpeedEnvelope:
         below &= speed * speed <= room
         return np.asarray(below)
 
-    def _speed(self, room: Array, j: NDArray[np.intp]) -> Array:
-        room = np.maximum(room, 0.0)
-        near = np.sqrt(self._k[j] * room) - self._c[j]
-        past = np.maximum(room - self._knee_room[j], 0.0)
-        far = np.sqrt(self._knee_speed[j] ** 2 + 2.0 * self._a[j] * past)
-        return np.asarray(np.maximum(np.minimum(near, far), 0.0))
-
     def allows(
         self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull
     ) -> bool:
         """Whether every cubic stays below the curve; arguments as of `judge`."""
-        fastest = np.maximum(np.maximum(np.abs(v0), np.abs(v1)), hull.inner_speed)
-        if 0 not in self.clearly_below(fastest, hull.lower, hull.upper).tobytes():
-            return True
         speed, limit = self.judge(p0, p1, v0, v1, h, hull)
         return bool((speed <= limit).all())
 
     def judge(
-        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull
+        self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull,
+        skip: NDArray[np.bool_] | None = None,
     ) -> tuple[Array, Array]:
         """Speed and its limit [segments, joints] where each cubic comes nearest to the curve.
 
-        p0..v1: [segments, joints] (or [joints] for all), h: [segments, 1] in seconds. Never too
-        lenient: what the hull does not show to be below is judged in parts, each by its highest
-        speed at its outermost position. Speed is 0 and the limit infinite where there is no doubt.
+        p0..v1: [segments, joints], h: [segments, 1] or one number, in seconds; skip: joints
+        [joints] that need no judgement. Never too lenient: what the hull does not show to be below
+        is judged in parts, each by its highest speed at its outermost position. Speed is 0 and the
+        limit infinite where there is no doubt.
         """
         fastest = np.maximum(np.maximum(np.abs(v0), np.abs(v1)), hull.inner_speed)
         below = self.clearly_below(fastest, hull.lower, hull.upper)
         speed, limit = np.zeros_like(p1), np.full_like(p1, np.inf)
-        if not below.all():
-            at = np.nonzero(~below)
-
-            def pick(x: Array | float) -> Array:
-                return np.asarray(np.broadcast_to(x, p1.shape)[at])
-
-            speed[at], limit[at] = self._in_parts(
-                pick(p0), pick(p1), pick(v0), pick(v1), pick(h), at[1])
+        if skip is not None:
+            below |= skip
+        if 0 in below.tobytes():
+            at = np.flatnonzero(~below)
+            h = np.broadcast_to(h, p1.shape).take(at)
+            speeds, limits = self._in_parts(
+                p0.take(at), p1.take(at), v0.take(at), v1.take(at), h, at % p1.shape[1])
+            speed.put(at, speeds)
+            limit.put(at, limits)
         return speed, limit
 
     def _in_parts(
@@ -205,15 +197,33 @@ class SpeedEnvelope:
         bulge = 0.125 * part * part
         swing = bulge * np.maximum(np.abs(a0), np.abs(a0 + jerk * h))
         extra = bulge * np.abs(jerk)
-        up = np.maximum(v[1:], v[:-1]) + extra
-        down = extra - np.minimum(v[1:], v[:-1])
-        up_limit = self.upward(np.maximum(p[1:], p[:-1]) + swing, joints)
-        down_limit = self.downward(np.minimum(p[1:], p[:-1]) - swing, joints)
-        speeds = np.concatenate((np.maximum(up, 0.0), np.maximum(down, 0.0)))
-        limits = np.concatenate((up_limit, down_limit))
+        # Toward the upper end first, then toward the lower one.
+        speeds, rooms = np.empty((2 * PARTS, len(h))), np.empty((2 * PARTS, len(h)))
+        np.add(np.maximum(v[1:], v[:-1]), extra, out=speeds[:PARTS])
+        np.subtract(extra, np.minimum(v[1:], v[:-1]), out=speeds[PARTS:])
+        np.maximum(speeds, 0.0, out=speeds)
+        lower, upper = self._ends[:, joints]
+        np.subtract(upper, np.maximum(p[1:], p[:-1]) + swing, out=rooms[:PARTS])
+        np.subtract(np.minimum(p[1:], p[:-1]) - swing, lower, out=rooms[PARTS:])
+        limits = _speed(rooms, self._speeds[:, joints])
         worst = (speeds - limits).argmax(axis=0)
         every = np.arange(len(joints))
         return speeds[worst, every], limits[worst, every]
+
+
+def _speed(room: Array, figures: Array) -> Array:
+    """Largest viable speed toward an end at a room [..., joints]; figures: [5, joints]."""
+    k, c, knee_room, knee_square, twice_a = figures
+    room = np.maximum(room, 0.0)
+    near = np.sqrt(k * room)
+    near -= c
+    room -= knee_room
+    np.maximum(room, 0.0, out=room)
+    room *= twice_a
+    room += knee_square
+    np.minimum(near, np.sqrt(room, out=room), out=near)
+    np.maximum(near, 0.0, out=near)
+    return np.asarray(near)
 
 
 @functools.lru_cache(maxsize=64)

@@ -30,13 +30,10 @@ class StepLimiter:
     """One step of dt seconds for all joints."""
 
     def __init__(self, bounds: Bounds, dt: float) -> None:
-        self._dt = dt
-        self._bounds = list(zip(
+        curves = bounds.envelope.curves if bounds.envelope else (None,) * len(bounds.lower)
+        self._joints = [JointStep(*figures, dt) for figures in zip(
             bounds.lower.tolist(), bounds.upper.tolist(), bounds.velocity.tolist(),
-            bounds.acceleration.tolist(),
-            bounds.envelope.curves if bounds.envelope else (None,) * len(bounds.lower),
-            strict=True,
-        ))
+            bounds.acceleration.tolist(), curves, strict=True)]
 
     def step(
         self, position: Array, velocity: Array, target_position: Array, target_velocity: Array
@@ -48,71 +45,74 @@ class StepLimiter:
         the velocity returned is its present one.
         """
         # Plain floats: on a handful of joints they are several times faster than arrays.
-        joints = zip(self._bounds, position.tolist(), velocity.tolist(), target_position.tolist(),
-                     target_velocity.tolist(), strict=True)
-        steps = [limit_joint(*bounds, q, v, target, drift, self._dt)
-                 for bounds, q, v, target, drift in joints]
+        steps = [
+            joint.step(q, v, target, drift) for joint, q, v, target, drift in zip(
+                self._joints, position.tolist(), velocity.tolist(), target_position.tolist(),
+                target_velocity.tolist(), strict=True)
+        ]
         return np.array([after for after, _ in steps]), np.array([brakes for _, brakes in steps])
 
 
-def limit_joint(
-    lower: float,
-    upper: float,
-    v_max: float,
-    a_max: float,
-    curve: SpeedCurve | None,
-    q: float,
-    v: float,
-    target: float,
-    drift: float,
-    dt: float,
-) -> tuple[float, bool]:
-    """One joint's velocity after dt and whether it must brake at once; finite numbers only."""
-    if not lower <= target <= upper:
-        target, drift = min(max(target, lower), upper), 0.0
-    drift = min(max(drift, -v_max), v_max)
-    desired = drift + approach_speed(target - (q + 0.5 * dt * (v + drift)), a_max, dt)
+class JointStep:
+    """One joint's step of dt seconds within its bounds; finite numbers only."""
 
-    above, below = max(upper - q, 0.0), max(q - lower, 0.0)
-    if drift == 0.0:
-        ahead = target - q
-        if ahead >= 0.0:
-            above = min(above, ahead)
-        if ahead <= 0.0:
-            below = min(below, -ahead)
-    way = 0.5 * dt * v
-    if (v > 0.0 and way > above) or (v < 0.0 and -way > below):
-        return v, True
-    highest = min(room_bound(above - way, a_max, dt), v_max)
-    lowest = -min(room_bound(below + way, a_max, dt), v_max)
-    if curve is not None:
-        upward = curve.step_bound(curve.q_upper - q, v, v_max, dt)
-        downward = curve.step_bound(q - curve.q_lower, -v, v_max, dt)
-        if (v > 0.0 and upward < 0.0) or (v < 0.0 and downward < 0.0):
+    def __init__(
+        self, lower: float, upper: float, v_max: float, a_max: float, curve: SpeedCurve | None,
+        dt: float,
+    ) -> None:
+        self._lower, self._upper, self._v_max, self._curve = lower, upper, v_max, curve
+        self._dt, self._half_dt = dt, 0.5 * dt
+        self._change, self._twice_a = a_max * dt, 2.0 * a_max
+        self._half = 0.5 * a_max * dt
+        self._half_square = self._half * self._half
+        # Of the approach: linear near the target, a square root law (braking) far off.
+        usable = APPROACH * a_max
+        self._gain, self._twice_usable = GAIN / dt, 2.0 * usable
+        self._linear = usable / (self._gain * self._gain)
+
+    def step(self, q: float, v: float, target: float, drift: float) -> tuple[float, bool]:
+        """Return the velocity after dt and whether the joint must brake at once."""
+        lower, upper, v_max, half_dt = self._lower, self._upper, self._v_max, self._half_dt
+        if not lower <= target <= upper:
+            target, drift = min(max(target, lower), upper), 0.0
+        drift = min(max(drift, -v_max), v_max)
+        desired = drift + self._approach(target - (q + half_dt * (v + drift)))
+
+        above, below = max(upper - q, 0.0), max(q - lower, 0.0)
+        if drift == 0.0:
+            ahead = target - q
+            if ahead >= 0.0:
+                above = min(above, ahead)
+            if ahead <= 0.0:
+                below = min(below, -ahead)
+        way = half_dt * v
+        if (v > 0.0 and way > above) or (v < 0.0 and -way > below):
             return v, True
-        highest, lowest = min(highest, max(upward, 0.0)), max(lowest, -max(downward, 0.0))
-    after = max(min(desired, highest), lowest)
-    # Last, so that a start which is not viable brakes as hard as it may and no harder.
-    return min(max(after, v - a_max * dt), v + a_max * dt), False
+        highest, lowest = self._room_bound(above - way), -self._room_bound(below + way)
+        curve = self._curve
+        if curve is not None:
+            upward = curve.step_bound(curve.q_upper - q, v, v_max, self._dt)
+            downward = curve.step_bound(q - curve.q_lower, -v, v_max, self._dt)
+            if (v > 0.0 and upward < 0.0) or (v < 0.0 and downward < 0.0):
+                return v, True
+            highest, lowest = min(highest, max(upward, 0.0)), max(lowest, -max(downward, 0.0))
+        after = max(min(desired, highest), lowest)
+        # Last, so that a start which is not viable brakes as hard as it may and no harder.
+        return min(max(after, v - self._change), v + self._change), False
 
+    def _room_bound(self, spare: float) -> float:
+        """Largest v' toward a bound; spare: the room less v dt / 2.
 
-def room_bound(spare: float, a_max: float, dt: float) -> float:
-    """Largest v' toward a bound; spare: the room less v dt / 2.
+        Positive root of v'^2 / (2a) + (v + v') dt / 2 = room, and at most the speed limit.
+        """
+        if spare <= 0.0:
+            return 0.0
+        root = math.sqrt(self._half_square + self._twice_a * spare) - self._half
+        return root if root < self._v_max else self._v_max
 
-    Positive root of v'^2 / (2a) + (v + v') dt / 2 = room.
-    """
-    half = 0.5 * a_max * dt
-    return math.sqrt(half * half + 2.0 * a_max * max(spare, 0.0)) - half
-
-
-def approach_speed(error: float, a_max: float, dt: float) -> float:
-    """Relative velocity that closes `error`: linear near 0, a square root law (braking) far off.
-
-    Both parts meet with equal value and slope.
-    """
-    gain = GAIN / dt
-    usable = APPROACH * a_max
-    linear = usable / (gain * gain)
-    if abs(error) <= linear:
-        return gain * error
-    return math.copysign(math.sqrt(2.0 * usable * (abs(error) - 0.5 * linear)), error)
+    def _approach(self, error: float) -> float:
+        """Relative velocity that closes `error`; both parts meet with equal value and slope."""
+        linear = self._linear
+        if -linear <= error <= linear:
+            return self._gain * error
+        return math.copysign(math.sqrt(self._twice_usable * (abs(error) - 0.5 * linear)), error)

@@ -11,7 +11,8 @@ from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.plan import PlanGrid
-from vla_deploy.core.trajectory import NS_TO_S, Hull, Trajectory, trajectory_extrema
+from vla_deploy.core.screen import holds
+from vla_deploy.core.trajectory import NS_TO_S, Extrema, Hull, Trajectory, segment_extrema
 from vla_deploy.core.violation import Action, Violation
 
 Array = NDArray[np.float64]
@@ -39,60 +40,56 @@ def check_motion(
         knot_scale * bounds.velocity, knot_scale * bounds.acceleration)
     # Slowing a plan down keeps its path inside every limit but these.
     alone = '; this joint is projected alone' if action is Action.CLAMPED else ''
-    # The largest values [joints] first: a clean plan needs no more. (reduce: less overhead.)
     speed, change = np.abs(asked), np.abs(asked[1:] - asked[:-1])
-    lowest, highest = np.minimum.reduce(hull.lower), np.maximum.reduce(hull.upper)
-    fastest = np.maximum.reduce(speed)
-    inside = (lowest >= bounds.lower) & (highest <= bounds.upper)
-    if not inside.all():
-        extrema = trajectory_extrema(knots)
-        report.add('position', extrema.upper, bounds.upper, 0,
-                   'position {} above its bound {}' + alone)
-        report.add('position', -extrema.lower, -bounds.lower, 0,
-                   'position {} below its bound {}' + alone, sign=-1.0)
-    if not (fastest <= scaled_velocity).all():
-        report.add('velocity', speed, scaled_velocity, 0,
-                   'velocity {} between samples exceeds {}', '/s')
+    h = PlanGrid.of(chunk.period_s, *knots.position.shape).intervals
+    exact = _exact_where_in_doubt(knots, h, hull, bounds)
+    report.add('position', exact.upper, bounds.upper, 0, 'position {} above its bound {}' + alone)
+    report.add('position', -exact.lower, -bounds.lower, 0,
+               'position {} below its bound {}' + alone, sign=-1.0)
+    report.add('velocity', speed, scaled_velocity, 0, 'velocity {} between samples exceeds {}',
+               '/s')
     # The speed at a knot is a mean of slopes; only between knots can it be more than they say.
-    fastest = np.maximum(np.maximum.reduce(hull.inner_speed), fastest)
-    _check_speed_between(report, knots, fastest, bounds)
-    envelope = bounds.envelope
-    if envelope is not None and not envelope.clearly_below(
-            fastest[None], lowest[None], highest[None]).all():
+    report.add('velocity', exact.speed, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
+    if bounds.envelope is not None:
         p, v = knots.position, knots.velocity
-        h = PlanGrid.of(chunk.period_s, *p.shape).intervals
-        judged = envelope.judge(p[:-1], p[1:], v[:-1], v[1:], h, hull)
+        judged = bounds.envelope.judge(p[:-1], p[1:], v[:-1], v[1:], h, hull,
+                                       report.told('velocity'))
         report.add('velocity', *judged, 0,
                    'velocity {} exceeds {} so near to the end of the range', '/s')
     apart = 1 if len(asked) == len(knots.times) else 2  # knots between two of `asked`, and back
     spans = knots.times[apart:] - knots.times[:-apart]
     to_s = NS_TO_S / apart
-    shortest = to_s * float(spans.min()) if len(spans) else 1.0
-    if len(spans) and not (np.maximum.reduce(change) <= shortest * scaled_acceleration).all():
-        report.add('acceleration', change / (spans[:, None] * to_s),
-                   scaled_acceleration, 1, 'acceleration {} across samples exceeds {}', '/s^2')
-    if not (np.maximum.reduce(hull.acceleration) <= bounds.acceleration).all():
-        report.add('acceleration', hull.acceleration, bounds.acceleration, 0,
-                   'acceleration {} exceeds {}', '/s^2')
-    stop = fastest * fastest / (2.0 * bounds.acceleration)
-    if not ((highest + stop <= bounds.upper) & (lowest - stop >= bounds.lower)).all():
-        room = bounds.viability_room(knots.position, knots.velocity)
-        report.add('viability', -room, np.zeros(room.shape[1]), 0,
-                   'braking from here passes the position bound by {}' + alone)
+    change /= spans[:, None] * to_s
+    report.add('acceleration', change, scaled_acceleration, 1,
+               'acceleration {} across samples exceeds {}', '/s^2')
+    report.add('acceleration', hull.acceleration, bounds.acceleration, 0,
+               'acceleration {} exceeds {}', '/s^2')
+    room = bounds.viability_room(knots.position, knots.velocity)
+    report.add('viability', -room, np.zeros(room.shape[1]), 0,
+               'braking from here passes the position bound by {}' + alone)
     return report.found
 
 
-def _check_speed_between(
-    report: _Report, knots: Trajectory, fastest: Array, bounds: Bounds
-) -> None:
-    """Exact speeds of the joints whose hull, with `fastest` [joints], leaves a doubt."""
-    doubtful = ~(fastest <= bounds.velocity) & ~report.told('velocity')
-    if not doubtful.any():
-        return
-    exact = np.zeros((len(knots.times) - 1, len(fastest)))
-    few = Trajectory(knots.times, knots.position[:, doubtful], knots.velocity[:, doubtful])
-    exact[:, doubtful] = trajectory_extrema(few).speed
-    report.add('velocity', exact, bounds.velocity, 0, 'velocity {} exceeds {}', '/s')
+def _exact_where_in_doubt(
+    knots: Trajectory, h: Array | float, hull: Hull, bounds: Bounds
+) -> Extrema:
+    """Exact extrema of the segments whose hull does not show them within the bounds.
+
+    Of all others, values that exceed nothing. Acceleration is left out: the hull has it exactly.
+    """
+    inside = hull.lower >= bounds.lower
+    inside &= hull.upper <= bounds.upper
+    inside &= hull.inner_speed <= bounds.velocity
+    shape = inside.shape
+    lower, upper, speed = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape)
+    if not holds(inside):
+        at = np.flatnonzero(~inside)
+        p, v = knots.position, knots.velocity
+        h = np.broadcast_to(h, shape).take(at)
+        exact = segment_extrema(p[:-1].take(at), p[1:].take(at), v[:-1].take(at), v[1:].take(at), h)
+        for table, values in ((lower, exact.lower), (upper, exact.upper), (speed, exact.speed)):
+            table.put(at, values)
+    return Extrema(lower, upper, speed, hull.acceleration)
 
 
 class _Report:
@@ -110,14 +107,15 @@ class _Report:
 
     def add(self, rule: str, values: Array, limit: Array, offset: int, text: str,
             per: str = '', sign: float = 1.0) -> None:
-        beyond = ~(values <= limit)
-        if not beyond.any():
+        within = values <= limit
+        if holds(within):
             return
-        told, joints = self.told(rule), beyond.any(axis=0)
+        told, joints = self.told(rule), ~np.logical_and.reduce(within)
         self._told[rule] = told | joints
-        worst = (values - limit).argmax(axis=0).tolist()  # where there is a NaN, that
+        excess = values - limit
         for j in np.flatnonzero(joints & ~told).tolist():
-            name, i, unit = self._limits.names[j], worst[j], self._limits.units[j] + per
+            i = int(excess[:, j].argmax())  # where there is a NaN, that
+            name, unit = self._limits.names[j], self._limits.units[j] + per
             value = sign * float(values[i, j])
             bound = sign * float(limit[j] if limit.ndim == 1 else limit[i, j])
             told_as = text.format(f'{value:.6g}', f'{bound:.6g} {unit}')

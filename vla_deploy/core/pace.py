@@ -35,12 +35,14 @@ def pace(knots: Trajectory, bounds: Bounds) -> list[float]:
     acceleration = np.abs(v[window:] - v[:-window]) / span
     ratio = np.maximum(speed / bounds.velocity, np.sqrt(
         acceleration * (USE / bounds.acceleration))).max(axis=1) / USE
-    rates = np.clip(1.0 / np.maximum(ratio, 1.0), SLOWEST, 1.0).tolist()
+    rates = np.clip(1.0 / np.maximum(ratio, 1.0), SLOWEST, 1.0)
     # The window that begins at a knot counts for all of its segments.
-    every = [min(rates[max(0, i - window + 1):i + 1] or rates[-1:]) for i in range(segments)]
+    every = np.ones(segments)
+    for i in range(window):
+        np.minimum(every[i:i + len(rates)], rates, out=every[i:i + len(rates)])
     fastest = np.maximum(speed.max(axis=0), 1e-9)
     step = RAMP * float((bounds.acceleration / fastest).min()) * period_s
-    return _gentle(every, step)
+    return _gentle(every.tolist(), step)
 
 
 def _gentle(rates: list[float], step: float) -> list[float]:

@@ -21,14 +21,12 @@ class Plan:
 
     hull: of each segment, if the plan is within every limit and may be executed as it is; None for
     a plan that is only a target for the limiter.
-    pace: for such a plan, the rate at which its clock may run in each segment; else empty.
     """
 
     session_id: str
     seq: int
     knots: Trajectory
     hull: Hull | None
-    pace: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

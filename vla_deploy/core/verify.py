@@ -28,7 +28,6 @@ from vla_deploy.core.chunk import SCHEMA_VERSION, Chunk, ControlMode
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.motion_check import check_motion
-from vla_deploy.core.pace import pace
 from vla_deploy.core.plan import Plan, PlanGrid, interpolant
 from vla_deploy.core.schedule import SessionBook
 from vla_deploy.core.screen import Screen, holds
@@ -133,10 +132,7 @@ def _check_plan(
     ordered = chunk
     if data is not chunk.data:
         ordered = replace(chunk, joint_names=limits.names, data=data)
-    plan = Plan(chunk.session_id, chunk.seq, knots, hull)
-    if found:
-        rates = () if in_velocity else tuple(pace(knots, bounds))
-        plan = replace(plan, hull=None, pace=rates)
+    plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
     return ordered, VerifyReport('clamped' if found else 'accepted', tuple(found), plan)
 
 
