@@ -9,8 +9,8 @@ from setuptools import find_packages, setup
 
 PACKAGE = 'vla_deploy'
 SHARED_FOLDERS = ('launch', 'config', 'urdf', 'policies')
-VERBS = ('up', 'export', 'validate', 'demo')
-NODES = ('guard', 'inference', 'sim_robot')
+VERBS = ('up', 'export', 'validate', 'demo', 'guard', 'verify_log')
+NODES = ('inference', 'sim_robot')
 
 
 def share_files():

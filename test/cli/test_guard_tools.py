@@ -1,0 +1,332 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The guard's tools beside the node: which rule a chunk breaks, and where each limit comes from."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from guard_world import HOME, NAMES, World, smooth_plan
+
+from vla_deploy.cli import guard, guard_explain, guard_limits
+from vla_deploy.core.audit import AuditLog
+from vla_deploy.core.audit_config import AuditConfig
+from vla_deploy.core.guard_io import Inputs
+from vla_deploy.core.journal import genesis_of
+from vla_deploy.files import read_yaml, write_yaml
+from vla_deploy.share import share_directory
+
+WAIT_S = 30.0
+URDF = share_directory() / 'urdf' / 'fr3.urdf'
+
+
+def chunk(**changes):
+    values = {
+        'joint_names': list(NAMES), 'period_s': 0.05,
+        'data': smooth_plan(HOME, np.full(7, 0.1), 20, 0.05).tolist(),
+    }  # fmt: skip
+    return {**values, **changes}
+
+
+@pytest.fixture
+def explain(tmp_path, capsys):
+    """Return a function that explains a chunk under the limits of the FR3: (exit code, output)."""
+
+    def run(values, *options):
+        path = tmp_path / 'chunk.json'
+        path.write_text(values if isinstance(values, str) else json.dumps(values))
+        code = guard_explain.main(['--chunk', str(path), '--robot', 'franka', *options])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def moved(joint, sample, to):
+    data = np.array(chunk()['data'])
+    data[sample, joint] = to
+    return data.tolist()
+
+
+def test_when_a_chunk_is_clean_expect_exit_code_0_and_nothing_found(explain):
+    assert explain(chunk()) == (0, '1 judged, 0 with something found\n')
+
+
+def test_when_a_chunk_leaves_the_range_expect_sample_joint_rule_value_and_limit(explain):
+    code, said = explain(chunk(data=moved(1, 19, 1.9)), '--json')
+    assert code == 1
+    (report,) = json.loads(said)
+    (position,) = [v for v in report['violations'] if v['rule'] == 'position']
+    assert position['joint'] == 'fr3_joint2'
+    assert position['sample'] == 18
+    assert position['value'] == pytest.approx(1.9)
+    assert position['limit'] == pytest.approx(1.7837 - 0.005)
+    assert (position['unit'], position['action']) == ('rad', 'CLAMPED')
+    code, text = explain(chunk(data=moved(1, 19, 1.9)))
+    assert code == 1
+    assert any(line.split()[:3] == ['18', 'fr3_joint2', 'position'] for line in text.splitlines())
+
+
+def test_when_a_sample_is_nan_expect_it_named_in_valid_json(explain):
+    code, said = explain(chunk(data=moved(4, 3, float('nan'))), '--json')
+    assert code == 1
+    (violation,) = json.loads(said)[0]['violations']
+    assert (violation['rule'], violation['joint'], violation['sample'], violation['value']) == (
+        'finite', 'fr3_joint5', 3, 'nan')
+
+
+def test_when_the_robot_stands_elsewhere_expect_the_start_jump(explain):
+    code, said = explain(chunk(measured=(HOME + 0.5).tolist()))
+    assert code == 1
+    assert 'start_jump' in said
+
+
+def test_when_the_chunk_is_in_velocity_expect_the_mode_refused_for_an_arm(explain):
+    assert 'control_mode' in explain(chunk(control_mode='velocity'))[1]
+
+
+def test_when_the_chunk_is_an_npz_expect_the_same_as_from_json(explain, tmp_path, capsys):
+    values = chunk(data=moved(1, 19, 1.9))
+    path = tmp_path / 'chunk.npz'
+    np.savez(path, **{key: np.array(value) for key, value in values.items()})
+    assert guard_explain.main(['--chunk', str(path), '--robot', 'franka']) == 1
+    from_npz = capsys.readouterr().out
+    assert explain(values) == (1, from_npz)
+
+
+@pytest.mark.parametrize(('values', 'said'), [
+    ('', 'is neither JSON nor NPZ'),
+    ('{"a": ', 'is neither JSON nor NPZ'),
+    ('PK\x03\x04', 'is neither JSON nor NPZ'),
+    ('[' * 100000, 'is neither JSON nor NPZ'),
+    ('[1]', 'must be a mapping'),
+    ({'joint_names': [], 'data': []}, 'missing key period_s'),
+    (chunk(perod_s=1.0), "unknown key perod_s; did you mean 'period_s'?"),
+    (chunk(data='many'), 'data is not an array of numbers'),
+    (chunk(period_s='soon'), "'soon'"),
+    (chunk(measured=[1.0]), 'measured is [1], not one position for each of 7 joint_names'),
+    (chunk(control_mode='torque'), "control_mode is 'torque', not one of position, velocity"),
+])
+def test_when_the_file_is_bad_expect_exit_code_2_and_one_line_that_names_it(
+    explain, values, said
+):
+    code, text = explain(values)
+    assert code == 2
+    assert said in text
+    assert 'chunk.json' in text
+    assert text.count('\n') == 1
+
+
+def test_when_another_description_is_given_expect_its_limits(explain, tmp_path):
+    narrow = tmp_path / 'narrow.urdf'
+    text = URDF.read_text()
+    assert 'upper="2.7437"' in text
+    narrow.write_text(text.replace('upper="2.7437"', 'upper="0.05"', 1))
+    assert explain(chunk())[0] == 0
+    code, said = explain(chunk(), '--urdf', str(narrow))
+    assert code == 1
+    assert 'position' in said
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+    (['--chunk', 'x.json'], '--chunk needs --robot'),
+    ([], 'one of the arguments --chunk --bag is required'),
+])
+def test_when_arguments_are_missing_expect_a_usage_error(arguments, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        guard_explain.main(arguments)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('robot', 'urdf', 'said'), [
+    ('r2d2', None, "unknown robot 'r2d2'; known: aloha"),
+    ('franka', '/nowhere/fr3.urdf', '/nowhere/fr3.urdf: cannot be read'),
+    ('franka', URDF.parent / 'ur5.urdf', 'no such joint in the robot description'),
+])
+def test_when_the_robot_cannot_be_read_expect_both_tools_to_say_so_in_one_line(
+    robot, urdf, said, tmp_path, capsys
+):
+    path = tmp_path / 'chunk.json'
+    path.write_text(json.dumps(chunk()))
+    options = ['--robot', robot, *(['--urdf', str(urdf)] if urdf else [])]
+    assert guard_explain.main(['--chunk', str(path), *options]) == 2
+    assert guard_limits.main(options) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [said in line for line in lines] == [True, True]
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A log of a guard that refused a chunk, clamped one, and stopped for a lost joint state."""
+    world = World()
+    made = AuditLog(tmp_path / 'log', AuditConfig(),
+                    genesis_of(world.limits, world.config, {}, {}))
+    world.arm()
+    for data in (moved(2, 5, float('nan')), moved(1, 19, 1.9)):
+        inputs = Inputs(joint_state=world.measured(), chunks=(world.chunk(np.array(data)),))
+        world.ros_ns, world.steady_ns = world.ros_ns + 10**7, world.steady_ns + 10**7
+        out = world.core.step(world.ros_ns, world.steady_ns, inputs)
+        made.step(world.ros_ns, world.steady_ns, inputs, out)
+    out = world.core.step(world.ros_ns + 10**9, world.steady_ns + 10**7, Inputs())
+    made.step(world.ros_ns + 10**9, world.steady_ns + 10**7, Inputs(), out)
+    assert made.close(WAIT_S)
+    return made.folder
+
+
+def rules(report):
+    return {(entry['verdict'], v['rule']) for entry in report for v in entry['violations']}
+
+
+def test_when_a_log_is_explained_expect_what_the_guard_found_then(log, capsys):
+    assert guard_explain.main(['--bag', str(log), '--json']) == 1
+    found = rules(json.loads(capsys.readouterr().out))
+    assert {('refused', 'finite'), ('clamped', 'position'), ('FAULT', 'joint_state_age')} <= found
+    assert guard_explain.main(['--bag', str(log)]) == 1
+    assert 'chunk 1 of session a: clamped' in capsys.readouterr().out
+
+
+def test_when_a_log_is_explained_for_a_robot_expect_its_chunks_judged_by_its_limits(log, capsys):
+    assert guard_explain.main(['--bag', str(log), '--robot', 'franka', '--json']) == 1
+    found = rules(json.loads(capsys.readouterr().out))
+    assert {('refused', 'finite'), ('clamped', 'position')} <= found
+    assert 'joint_state_age' not in {rule for _, rule in found}
+    assert guard_explain.main(['--bag', str(log), '--robot', 'ur5', '--json']) == 1
+    assert rules(json.loads(capsys.readouterr().out)) == {('refused', 'joint_names')}
+
+
+def test_when_there_is_no_log_to_explain_expect_exit_code_2(tmp_path, capsys):
+    assert guard_explain.main(['--bag', str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def limits_of(capsys, *arguments):
+    assert guard_limits.main([*arguments, '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    return report, {
+        joint['name']: {f['name']: f for f in joint['figures']} for joint in report['joints']
+    }
+
+
+def test_when_limits_are_checked_expect_each_figure_with_unit_and_source(capsys):
+    report, figures = limits_of(capsys, '--robot', 'franka')
+    joint = figures['fr3_joint4']
+    assert joint['position_upper'] == {
+        'name': 'position_upper', 'value': -0.1518, 'unit': 'rad', 'source': 'URDF'}
+    assert joint['acceleration']['value'] == 10.0
+    assert 'franka_description' in joint['acceleration']['source']
+    assert joint['position_dependent_velocity.k']['value'] == 8.0
+    assert len(report['limits_sha256']) == 64
+    assert not any(joint['placeholder'] for joint in report['joints'])
+    assert guard_limits.main(['--robot', 'franka']) == 0
+    table = capsys.readouterr().out
+    assert 'no placeholders' in table
+    assert 'PLACEHOLDER' not in table
+
+
+def test_when_figures_are_placeholders_expect_them_marked(capsys):
+    report, _ = limits_of(capsys, '--robot', 'so101')
+    assert all(joint['placeholder'] for joint in report['joints'])
+    assert guard_limits.main(['--robot', 'so101']) == 0
+    table = capsys.readouterr().out
+    assert 'PLACEHOLDER' in table
+    assert 'placeholders, not ratings: shoulder_pan' in table
+
+
+def test_when_a_joint_has_no_bound_expect_none_and_why(capsys):
+    _, figures = limits_of(capsys, '--robot', 'quadcopter')
+    yaw = figures['base_yaw']['position_upper']
+    assert (yaw['value'], yaw['source']) == (None, 'continuous joint: no bound')
+
+
+def test_when_every_robot_is_checked_expect_figures_for_each_joint(capsys):
+    for path in sorted((share_directory() / 'config').glob('*/bringup.yaml')):
+        _, figures = limits_of(capsys, '--robot', path.parent.name)
+        assert all({'velocity', 'acceleration'} <= set(joint) for joint in figures.values())
+
+
+@pytest.fixture
+def share(tmp_path, monkeypatch):
+    """A share folder with a copy of the FR3 whose limits a test may change."""
+    (tmp_path / 'config' / 'franka').mkdir(parents=True)
+    (tmp_path / 'urdf').mkdir()
+    for name in ('config/franka/bringup.yaml', 'config/franka/guard.yaml', 'urdf/fr3.urdf'):
+        (tmp_path / name).write_bytes((share_directory() / name).read_bytes())
+    monkeypatch.setattr('vla_deploy.cli.guarded_robot.share_directory', lambda: tmp_path)
+
+    def change(joint, **figures):
+        limits = read_yaml(URDF.parents[1] / 'config' / 'franka' / 'joint_limits.yaml')
+        limits['joint_limits'][joint].update(figures)
+        limits['workspace'] = {'table': {
+            'links': ['fr3_link7'], 'half_space': {'normal': [0, 0, 1], 'offset': 0.0},
+            'source': 'measured'}}
+        write_yaml(tmp_path / 'config' / 'franka' / 'joint_limits.yaml', limits)
+
+    return change
+
+
+def test_when_the_overlay_changes_the_urdf_expect_how_and_from_what(share, capsys):
+    share('fr3_joint1', velocity=1.5, position_upper=2.8, allow_widen='longer cable')
+    report, figures = limits_of(capsys, '--robot', 'franka')
+    assert figures['fr3_joint1']['position_upper']['source'].endswith(
+        '; widens 2.7437 of the URDF: longer cable')
+    share('fr3_joint1', velocity=1.5)
+    report, figures = limits_of(capsys, '--robot', 'franka')
+    assert figures['fr3_joint1']['velocity']['source'].endswith('; tightens 2.62 of the URDF')
+    assert report['workspace'] == [
+        {'name': 'table', 'links': ['fr3_link7'], 'source': 'measured'}]
+    assert guard_limits.main(['--robot', 'franka']) == 0
+    assert 'workspace table: fr3_link7 (measured)' in capsys.readouterr().out
+
+
+def test_when_a_limit_is_wrong_expect_exit_code_2_naming_file_and_key(share, capsys):
+    share('fr3_joint1', velocty=1.5)
+    assert guard_limits.main(['--robot', 'franka']) == 2
+    said = capsys.readouterr().err
+    assert 'joint_limits.yaml: unknown key joint_limits.fr3_joint1.velocty; did you mean' in said
+
+
+def test_when_a_safety_controller_bounds_a_joint_expect_it_as_the_source(tmp_path, capsys):
+    path = tmp_path / 'soft.urdf'
+    soft = '<safety_controller soft_lower_limit="-1.0" soft_upper_limit="1.0" k_velocity="1"/>'
+    text = URDF.read_text()
+    head, joint, tail = text.partition('<joint name="fr3_joint1" type="revolute">')
+    path.write_text(f'{head}{joint}{soft}{tail}')
+    _, figures = limits_of(capsys, '--robot', 'franka', '--urdf', str(path))
+    upper = figures['fr3_joint1']['position_upper']
+    assert (upper['value'], upper['source']) == (1.0, 'URDF safety_controller')
+
+
+def run_guard(*arguments):
+    return subprocess.run([sys.executable, '-m', 'vla_deploy.cli.guard', *arguments],
+                          capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_when_guard_is_run_with_a_tool_expect_the_tool():
+    done = run_guard('check_limits', '--robot', 'ur5')
+    assert (done.returncode, done.stdout.splitlines()[0][:15]) == (0, 'ur5: 6 joints, ')
+
+
+def test_when_guard_is_run_without_a_tool_expect_the_node_with_its_own_exit_code():
+    done = run_guard('--ros-args', '-p', 'horizn_s:=1.0')
+    assert done.returncode == 2
+    assert "unknown parameter 'horizn_s'" in done.stderr
+
+
+def test_when_guard_is_asked_for_help_expect_tools_and_parameters():
+    done = run_guard('--help')
+    assert done.returncode == 0
+    assert 'guard explain' in done.stdout
+    assert 'limits_path' in done.stdout
+
+
+def test_when_a_tool_is_unknown_expect_exit_code_2_and_the_known_ones(capsys):
+    assert guard.main(['explian']) == 2
+    assert "unknown tool 'explian'; known: explain, check_limits" in capsys.readouterr().err
+
+
+def test_when_a_tool_is_named_expect_its_exit_code(capsys):
+    assert guard.main(['explain', '--bag', '/nowhere']) == 2
+    assert guard.main(['check_limits', '--robot', 'ur3']) == 0
