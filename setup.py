@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 PACKAGE = 'vla_deploy'
 SHARED_FOLDERS = ('launch', 'config', 'urdf', 'policies')
 VERBS = ('up', 'export', 'validate', 'demo', 'guard', 'verify_log')
-NODES = ('inference', 'sim_robot')
+NODES = ('inference', 'recorder', 'sim_robot')
 
 
 def share_files():
@@ -36,6 +36,7 @@ setup(
     # requirements/serve.in, without pins: a distribution brings its own versions
     install_requires=[
         'numpy', 'onnxruntime', 'tokenizers', 'safetensors', 'PyYAML', 'ruckig', 'Pillow', 'mcap',
+        'zstandard',
     ],
     extras_require={
         'sim': ['mujoco', 'matplotlib'],

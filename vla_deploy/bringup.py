@@ -28,6 +28,9 @@ from vla_deploy.core.parameter import (
 from vla_deploy.files import read_yaml
 from vla_deploy.share import share_directory
 
+# Executables whose topics and parameters make a run explainable.
+_RECORDED = ('guard', 'inference')
+
 
 @dataclass(frozen=True)
 class BringUpOptions:
@@ -41,6 +44,15 @@ class BringUpOptions:
     backend: str = parameter('onnx_runtime', 'What computes the policy.')
     inference: bool = parameter(
         True, 'Start inference; false: robot and guard only, for chunks that come from elsewhere.'
+    )
+    record: bool = parameter(
+        False, 'Record all that the nodes say and hear into a bag (docs/traces.md).'
+    )
+    record_directory: str = parameter('traces', 'Folder in which a recorded run makes its bag.')
+    record_images: str = parameter(
+        'full',
+        'Images in the bag: whole, as digests, or not at all.',
+        choices=('full', 'hashed', 'none'),
     )
     accept_placeholder_limits: bool = parameter(
         False,
@@ -157,14 +169,42 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         'accept_placeholder_limits': options.sim or options.accept_placeholder_limits,
         'clock': 'simulated' if options.use_sim_time else 'wall',
         'log_folder': _log_folder(options.log_folder),
+        'robot': robot,
+        'directory': str(Path(options.record_directory).absolute()),
+        'images': options.record_images,
     }
     environment = _environment(share) if options.sim else {}
-    return [
-        Process(entry['name'], _command(share, entry, given, options.sim), environment)
+    entries = [
+        entry
         for entry in description['processes']
         if (options.sim or not entry.get('only_in_sim', False))
         and (options.inference or entry['executable'] != 'inference')
     ]
+    if options.record:
+        recorder = _recorder(entries)
+        given['nodes'] = [entry['name'] for entry in entries if entry['executable'] in _RECORDED]
+        entries = [recorder, *entries]  # starts first and ends last
+    return [
+        Process(entry['name'], _command(share, entry, given, options.sim), environment)
+        for entry in entries
+    ]
+
+
+def _recorder(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entry of the recorder, the same for every robot; it calls topics as they do."""
+    remappings = {
+        source: target
+        for entry in entries
+        for source, target in entry.get('remappings_on_robot', {}).items()
+    }
+    return {
+        'name': 'recorder',
+        'executable': 'recorder',
+        'parameters': 'config/recorder.yaml',
+        'given': ['robot', 'directory', 'images', 'nodes', 'bundle', 'urdf_path', 'limits_path'],
+        'nice': 10,
+        'remappings_on_robot': remappings,
+    }
 
 
 def own_policy(robot: str) -> Path:

@@ -87,6 +87,18 @@ def test_when_brought_up_expect_the_audit_log_where_it_was_asked_for(
     assert f'log_folder:="{folder}"' in guard.command
 
 
+def test_when_recorded_expect_the_recorder_first_with_the_robot_s_names_and_topics(bundle):
+    options = BringUpOptions(record=True, record_directory='/bags', record_images='hashed')
+    recorder, *others = bring_up('franka', options, bundle)
+    assert others == bring_up('franka', BringUpOptions(), bundle)
+    assert recorder.name == 'recorder'  # ends last, so that the stop is in the bag
+    assert {
+        'robot:="franka"', 'directory:="/bags"', 'images:="hashed"',
+        'nodes:=["guard", "inference"]', f'bundle:="{bundle}"',
+        'joint_trajectory:=fr3_arm_controller/joint_trajectory',
+    } <= set(recorder.command)  # fmt: skip
+
+
 def test_when_inference_is_off_expect_no_bundle_needed():
     options = dataclasses.replace(SIM, inference=False)
     assert [p.name for p in bring_up('franka', options, None)] == ['sim_robot', 'guard']

@@ -21,6 +21,7 @@ from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
 from vla_deploy.ros.lifecycle import LifecycleConfig
 from vla_deploy.sim.config import SimRobotConfig
+from vla_deploy.trace.record_config import RecorderConfig
 
 TARGET = Path(__file__).parents[2] / 'docs' / 'parameters.md'
 
@@ -36,6 +37,7 @@ SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
     ),
     ('Node `guard`', '', (LifecycleConfig, GuardNodeConfig, GuardConfig, AuditConfig)),
     ('Node `inference`', '', (LifecycleConfig, InferenceConfig)),
+    ('Node `recorder`', '', (RecorderConfig,)),
     ('Node `sim_robot`', '', (SimRobotConfig,)),
 )
 

@@ -1,0 +1,171 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes of a bag: one for each session, that is for each instruction that was followed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vla_deploy.trace.bag import Bag, BagError, bag_files, closing_record
+from vla_deploy.trace.bag_writer import Topic
+from vla_deploy.trace.cdr import Decoder
+from vla_deploy.trace.definitions import split_definition
+
+RECORDING = 'vla_deploy.recording'  # record of texts at the beginning of a bag: robot and more
+EPISODES = 'vla_deploy.episodes'  # record of texts at its end: what this module found
+CHUNK = 'vla_deploy_msgs/msg/ActionChunk'
+POLICY_STATUS = 'vla_deploy_msgs/msg/PolicyStatus'
+GUARD_STATUS = 'vla_deploy_msgs/msg/GuardStatus'
+VIOLATION = 'vla_deploy_msgs/msg/Violation'
+GOAL_STATUS = 'action_msgs/msg/GoalStatusArray'
+TYPES = frozenset((CHUNK, POLICY_STATUS, GUARD_STATUS, VIOLATION, GOAL_STATUS))
+
+SUCCESS, FAILED, UNKNOWN = 'success', 'failed', 'unknown'
+_SUCCEEDED, _ABORTED = 4, 6  # action_msgs/GoalStatus
+_STOPPED = {5: 'ESTOP_LATCHED', 6: 'FAULT'}  # GuardStatus
+_REFUSED = 1  # Violation
+
+
+@dataclass
+class Episode:
+    """One instruction that was followed. Times are those of the bag; `stopped` is the state in
+    which the guard ended it, if it did; `result` comes from the action's end."""
+
+    session_id: str
+    task: str
+    model_sha256: str
+    begin_ns: int
+    end_ns: int
+    chunks: int = 0
+    refused: int = 0
+    violations: int = 0
+    stopped: str = ''
+    result: str = UNKNOWN
+    latency_ms: list[float] = field(default_factory=list)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first to the last that was heard of it."""
+        return (self.end_ns - self.begin_ns) * 1e-9
+
+
+class EpisodeCollector:
+    """Finds the episodes in messages, one after the other as they were recorded."""
+
+    def __init__(self) -> None:
+        self._episodes: dict[str, Episode] = {}
+        self._refused: set[tuple[str, int]] = set()
+        self._ended_goals: set[bytes] = set()
+
+    def add(self, type_name: str, log_ns: int, message: Any) -> None:
+        """Take a message of one of TYPES."""
+        if type_name == CHUNK:
+            self._on_chunk(log_ns, message)
+        elif type_name == POLICY_STATUS:
+            if message.session_id:
+                self._heard(message.session_id, message.instruction, message.model_sha256, log_ns)
+        elif type_name == VIOLATION:
+            self._on_violation(message)
+        elif type_name == GUARD_STATUS:
+            if message.state in _STOPPED and self._newest is not None:
+                self._newest.stopped = _STOPPED[message.state]
+        elif type_name == GOAL_STATUS:
+            self._on_goals(message)
+
+    def episodes(self) -> list[Episode]:
+        """Return the episodes in order of their begin."""
+        return list(self._episodes.values())
+
+    @property
+    def _newest(self) -> Episode | None:
+        return next(reversed(self._episodes.values()), None)
+
+    def _heard(self, session_id: str, task: str, model_sha256: str, log_ns: int) -> Episode:
+        episode = self._episodes.setdefault(
+            session_id, Episode(session_id, task, model_sha256, log_ns, log_ns)
+        )
+        episode.end_ns = max(episode.end_ns, log_ns)
+        return episode
+
+    def _on_chunk(self, log_ns: int, chunk: Any) -> None:
+        episode = self._heard(chunk.session_id, chunk.instruction, chunk.model_sha256, log_ns)
+        if not chunk.steps:
+            return  # it only says that the session ends
+        episode.chunks += 1
+        spent = chunk.inference_time
+        episode.latency_ms.append(round(spent.sec * 1e3 + spent.nanosec * 1e-6, 3))
+
+    def _on_violation(self, violation: Any) -> None:
+        episode = self._episodes.get(violation.session_id)
+        if episode is None:
+            return
+        episode.violations += 1 + violation.suppressed
+        chunk = (violation.session_id, violation.seq)
+        if violation.action == _REFUSED and chunk not in self._refused:
+            self._refused.add(chunk)
+            episode.refused += 1
+
+    def _on_goals(self, goals: Any) -> None:
+        """A goal that has ended decides the episode that runs; each counts once."""
+        for goal in goals.status_list:
+            name = bytes(bytearray(goal.goal_info.goal_id.uuid))
+            if goal.status not in (_SUCCEEDED, _ABORTED) or name in self._ended_goals:
+                continue
+            self._ended_goals.add(name)
+            if self._newest is not None:
+                self._newest.result = SUCCESS if goal.status == _SUCCEEDED else FAILED
+
+
+class EpisodeWatch:
+    """Collects episodes while they are recorded."""
+
+    def __init__(self) -> None:
+        self._collector = EpisodeCollector()
+        self._decoders: dict[str, Decoder] = {}
+
+    def see(self, topic: Topic, log_ns: int, data: bytes) -> None:
+        """Take a message that was written."""
+        name = topic.type_name
+        if name not in TYPES:
+            return
+        if name not in self._decoders:
+            self._decoders[name] = Decoder(name, split_definition(name, topic.definition))
+        self._collector.add(name, log_ns, self._decoders[name](data))
+
+    def closing(self) -> dict[str, dict[str, str]]:
+        """Return the record that ends the bag."""
+        return {EPISODES: to_record(self._collector.episodes())}
+
+
+def to_record(episodes: list[Episode]) -> dict[str, str]:
+    """Return the record that ends a bag."""
+    return {'episodes': json.dumps([asdict(e) for e in episodes], ensure_ascii=True)}
+
+
+@dataclass
+class Contents:
+    """What a bag holds: its episodes, the robot, and where it was cut, if it was."""
+
+    robot: str
+    episodes: list[Episode]
+    broken: str = ''
+
+
+def read_contents(bag: Bag) -> Contents:
+    """Return the episodes of a bag: from the record at its end, or else by reading all of it."""
+    path = bag_files(bag.path)[-1]
+    record = closing_record(path, EPISODES)
+    recording = closing_record(path, RECORDING)
+    if record is not None and recording is not None:
+        try:
+            episodes = [Episode(**values) for values in json.loads(record['episodes'])]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BagError(f'{path}: the record {EPISODES} cannot be read: {error}') from error
+        return Contents(recording.get('robot', ''), episodes)
+    collector = EpisodeCollector()
+    for recorded in bag.messages(TYPES):
+        collector.add(recorded.type_name, recorded.log_ns, bag.decode(recorded))
+    robot = bag.metadata.get(RECORDING, {}).get('robot', '')
+    return Contents(robot, collector.episodes(), bag.broken)
