@@ -25,7 +25,8 @@ from _record import parser, write  # noqa: E402
 
 from vla_deploy.demo.statistics import percentiles_ms  # noqa: E402
 from vla_deploy.ros import qos  # noqa: E402
-from vla_deploy.ros.conversions import rgb_to_image, time_ns  # noqa: E402
+from vla_deploy.ros.conversions import time_ns  # noqa: E402
+from vla_deploy.ros.images import rgb_to_image  # noqa: E402
 
 CAMERAS = ('front', 'wrist')
 RATE_HZ = 15.0

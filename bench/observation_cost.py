@@ -28,7 +28,7 @@ from vla_deploy.core.contract import Contract  # noqa: E402
 from vla_deploy.pipeline import Observation, Policy  # noqa: E402
 from vla_deploy.pipeline.bundle import NORMALIZER, TOKENIZER, Bundle  # noqa: E402
 from vla_deploy.ros.chunk_messages import message_to_chunk  # noqa: E402
-from vla_deploy.ros.conversions import image_to_rgb, rgb_to_image  # noqa: E402
+from vla_deploy.ros.images import image_to_rgb, rgb_to_image  # noqa: E402
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message  # noqa: E402
 
 OBSERVATIONS = 600

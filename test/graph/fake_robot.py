@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fr3_motion import HOME, JOINTS
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
@@ -38,8 +38,9 @@ class FakeRobot:
         self._graph, node = graph, graph.node
         self._states = node.create_publisher(JointState, 'joint_states', qos.SENSOR)
         self._images = {
-            camera: node.create_publisher(Image, f'image/{camera}', qos.SENSOR)
+            (camera, kind): node.create_publisher(kind, f'image/{camera}{suffix}', qos.SENSOR)
             for camera in cameras
+            for kind, suffix in ((Image, ''), (CompressedImage, '/compressed'))
         }
         self._execution = (
             node.create_publisher(ExecutionState, 'execution_state', qos.EXECUTION_STATE)
@@ -71,7 +72,7 @@ class FakeRobot:
         self._states.publish(state)
         for camera, image in self.images.items():
             image.header.stamp = time_msg(now_ns - round(self.image_delay_s * 1e9))
-            self._images[camera].publish(image)
+            self._images[camera, type(image)].publish(image)
         if self._execution is not None and self.guard_state is not None:
             execution = ExecutionState(
                 guard_state=self.guard_state,

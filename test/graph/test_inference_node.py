@@ -15,7 +15,8 @@ from std_msgs.msg import String
 
 from vla_deploy.pipeline import Observation, Policy
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import image_to_rgb, time_ns
+from vla_deploy.ros.conversions import time_ns
+from vla_deploy.ros.images import image_to_rgb
 from vla_deploy_msgs.msg import GuardStatus
 
 # -- what it needs --------------------------------------------------------------------------------

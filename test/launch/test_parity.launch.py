@@ -29,7 +29,7 @@ from graph_bundles import GOLDENS, golden_bundle
 from graph_harness import Graph
 
 from vla_deploy.pipeline import Observation, Policy
-from vla_deploy.ros.conversions import rgb_to_image
+from vla_deploy.ros.images import rgb_to_image
 from vla_deploy_msgs.msg import GuardStatus
 
 GOLDEN = 'smolvla_3cam'

@@ -11,8 +11,9 @@ MS = 1_000_000
 
 
 def make(**changes):
-    settings = {'image_max_age_s': 0.3, 'joint_state_max_age_s': 0.1, 'max_skew_s': 0.08}
-    return ObservationAssembler(('front', 'wrist'), **{**settings, **changes})
+    ages_s = {'front': 0.3, 'wrist': 0.3}
+    settings = {'image_max_age_s': ages_s, 'joint_state_max_age_s': 0.1, 'max_skew_s': 0.08}
+    return ObservationAssembler(**{**settings, **changes})
 
 
 def fill(assembler, front_ms=100, wrist_ms=100, state_ms=100):
@@ -68,6 +69,15 @@ def test_when_a_stream_is_stale_expect_it_named_with_its_age(now_ms, settings, s
     assert assembler.assemble((now_ms - 1) * MS) is not None
     with pytest.raises(StreamError, match=f'{stream}: newest message is'):
         assembler.assemble(now_ms * MS)
+
+
+def test_when_cameras_differ_in_rate_expect_each_held_to_its_own_age():
+    ages_s = {'front': 0.3, 'wrist': 2.0}
+    assembler = make(image_max_age_s=ages_s, joint_state_max_age_s=9.0, max_skew_s=9.0)
+    fill(assembler, front_ms=1000, wrist_ms=100, state_ms=1000)
+    assert assembler.assemble(1200 * MS).stamp_ns == 100 * MS
+    with pytest.raises(StreamError, match='image/front: newest message is'):
+        assembler.assemble(1301 * MS)
 
 
 def test_when_cameras_are_out_of_step_expect_the_late_one_named():

@@ -21,7 +21,8 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import duration_msg, image_to_rgb, time_msg, time_ns
+from vla_deploy.ros.conversions import duration_msg, time_msg, time_ns
+from vla_deploy.ros.images import image_to_rgb
 from vla_deploy.sim.reach import place_scene
 from vla_deploy.sim.render import Renderer
 from vla_deploy.sim.robot import arrange

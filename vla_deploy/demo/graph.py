@@ -29,7 +29,8 @@ from vla_deploy.core.limits import JointLimits
 from vla_deploy.demo.episode import EpisodePlan, EpisodeResult, StillDetector, judge
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import image_to_rgb, time_ns
+from vla_deploy.ros.conversions import time_ns
+from vla_deploy.ros.images import image_to_rgb
 from vla_deploy.sim import reach
 from vla_deploy_msgs.msg import ActionChunk, GuardStatus, PolicyStatus
 from vla_deploy_msgs.srv import ResetScene

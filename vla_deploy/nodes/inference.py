@@ -92,6 +92,7 @@ class InferenceNode(ManagedNode):
             config.noise_seed,
             config.chunk_valid_s,
             config.adaptive_steps,
+            config.depth_max_m,
         )
         self.streams = ObservationStreams(self, served.contract, config, self._infer_if_due)
         session = SessionCore(

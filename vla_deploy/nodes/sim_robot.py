@@ -24,7 +24,8 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_deploy.core.parameter import ParameterError
 from vla_deploy.files import FileError, read_text
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import NS_PER_S, rgb_to_image, time_msg
+from vla_deploy.ros.conversions import NS_PER_S, time_msg
+from vla_deploy.ros.images import rgb_to_image
 from vla_deploy.ros.lifecycle import EXIT_FAILED, ConfigureError, run_node
 from vla_deploy.ros.parameters import declare_parameters, read_config
 from vla_deploy.ros.sim_conversions import joint_state_msg, trajectory_from_msg

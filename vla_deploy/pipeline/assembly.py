@@ -10,7 +10,7 @@ trained on images and states of the same moment.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +40,17 @@ class ObservationAssembler:
 
     def __init__(
         self,
-        cameras: Sequence[str],
-        image_max_age_s: float,
+        image_max_age_s: Mapping[str, float],
         joint_state_max_age_s: float,
         max_skew_s: float,
     ) -> None:
-        self._image_max_age_ns = int(image_max_age_s * _NS_PER_S)
+        """Take the age beyond which an image is stale, for each camera."""
+        self._image_max_age_ns = {
+            camera: int(age_s * _NS_PER_S) for camera, age_s in image_max_age_s.items()
+        }
         self._state_max_age_ns = int(joint_state_max_age_s * _NS_PER_S)
         self._max_skew_ns = int(max_skew_s * _NS_PER_S)
-        self._images: dict[str, tuple[int, Any] | None] = dict.fromkeys(cameras)
+        self._images: dict[str, tuple[int, Any] | None] = dict.fromkeys(image_max_age_s)
         self._states: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_STATES_KEPT)
 
     def add_image(self, camera: str, stamp_ns: int, payload: Any) -> None:
@@ -73,7 +75,7 @@ class ObservationAssembler:
         for camera, held in self._images.items():
             if held is None:
                 raise StreamError(f'image/{camera}: no image yet')
-            _check_age(f'image/{camera}', now_ns - held[0], self._image_max_age_ns)
+            _check_age(f'image/{camera}', now_ns - held[0], self._image_max_age_ns[camera])
             images[camera] = held
         if not self._states:
             raise StreamError('joint_states: no joint state yet')

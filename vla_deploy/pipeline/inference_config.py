@@ -161,6 +161,21 @@ class InferenceConfig:
     image_max_age_s: float = parameter(
         0.3, 'Age beyond which an image is stale.', 's', minimum=0.001, maximum=60.0
     )
+    camera_max_age_s: list[float] = parameter(
+        [], "Age of each camera's image beyond which it is stale, in the policy's order; empty: "
+        'image_max_age_s for all.', 's',
+    )
+    compressed_cameras: list[str] = parameter(
+        [], 'Cameras whose images come as JPEG or PNG on image/<camera>/compressed.'
+    )
+    depth_max_m: float = parameter(
+        0.0,
+        'Distance from which on a depth image (16UC1, 32FC1) is white, for a policy that was '
+        'trained on such; 0: depth images are refused.',
+        'm',
+        minimum=0.0,
+        maximum=1000.0,
+    )
     joint_state_max_age_s: float = parameter(
         0.1, 'Age beyond which a joint state is stale.', 's', minimum=0.001, maximum=60.0
     )

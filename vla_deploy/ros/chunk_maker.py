@@ -11,7 +11,8 @@ from vla_deploy.pipeline import Guidance, Observation, ObservationError, PolicyC
 from vla_deploy.pipeline.assembly import Assembled
 from vla_deploy.pipeline.sampler import Haste
 from vla_deploy.pipeline.strategy import Placed
-from vla_deploy.ros.conversions import ConversionError, image_to_rgb
+from vla_deploy.ros.conversions import ConversionError
+from vla_deploy.ros.images import image_to_rgb
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message
 from vla_deploy.ros.served_policy import ServedPolicy
 from vla_deploy_msgs.msg import ActionChunk
@@ -37,6 +38,7 @@ class ChunkMaker:
         noise_seed: int,
         chunk_valid_s: float,
         adaptive_tolerance: float,
+        depth_max_m: float,
     ) -> None:
         """Take the name of the strategy, for the messages, and parameters of the same names."""
         self.contract = served.contract
@@ -45,6 +47,7 @@ class ChunkMaker:
         self._seed = noise_seed
         self._valid_ns = round(chunk_valid_s * 1e9)
         self._adaptive_tolerance = adaptive_tolerance
+        self._depth_max_m = depth_max_m
 
     def make(
         self,
@@ -64,7 +67,7 @@ class ChunkMaker:
         images = {}
         for camera, msg in assembled.images.items():
             try:
-                images[camera] = image_to_rgb(msg)
+                images[camera] = image_to_rgb(msg, self._depth_max_m)
             except ConversionError as error:
                 raise ObservationError(f'image/{camera}: {error}') from error
         decode_s = time.perf_counter() - begin_s

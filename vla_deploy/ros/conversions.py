@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to arrays and back. Joints go by name; images stay views of the message's bytes."""
+"""Times, durations and joint states to numbers and back. Joints go by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 
 NS_PER_S = 1_000_000_000
 
@@ -38,58 +38,6 @@ def duration_msg(duration_s: float) -> Duration:
     """Return seconds as a duration, rounded to the nanosecond."""
     sec, nanosec = divmod(round(duration_s * NS_PER_S), NS_PER_S)
     return Duration(sec=sec, nanosec=nanosec)
-
-
-# encoding -> (channels in the message, their order in RGB)
-_COLOUR = {
-    'rgb8': (3, None),
-    'bgr8': (3, (2, 1, 0)),
-    'rgba8': (4, (0, 1, 2)),
-    'bgra8': (4, (2, 1, 0)),
-    'mono8': (1, (0, 0, 0)),
-}
-
-
-def image_to_rgb(msg: Image) -> NDArray[np.uint8]:
-    """Return uint8 [height, width, 3] in RGB: a view for rgb8, `step` honoured.
-
-    Raises ConversionError for an encoding that is not a colour image, or sizes that disagree.
-    """
-    if msg.encoding not in _COLOUR:
-        known = ', '.join(_COLOUR)
-        raise ConversionError(f'encoding {msg.encoding!r} is not a colour image ({known})')
-    channels, order = _COLOUR[msg.encoding]
-    row_bytes = msg.width * channels
-    if msg.width == 0 or msg.height == 0:
-        raise ConversionError(f'image is empty: {msg.width} x {msg.height} pixels')
-    if msg.step < row_bytes:
-        raise ConversionError(
-            f'step is {msg.step} bytes, but {msg.width} pixels of {msg.encoding} take {row_bytes}'
-        )
-    # The last row may come without its padding.
-    needed = (msg.height - 1) * msg.step + row_bytes
-    if len(msg.data) < needed:
-        raise ConversionError(
-            f'data has {len(msg.data)} bytes, but {msg.width} x {msg.height} {msg.encoding} '
-            f'with step {msg.step} takes {needed}'
-        )
-    pixels = np.ndarray(
-        shape=(msg.height, msg.width, channels),
-        dtype=np.uint8,
-        buffer=memoryview(msg.data),
-        strides=(msg.step, channels, 1),
-    )
-    return pixels if order is None else pixels[..., order]
-
-
-def rgb_to_image(pixels: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Image:
-    """Return an rgb8 message of uint8 [height, width, 3]."""
-    height, width, _ = pixels.shape
-    msg = Image(height=height, width=width, encoding='rgb8', step=width * 3, is_bigendian=0)
-    msg.header.stamp = time_msg(stamp_ns)
-    msg.header.frame_id = frame_id
-    msg.data = pixels.tobytes()  # assigning an array instead takes ten times as long
-    return msg
 
 
 class JointMap:

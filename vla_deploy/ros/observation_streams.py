@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.assembly import Assembled, ObservationAssembler, StreamError
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import ConversionError, JointMap, time_ns
+from vla_deploy.ros.lifecycle import ConfigureError
 
 
 class ObservationStreams:
@@ -32,8 +33,7 @@ class ObservationStreams:
     ) -> None:
         """Subscribe; `on_image` is called after each image."""
         self._assembler = ObservationAssembler(
-            contract.camera_names,
-            config.image_max_age_s,
+            _max_ages_s(contract.camera_names, config),
             config.joint_state_max_age_s,
             config.max_skew_s,
         )
@@ -46,8 +46,8 @@ class ObservationStreams:
         self.entities: list[Any] = [
             subscribe(JointState, 'joint_states', self._on_joint_state, qos.SENSOR),
             *(
-                subscribe(Image, f'image/{camera}', partial(self._on_image, camera), qos.SENSOR)
-                for camera in contract.camera_names
+                subscribe(*source, partial(self._on_image, camera), qos.SENSOR)
+                for camera, source in _sources(contract.camera_names, config).items()
             ),
         ]
 
@@ -74,7 +74,7 @@ class ObservationStreams:
         stamp_ns, position = self._newest_state
         return stamp_ns, position[[self._joints.index(name) for name in joints]]
 
-    def _on_image(self, camera: str, msg: Image) -> None:
+    def _on_image(self, camera: str, msg: Image | CompressedImage) -> None:
         self._assembler.add_image(camera, time_ns(msg.header.stamp), msg)
         self._on_new_image()
 
@@ -88,3 +88,29 @@ class ObservationStreams:
         stamp_ns = time_ns(msg.header.stamp)
         self._newest_state = (stamp_ns, position)
         self._assembler.add_state(stamp_ns, position)
+
+
+def _max_ages_s(cameras: Sequence[str], config: InferenceConfig) -> dict[str, float]:
+    ages_s = config.camera_max_age_s or [config.image_max_age_s] * len(cameras)
+    if len(ages_s) != len(cameras) or not all(age_s > 0.0 for age_s in ages_s):
+        raise ConfigureError(
+            f"parameter 'camera_max_age_s' is {ages_s}, but must hold an age above 0 for each of "
+            f'{", ".join(cameras)}'
+        )
+    return dict(zip(cameras, ages_s, strict=True))
+
+
+def _sources(cameras: Sequence[str], config: InferenceConfig) -> dict[str, tuple[type, str]]:
+    """Return the type and the topic of each camera."""
+    unknown = set(config.compressed_cameras) - set(cameras)
+    if unknown:
+        raise ConfigureError(
+            f"parameter 'compressed_cameras' names {', '.join(sorted(unknown))}; the policy has "
+            f'{", ".join(cameras)}'
+        )
+    return {
+        camera: (CompressedImage, f'image/{camera}/compressed')
+        if camera in config.compressed_cameras
+        else (Image, f'image/{camera}')
+        for camera in cameras
+    }
