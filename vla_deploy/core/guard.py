@@ -9,8 +9,6 @@ to DISARMED: arming is a second act.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -318,8 +316,7 @@ class GuardCore:
                             self._joints.stamp_ns)
         _, report = verify_chunk(chunk, state, self.limits, self.config)
         if self._tripped and report.verdict == 'clamped':
-            named = tuple(replace(v, action=Action.REFUSED) for v in report.violations)
-            report = VerifyReport('refused', named, None)
+            report = report.as_refused()
         self._violations += report.violations
         self._count(now_ns, chunk, report)
         return ChunkReport(chunk.session_id, chunk.seq, report.verdict, report.violations)
@@ -333,15 +330,10 @@ class GuardCore:
 
     def _count(self, now_ns: int, chunk: Chunk, report: VerifyReport) -> None:
         """Count the verdict, trip after too many bad ones in a row, schedule a good one."""
-        if report.verdict == 'accepted':
-            self.counters.accepted += 1
-            self._in_a_row, self._tripped = 0, False
-        else:
-            if report.verdict == 'clamped':
-                self.counters.clamped += 1
-            else:
-                self.counters.refused += 1
-            self._in_a_row += 1
+        self.counters.add(report.verdict)
+        clean = report.verdict == 'accepted'
+        self._in_a_row = 0 if clean else self._in_a_row + 1
+        self._tripped = self._tripped and not clean
         if self.state not in EXECUTES:
             self._in_a_row = 0
             return

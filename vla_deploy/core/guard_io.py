@@ -120,6 +120,10 @@ class Counters:
     published: int = 0
     rules: dict[str, int] = field(default_factory=dict)
 
+    def add(self, verdict: str) -> None:
+        """Count the verdict on one chunk: accepted, clamped or refused."""
+        setattr(self, verdict, getattr(self, verdict) + 1)
+
     def count(self, violations: Iterable[Violation]) -> None:
         """Add violations to the counts of their rules."""
         for violation in violations:

@@ -71,6 +71,11 @@ class VerifyReport:
     violations: tuple[Violation, ...]
     plan: Plan | None
 
+    def as_refused(self) -> VerifyReport:
+        """The same findings, but nothing to execute."""
+        named = tuple(replace(v, action=Action.REFUSED) for v in self.violations)
+        return VerifyReport('refused', named, None)
+
 
 def verify_chunk(
     chunk: Chunk, state: VerifyState, limits: JointLimits, config: GuardConfig
