@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one guard step, 7 joints: steady plans of 50 samples, noisy ones, and standing still.
+"""Time of one guard step, 7 and 14 joints: plans of 50 samples, noisy ones, and standing still.
 
     python bench/guard_step.py [OUTPUT.json]       default build/bench/guard_step.json
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +24,42 @@ from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
 from vla_deploy.core.guard import GuardCore  # noqa: E402
 from vla_deploy.core.guard_config import GuardConfig  # noqa: E402
 from vla_deploy.core.guard_io import Inputs, JointState  # noqa: E402
+from vla_deploy.core.limits import JointLimits  # noqa: E402
+from vla_deploy.ros.realtime import calm_garbage_collector  # noqa: E402
 
 TICKS = 6000
 WARM_UP = 200
 TICKS_PER_CHUNK = 30
+ARMS = (1, 2)
+
+
+def arms(count: int) -> JointLimits:
+    """Limits of so many FR3 arms side by side."""
+    return JointLimits.of([replace(joint, name=f'arm{i}_{joint.name}')
+                           for i in range(count) for joint in fr3_limits().joints])
 
 
 def plan(t0_s: float, noise: np.ndarray) -> np.ndarray:
-    """50 samples at 20 Hz of a slow wave, plus noise [50, 7]."""
+    """50 samples at 20 Hz of a slow wave, plus noise [50, joints]."""
+    count = noise.shape[1]
     t = t0_s + 0.05 * np.arange(50)[:, None]
-    return HOME + 0.2 * np.sin(1.2 * t + np.arange(7)) - 0.2 * np.sin(np.arange(7)) + noise
+    wave = np.sin(1.2 * t + np.arange(count)) - np.sin(np.arange(count))
+    return np.tile(HOME, count // len(HOME)) + 0.2 * wave + noise
 
 
-def measure(kind: str) -> dict[str, float]:
+def measure(kind: str, limits: JointLimits) -> dict[str, float]:
     """Durations of TICKS steps [s], with a perfect robot; cpu_*: without preemption."""
-    limits, config = fr3_limits(), GuardConfig(trip_count=100000)
-    core = GuardCore(limits, config)
+    core = GuardCore(limits, GuardConfig(trip_count=100000))
     rng = np.random.default_rng(1)
-    position, now, durations, cpu = HOME, START_NS, np.empty(TICKS), np.empty(TICKS)
+    joints = len(limits.names)
+    position, now = np.tile(HOME, joints // len(HOME)), START_NS
+    durations, cpu = np.empty(TICKS), np.empty(TICKS)
+    calm_garbage_collector()  # as the node does
     for i in range(TICKS):
         now += 10_000_000
         chunks: tuple[Chunk, ...] = ()
         if kind != 'hold' and i % TICKS_PER_CHUNK == 5:
-            noise = rng.normal(0, 0.02 if kind == 'noisy' else 0.0, (50, 7))
+            noise = rng.normal(0, 0.02 if kind == 'noisy' else 0.0, (50, joints))
             chunks = (Chunk('a', i, now, now, now + 10**9, 0.05, ControlMode.POSITION,
                             limits.names, plan(i * 0.01, noise)),)
         state = JointState(now, limits.names, position, None)
@@ -63,13 +77,18 @@ def measure(kind: str) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print a line for each kind of load and write them as JSON."""
+    """Print a line for each load and number of joints, and write them as JSON."""
     arguments = parser(__doc__ or '', 'guard_step').parse_args()
-    results = {kind: measure(kind) for kind in ('plan', 'noisy', 'hold')}
-    for kind, figures in results.items():
-        text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us' for key, value in figures.items())
-        print(f'guard step, 7 joints, {kind}: {text}')
-    write(arguments.output, {'joints': 7, 'ticks': TICKS, 'results': results})
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for limits in map(arms, ARMS):
+        count = len(limits.names)
+        figures = results[f'{count}_joints'] = {}
+        for kind in ('plan', 'noisy', 'hold'):
+            figures[kind] = measure(kind, limits)
+            text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us'
+                             for key, value in figures[kind].items())
+            print(f'guard step, {count} joints, {kind}: {text}', flush=True)
+    write(arguments.output, {'ticks': TICKS, 'results': results})
     return 0
 
 

@@ -35,6 +35,8 @@ FORGET_ABOVE = 100
 PATIENCE_S = 0.02
 """Distance from a clamped plan, as time at full speed, from which its clock is slowed; it stands
 still at twice that."""
+AHEAD_PERIODS = 1.5
+"""Periods ahead of a tick at which a joined plan begins, so that the next tick can publish it."""
 SWING = 1e-9
 """Rounding [rad or m] allowed where a joining cubic is held against the plan."""
 
@@ -49,6 +51,7 @@ class CommandLine:
         self._bounds, self._config, self._workspace = bounds, config, workspace
         self._lead_ns = _ns(config.lead_s)
         self._horizon_ns = _ns(config.horizon_s)
+        self._ahead_ns = _ns(AHEAD_PERIODS * config.period_s)
         self._history_ns = _ns(config.joint_state_timeout_s)
         # A limiter step covers two ticks, so that the next tick finds it still under way.
         self._step_ns = max(2, 2 * round(config.period_s * 1e9 / GRID_NS)) * GRID_NS
@@ -74,13 +77,17 @@ class CommandLine:
         """Commanded position and velocity [joints] at t_ns."""
         return self._line.state(t_ns)
 
+    def place(self, t_ns: int) -> Array:
+        """Commanded position [joints] at t_ns."""
+        return self._line.place(t_ns)
+
     def covers(self, t_ns: int) -> bool:
         """Whether the line still remembers what was commanded at t_ns."""
         return t_ns >= self._line.start_ns
 
     def tracking_error(self, position: Array, stamp_ns: int) -> Array:
         """Distance [joints] of a position measured at stamp_ns, which the line must cover."""
-        return np.abs(position - self.sample(stamp_ns)[0])
+        return np.abs(position - self._line.place(stamp_ns))
 
     def at_rest(self, now_ns: int) -> bool:
         """Whether braking has ended by now."""
@@ -131,19 +138,28 @@ class CommandLine:
         if plan is not self._plan:
             self._plan, self._route = plan, None
             self._pace = []
-            self._lag_ns, self._clock_ns = 0, self.splice_ns(now_ns)
+            self._lag_ns = 0
         self._moving, self.blocked = True, None
+        ahead_ns = self._ahead_ns
         if self._route is not None:
             if self._route_index == len(self._route.times) - 1:
                 return self._message(now_ns)  # the plan is published to its end, tail included
             if self._route_ns(self._route_index) < now_ns + self._lead_ns:
-                self._route = None  # a late tick: the controller is on the braking tail by now
-        if self._route is None:
-            splice_ns = self.splice_ns(now_ns)
-            if not self._join(splice_ns, plan):
-                self._step_toward(splice_ns, plan)
-                return self._message(now_ns)
-        self._extend(now_ns)
+                # A late tick: the controller is beyond the start of what would come next.
+                self._route, ahead_ns = None, 0
+        if self._route is not None:
+            self._extend(now_ns)
+            return self._message(now_ns)
+        # Where the line goes on for long enough, the plan is joined in this tick and published in
+        # the next one, so that no tick has to do both.
+        join_ns = self.splice_ns(now_ns + ahead_ns)
+        later = ahead_ns > 0 and join_ns <= self._tail_ns
+        if not later:
+            join_ns = self.splice_ns(now_ns)
+        if not self._join(join_ns, plan):
+            self._step_toward(self.splice_ns(now_ns) if later else join_ns, plan)
+        elif not later:
+            self._extend(now_ns)
         return self._message(now_ns)
 
     def shift(self, delta_ns: int) -> None:
@@ -200,11 +216,11 @@ class CommandLine:
             extrema = segment_extrema(p0, p1, v0, v1, h)
             fits = rows & ((extrema.speed <= bounds.velocity) & (extrema.lower >= lowest)
                            & (extrema.upper <= highest)).all(axis=1)
-        for i in np.flatnonzero(fits).tolist():
+        for i, fit in enumerate(fits.tolist()):
             one = slice(i, i + 1)
-            if bounds.envelope is None or bounds.envelope.allows(
+            if fit and (bounds.envelope is None or bounds.envelope.allows(
                 p0[one], p1[one], v0[one], v1[one], h[one], hull.segments(one)
-            ):
+            )):
                 start = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
                 self._route = start.then(knots.knots(first + i))
                 self._route_index = 0
@@ -260,7 +276,7 @@ class CommandLine:
         rate = 1.0
         if plan.hull is None:
             if not self._pace:
-                self._pace = pace(plan.knots, self._bounds)
+                self._pace, self._clock_ns = pace(plan.knots, self._bounds), splice_ns
             passed_ns = max(0, splice_ns - self._clock_ns)
             rate = self._rate(plan, splice_ns - self._lag_ns - passed_ns, position)
             self._lag_ns += round((1.0 - rate) * passed_ns)
@@ -280,7 +296,7 @@ class CommandLine:
     def _rate(self, plan: Plan, plan_ns: int, position: Array) -> float:
         """Rate of the plan's clock, 0..1: its pace, and less if a joint is far from its target."""
         at = min(max(plan.knots.segment_at(plan_ns), 0), len(self._pace) - 1)
-        target = plan.knots.state(plan_ns)[0]
+        target = plan.knots.place(plan_ns)
         behind_s = float((np.abs(target - position) * self._per_velocity).max())
         return min(max(2.0 - behind_s / PATIENCE_S, 0.0), self._pace[at])
 

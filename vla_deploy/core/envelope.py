@@ -156,6 +156,9 @@ class SpeedEnvelope:
         self, p0: Array, p1: Array, v0: Array, v1: Array, h: Array | float, hull: Hull
     ) -> bool:
         """Whether every cubic stays below the curve; arguments as of `judge`."""
+        fastest = np.maximum(np.maximum(np.abs(v0), np.abs(v1)), hull.inner_speed)
+        if 0 not in self.clearly_below(fastest, hull.lower, hull.upper).tobytes():
+            return True
         speed, limit = self.judge(p0, p1, v0, v1, h, hull)
         return bool((speed <= limit).all())
 

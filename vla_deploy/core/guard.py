@@ -311,7 +311,7 @@ class GuardCore:
         if self._line is not None and self.state not in LATCHED:
             splice_ns = self._line.splice_ns(now_ns)
             if self.state is not GuardState.SHADOW or self._schedule.has_plan:
-                commanded = self._line.sample(splice_ns)[0]
+                commanded = self._line.place(splice_ns)
         state = VerifyState(now_ns, splice_ns, self._sessions, commanded, self._joints.position,
                             self._joints.stamp_ns)
         _, report = verify_chunk(chunk, state, self.limits, self.config)

@@ -66,22 +66,38 @@ class Trajectory:
         i = self.segment_at(t_ns)
         if i < 0 or i >= len(self.times) - 1:
             return self.sample(t_ns)[:2]
-        p0, v0, v1 = self.position[i], self.velocity[i], self.velocity[i + 1]
+        v0, v1 = self.velocity[i], self.velocity[i + 1]
         since = int(t_ns - self.times[i])
         if since == 0:
-            return p0, v0
+            return self.position[i], v0
         h = int(self.times[i + 1] - self.times[i]) * NS_TO_S
         s = since * NS_TO_S / h
-        step = self.position[i + 1] - p0
         r = 1.0 - s
-        position = (s * s * (3.0 - 2.0 * s)) * step
-        position += (h * s * r * r) * v0
-        position -= (h * s * s * r) * v1
+        velocity: Array = (6.0 * s * r / h) * (self.position[i + 1] - self.position[i])
+        velocity += (r * (1.0 - 3.0 * s)) * v0
+        velocity += (s * (3.0 * s - 2.0)) * v1
+        return self._position(i, h, s), velocity
+
+    def place(self, t_ns: int) -> Array:
+        """Position [joints] at t_ns, as `state`."""
+        i = self.segment_at(t_ns)
+        if i < 0 or i >= len(self.times) - 1:
+            return np.asarray(self.position[0 if i < 0 else -1])
+        since = int(t_ns - self.times[i])
+        if since == 0:
+            return np.asarray(self.position[i])
+        h = int(self.times[i + 1] - self.times[i]) * NS_TO_S
+        return self._position(i, h, since * NS_TO_S / h)
+
+    def _position(self, i: int, h: float, s: float) -> Array:
+        """Position in segment i of h seconds, a part s of it after its first knot."""
+        r = 1.0 - s
+        p0 = self.position[i]
+        position: Array = (s * s * (3.0 - 2.0 * s)) * (self.position[i + 1] - p0)
+        position += (h * s * r * r) * self.velocity[i]
+        position -= (h * s * s * r) * self.velocity[i + 1]
         position += p0
-        step *= 6.0 * s * r / h
-        step += (r * (1.0 - 3.0 * s)) * v0
-        step += (s * (3.0 * s - 2.0)) * v1
-        return position, step
+        return position
 
     def acceleration_at_start(self, i: int) -> Array:
         """Acceleration [joints] at knot i, of the segment that begins there."""

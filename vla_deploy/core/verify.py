@@ -278,7 +278,7 @@ def _check_start_jump(
         farthest = np.maximum(hull.upper[i] - position, position - hull.lower[i])
         if holds(farthest <= config.start_jump * (1.0 - 1e-9)):
             continue
-        planned = knots.state(min(max(t_ns, knots.start_ns), knots.end_ns))[0]
+        planned = knots.place(min(max(t_ns, knots.start_ns), knots.end_ns))
         jump = np.abs(planned - position)
         if (jump <= config.start_jump).all():
             continue
