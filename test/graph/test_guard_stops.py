@@ -115,7 +115,7 @@ def test_when_stopped_in_an_emergency_expect_one_braking_trajectory_and_then_sil
             refused = robot.trigger('guard/reset')
             assert (refused.success, refused.message) == (
                 False,
-                'an emergency stop is still active',
+                "still active: emergency stop: 'estop' is true",
             )
     assert late_subscriber_sees(robot).state_name == 'ESTOP_LATCHED'
     assert 'reset first' in robot.trigger('guard/arm').message

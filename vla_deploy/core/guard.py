@@ -50,7 +50,7 @@ class GuardCore:
         self.reason = ''
         self.counters = Counters()
         self.worst_margin = 1.0
-        self.estop_live = False
+        self.estop_reason = ''
         self._bounds = Bounds.of(limits, config.soft_margin)
         self._workspace = Workspace.of(limits)
         self._joints = JointWatch(
@@ -91,9 +91,9 @@ class GuardCore:
         self._watch_schedule(now_ros_ns)
         fault = self._fault(now_ros_ns, now_steady_ns, inputs)
         answers = []
-        self.estop_live = inputs.estop
+        self.estop_reason = (inputs.estop_reason or 'emergency stop') if inputs.estop else ''
         if inputs.estop or inputs.estop_request:
-            self._latch(GuardState.ESTOP_LATCHED, 'emergency stop')
+            self._latch(GuardState.ESTOP_LATCHED, self.estop_reason or 'emergency stop')
         elif fault is not None:
             self._enter_fault(*fault)
         if inputs.estop_request:
@@ -222,8 +222,8 @@ class GuardCore:
     ) -> Answer:
         if self.state not in LATCHED:
             return Answer('reset', True, f'nothing to reset in {self.state.name}')
-        if self.estop_live or self._brake_once:
-            return Answer('reset', False, 'an emergency stop is still active')
+        if self.estop_reason or self._brake_once:
+            return Answer('reset', False, f'still active: {self.estop_reason or self.reason}')
         if fault is not None:
             return Answer('reset', False, fault[2])
         if not self._joints.fresh(now_ros_ns, now_steady_ns):
@@ -276,8 +276,8 @@ class GuardCore:
     ) -> str:
         if self.state in LATCHED:
             return f'{self.state.name}: {self.reason}; reset first'
-        if self.estop_live:
-            return 'an emergency stop is active'
+        if self.estop_reason:
+            return self.estop_reason
         if fault is not None:
             return fault[2]
         if self.activation_refusal():

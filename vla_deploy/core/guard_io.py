@@ -45,6 +45,8 @@ class Inputs:
     joint_state: JointState | None = None
     estop: bool = False
     """Level: some e-stop source (topic, lost source) is true now."""
+    estop_reason: str = ''
+    """With estop: which source and why, as one line."""
     estop_request: bool = False
     arm: bool = False
     disarm: bool = False

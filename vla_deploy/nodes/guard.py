@@ -15,9 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from vla_deploy.core.audit_config import AuditConfig
@@ -30,6 +29,7 @@ from vla_deploy.core.outputs import OutputError, plan_outputs
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.command_outputs import CommandOutputs
+from vla_deploy.ros.estop_topics import EstopTopics
 from vla_deploy.ros.guard_audit import GuardAudit
 from vla_deploy.ros.guard_inputs import GuardInputs
 from vla_deploy.ros.guard_messages import (
@@ -121,6 +121,9 @@ class GuardNode(ManagedNode):
             ExecutionState, 'execution_state', qos.EXECUTION_STATE
         )
         self._violations = self.create_publisher(Violation, '~/violations', qos.VIOLATIONS)
+        self._estop = EstopTopics(
+            self, self._node_config, self._on_estop, self._on_incompatible_estop
+        )
         subscribe = self.create_subscription
         self.owned += [
             *self._commands.publishers,
@@ -128,23 +131,7 @@ class GuardNode(ManagedNode):
             self._violations,
             subscribe(JointState, 'joint_states', self._inputs.add_joint_state, qos.SENSOR),
             subscribe(ActionChunk, 'action_chunk', self._on_chunk, qos.CHUNK),
-            # A best-effort volatile reader hears every publisher; if it cannot, that is a fault.
-            subscribe(
-                Bool,
-                'estop',
-                self._on_estop,
-                qos.ESTOP_VOLATILE,
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=self._on_incompatible_estop
-                ),
-            ),
-            subscribe(
-                Bool,
-                'estop',
-                self._on_estop,
-                qos.ESTOP_LATCHED,
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=lambda _event: None),
-            ),
+            *self._estop.subscriptions,
             *(
                 self.create_service(Trigger, f'~/{name}', self._request_handler(request))
                 for name, request in (
@@ -188,14 +175,13 @@ class GuardNode(ManagedNode):
     def _on_chunk(self, msg: ActionChunk) -> None:
         self._inputs.add_chunk(msg, self.get_clock().now().nanoseconds)
 
-    def _on_estop(self, msg: Bool) -> None:
-        changed = msg.data != self._inputs.estop
-        self._inputs.set(estop=msg.data)
-        if changed:
+    def _on_estop(self) -> None:
+        core = self._core
+        if core is not None and self._estop.inputs()['estop_reason'] != core.estop_reason:
             self._step()
 
-    def _on_incompatible_estop(self, _event: Any) -> None:
-        self._inputs.set(external_fault='estop: a publisher has an incompatible QoS')
+    def _on_incompatible_estop(self, topic: str) -> None:
+        self._inputs.set(external_fault=f'{topic}: a publisher has an incompatible QoS')
 
     def _on_description(self, msg: String) -> None:
         if not self._configured_description:
@@ -208,6 +194,9 @@ class GuardNode(ManagedNode):
         def handle(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             if not self.is_active and (request.arm or request.reset):
                 response.message = 'the guard is not active'
+                return response
+            if request.arm and self._estop.missing():
+                response.message = self._estop.missing()
                 return response
             out = self._step(
                 arm=request.arm,
@@ -223,6 +212,7 @@ class GuardNode(ManagedNode):
         return handle
 
     def _look_at_graph(self) -> None:
+        self._estop.look_at_graph()
         self._inputs.set(
             subscribers=self._commands.subscribers(),
             other_publishers=self._commands.other_publishers(),
@@ -239,6 +229,7 @@ class GuardNode(ManagedNode):
         return (
             self.is_active
             and self._auto_arm
+            and not self._estop.missing()
             and self._core.state is GuardState.DISARMED
             and self._inputs.has_joint_state
         )
@@ -248,7 +239,9 @@ class GuardNode(ManagedNode):
         if self._core is None:
             return None
         begin_s = time.perf_counter()
-        inputs = self._inputs.take(**requests, **self._audit.findings())
+        inputs = self._inputs.take(
+            **requests, **self._estop.inputs(), **self._audit.findings()
+        )
         now_ns = self.get_clock().now().nanoseconds
         if not self.is_active and self._core.state in _SILENT and not requests.get('disarm'):
             inputs = replace(inputs, chunks=())

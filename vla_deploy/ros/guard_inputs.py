@@ -26,11 +26,6 @@ class GuardInputs:
         self._inputs = Inputs()
 
     @property
-    def estop(self) -> bool:
-        """Whether an e-stop source is true."""
-        return self._inputs.estop
-
-    @property
     def has_joint_state(self) -> bool:
         """Whether a joint state waits for the next step."""
         return self._inputs.joint_state is not None

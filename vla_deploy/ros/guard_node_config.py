@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vla_deploy.core.parameter import parameter
+from vla_deploy.core.parameter import ParameterError, parameter
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,25 @@ class GuardNodeConfig:
         'Joints of each topic in the order of its controller, as one text with commas; every '
         'guarded joint in exactly one. Empty: one topic with all joint_names.',
     )
+    estop_topics: list[str] = parameter(
+        ['estop'],
+        'Topics (std_msgs/Bool) of emergency stops, true: stop. Each is a source of its own, which '
+        'no other can cancel; give each publisher its own.',
+    )
+    estop_required: bool = parameter(
+        False,
+        'No arming before each of estop_topics was heard, and an emergency stop when its '
+        'publisher is gone.',
+    )
+    estop_timeout_s: float = parameter(
+        0.0,
+        'Silence of a topic that is an emergency stop, where estop_required: publish more often. '
+        '0: only a publisher that leaves the graph is noticed, which for a killed one may take '
+        'half a minute.',
+        's',
+        minimum=0.0,
+        maximum=60.0,
+    )
     simulated: bool = parameter(False, 'The robot is simulated; without this, auto_arm is refused.')
     auto_arm: bool = parameter(False, 'Arm once after activation; simulated robots only.')
     sched_fifo_priority: int = parameter(
@@ -45,3 +64,14 @@ class GuardNodeConfig:
         minimum=0.1,
         maximum=1000.0,
     )
+
+    def __post_init__(self) -> None:
+        """Raise ParameterError where parameters contradict each other."""
+        if not self.estop_topics or len(set(self.estop_topics)) < len(self.estop_topics):
+            raise ParameterError(
+                f'estop_topics is {self.estop_topics!r}: name at least one topic, each once'
+            )
+        if self.estop_timeout_s and not self.estop_required:
+            raise ParameterError(
+                f'estop_timeout_s is {self.estop_timeout_s!r}, but estop_required is false'
+            )

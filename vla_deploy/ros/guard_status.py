@@ -50,7 +50,7 @@ def add_core(status: GuardStatus, core: GuardCore, now_ns: int) -> None:
     status.state, status.state_name = core.state.value, core.state.name
     status.reason = core.reason
     status.mode = core.config.mode
-    status.estop_active = core.estop_live
+    status.estop_active = core.estop_reason != ''
     status.limits_sha256 = core.limits.sha256
     status.joint_names = list(core.limits.names)
     counters = core.counters
