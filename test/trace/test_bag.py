@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from vla_deploy.ros.conversions import time_msg
-from vla_deploy.trace.bag import Bag, BagError, closing_record
+from vla_deploy.trace.bag import Bag, BagError, closing_records
 from vla_deploy.trace.cdr import CdrError, Decoder
 from vla_deploy.trace.definitions import (
     DefinitionError,
@@ -123,7 +123,7 @@ def test_when_a_bag_is_closed_expect_metadata_of_version_9(written):
     topics = {t['topic_metadata']['name']: t for t in information['topics_with_message_count']}
     assert topics['/text']['message_count'] == 5
     assert topics['/text']['topic_metadata']['type_description_hash'].startswith('RIHS01_')
-    inside = closing_record(folder / 'run_0.mcap', 'rosbag2')['serialized_metadata']
+    inside = closing_records(folder / 'run_0.mcap', ['rosbag2'])['rosbag2']['serialized_metadata']
     assert yaml.safe_load(inside)['version'] == 9
 
 

@@ -153,36 +153,35 @@ def bag_files(path: Path) -> list[Path]:
     return files
 
 
-def closing_record(path: Path, name: str) -> dict[str, str] | None:
-    """Return a record of texts by name, without reading the messages of an MCAP file.
+def closing_records(path: Path, names: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return records of texts by name, without reading the messages of an MCAP file.
 
-    None where the file was not closed or has no such record.
+    Without those that it does not have; none at all where the file was not closed.
     """
     with path.open('rb') as file:
-        file.seek(0, 2)
-        size = file.tell()
+        size = file.seek(0, 2)
         if size < _FOOTER_BYTES + len(MAGIC):
-            return None
+            return {}
         file.seek(size - _FOOTER_BYTES)
         footer = file.read(_FOOTER_BYTES)
-        if footer[-len(MAGIC):] != MAGIC or footer[0] != Opcode.FOOTER:
-            return None
-        offsets_start = struct.unpack_from('<Q', footer, 17)[0]
-        if not 0 < offsets_start < size:
-            return None
+        offsets_start = struct.unpack_from('<Q', footer, _HEAD.size + 8)[0]
+        closed = footer[-len(MAGIC) :] == MAGIC and footer[0] == Opcode.FOOTER
+        if not closed or not 0 < offsets_start < size:
+            return {}
         file.seek(offsets_start)
-        for opcode, body in _small_records(file.read(size - _FOOTER_BYTES - offsets_start)):
-            offset = SummaryOffset.read(body) if opcode == Opcode.SUMMARY_OFFSET else None
-            if offset is not None and offset.group_opcode == Opcode.METADATA_INDEX:
-                file.seek(offset.group_start)
-                group = file.read(offset.group_length)
-                indices = [MetadataIndex.read(b) for _, b in _small_records(group)]
-                for index in indices:
-                    if index.name == name:
+        offsets = _small_records(file.read(size - _FOOTER_BYTES - offsets_start))
+        groups = [SummaryOffset.read(b) for code, b in offsets if code == Opcode.SUMMARY_OFFSET]
+        found = {}
+        for group in groups:
+            if group.group_opcode == Opcode.METADATA_INDEX:
+                file.seek(group.group_start)
+                for _, body in _small_records(file.read(group.group_length)):
+                    index = MetadataIndex.read(body)
+                    if index.name in names:
                         file.seek(index.offset)
                         ((_, record),) = _small_records(file.read(index.length))
-                        return Metadata.read(record).metadata
-    return None
+                        found[index.name] = Metadata.read(record).metadata
+        return found
 
 
 def _small_records(data: bytes) -> Iterator[tuple[int, ReadDataStream]]:

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vla_deploy.trace.bag import Bag, BagError, bag_files, closing_record
+from vla_deploy.trace.bag import Bag, BagError, bag_files, closing_records
 from vla_deploy.trace.bag_writer import Topic
 from vla_deploy.trace.cdr import Decoder
 from vla_deploy.trace.definitions import split_definition
@@ -156,14 +156,13 @@ class Contents:
 def read_contents(bag: Bag) -> Contents:
     """Return the episodes of a bag: from the record at its end, or else by reading all of it."""
     path = bag_files(bag.path)[-1]
-    record = closing_record(path, EPISODES)
-    recording = closing_record(path, RECORDING)
-    if record is not None and recording is not None:
+    records = closing_records(path, (EPISODES, RECORDING))
+    if len(records) == 2:
         try:
-            episodes = [Episode(**values) for values in json.loads(record['episodes'])]
+            episodes = [Episode(**values) for values in json.loads(records[EPISODES]['episodes'])]
         except (KeyError, TypeError, ValueError) as error:
             raise BagError(f'{path}: the record {EPISODES} cannot be read: {error}') from error
-        return Contents(recording.get('robot', ''), episodes)
+        return Contents(records[RECORDING].get('robot', ''), episodes)
     collector = EpisodeCollector()
     for recorded in bag.messages(TYPES):
         collector.add(recorded.type_name, recorded.log_ns, bag.decode(recorded))

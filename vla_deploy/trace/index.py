@@ -1,0 +1,139 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""An index over the bags below a folder, so that thousands are searched in less than a second.
+
+It is a file in that folder and holds nothing that the bags do not: it may be deleted. Only bags
+that are new or have changed are read.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vla_deploy.trace.bag import Bag, BagError
+from vla_deploy.trace.episodes import Contents, read_contents
+from vla_deploy.trace.labels import read_labels
+
+INDEX = '.traces.sqlite'
+_VERSION = 1
+_TABLES = """
+CREATE TABLE bags (path TEXT PRIMARY KEY, folder_ns INTEGER, size INTEGER, problem TEXT);
+CREATE TABLE episodes (
+    bag TEXT, number INTEGER, session_id TEXT, task TEXT, model_sha256 TEXT, robot TEXT,
+    begin_ns INTEGER, end_ns INTEGER, chunks INTEGER, refused INTEGER, violations INTEGER,
+    stopped TEXT, result TEXT, source TEXT, p50_ms REAL, p95_ms REAL, p99_ms REAL, max_ms REAL,
+    latency_ms BLOB, PRIMARY KEY (bag, number)
+);
+CREATE INDEX by_time ON episodes (begin_ns);
+"""
+
+
+class TraceIndexError(ValueError):
+    """The index cannot be used; the one-line message names its file."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """Bags that were read, bags that are gone, and what is wrong with which."""
+
+    read: int
+    gone: int
+    problems: dict[str, str]
+
+
+def open_index(folder: Path, file: Path | None = None) -> sqlite3.Connection:
+    """Open the index of a folder, or make an empty one; raises TraceIndexError."""
+    if not folder.is_dir():
+        raise TraceIndexError(f'{folder}: is no folder')
+    path = file or folder / INDEX
+    try:
+        database = sqlite3.connect(path, timeout=30.0)
+        (version,) = database.execute('PRAGMA user_version').fetchone()
+        if version != _VERSION:
+            if version:
+                raise TraceIndexError(f'{path}: is of another version: delete it')
+            database.executescript(f'{_TABLES} PRAGMA user_version = {_VERSION};')
+    except sqlite3.Error as error:
+        raise TraceIndexError(f'{path}: {error}; --index names another file') from error
+    return database
+
+
+def update(database: sqlite3.Connection, folder: Path) -> Update:
+    """Read the bags below a folder that are new or have changed, forget those that are gone."""
+    known = {
+        path: (folder_ns, size, problem)
+        for path, folder_ns, size, problem in database.execute('SELECT * FROM bags')
+    }
+    read, seen = 0, set()
+    with database:
+        for path, folder_ns in _bags_below(folder, known):
+            seen.add(path)
+            was = known.get(path)
+            unchanged = was is not None and was[0] == folder_ns
+            if unchanged and not (was[2] and _size(Path(path)) != was[1]):
+                continue
+            read += 1
+            _read(database, path, folder_ns)
+        gone = set(known) - seen
+        for path in gone:
+            _forget(database, path)
+    problems = dict(database.execute("SELECT path, problem FROM bags WHERE problem != ''"))
+    return Update(read, len(gone), problems)
+
+
+def _bags_below(folder: Path, known: dict[str, tuple[int, int, str]]) -> Iterator[tuple[str, int]]:
+    """Yield each folder that holds an MCAP file, with the time of its last change."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                continue
+            is_bag = entry.path in known or any(Path(entry.path).glob('*.mcap'))
+            if is_bag:
+                yield entry.path, entry.stat().st_mtime_ns
+            else:
+                yield from _bags_below(Path(entry.path), known)
+
+
+def _read(database: sqlite3.Connection, path: str, folder_ns: int) -> None:
+    _forget(database, path)
+    size, contents, labels, problem = _size(Path(path)), Contents('', []), {}, ''
+    try:
+        contents = read_contents(Bag(Path(path)))
+        labels = read_labels(Path(path))
+        problem = contents.broken
+    except (BagError, OSError) as error:
+        problem = str(error)
+    database.execute('INSERT INTO bags VALUES (?, ?, ?, ?)', (path, folder_ns, size, problem))
+    rows = []
+    for number, episode in enumerate(contents.episodes):
+        given = labels.get(episode.session_id)
+        rows.append((
+            path, number, episode.session_id, episode.task, episode.model_sha256, contents.robot,
+            episode.begin_ns, episode.end_ns, episode.chunks, episode.refused, episode.violations,
+            episode.stopped, given or episode.result,
+            'label' if given else 'action' if episode.result != 'unknown' else '',
+            *_percentiles(episode.latency_ms), np.asarray(episode.latency_ms, np.float32).tobytes(),
+        ))  # fmt: skip
+    holes = ', '.join('?' * 19)
+    database.executemany(f'INSERT INTO episodes VALUES ({holes})', rows)
+
+
+def _percentiles(latency_ms: list[float]) -> list[float | None]:
+    if not latency_ms:
+        return [None] * 4
+    return [float(p) for p in np.percentile(latency_ms, (50, 95, 99, 100))]
+
+
+def _forget(database: sqlite3.Connection, path: str) -> None:
+    database.execute('DELETE FROM bags WHERE path = ?', (path,))
+    database.execute('DELETE FROM episodes WHERE bag = ?', (path,))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob('*.mcap'))
