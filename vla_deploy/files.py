@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,34 @@ class FileError(ValueError):
     """A file cannot be read as what it should be; the one-line message names it."""
 
 
+DEEPEST_FLOW = 50
+"""Levels of [ and { within each other that are accepted; a thousand take seconds to refuse."""
+LARGEST_INT = 2**64
+"""Whole numbers beyond this are refused: nothing here has them, and a float may not hold them."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, merge keys, and keys that are not strings."""
+    """SafeLoader that refuses duplicate keys, merge keys, keys that are not strings, and aliases:
+    with those, a few lines can stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            line = event.start_mark.line + 1
+            raise FileError(f'line {line}: aliases (*{event.anchor}) are not accepted')
+        return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        if self.flow_level >= DEEPEST_FLOW:
+            raise FileError(f'line {self.line + 1}: is nested too deeply')
+        super().fetch_flow_collection_start(token_class)
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        value = self.construct_yaml_int(node)
+        if abs(value) > LARGEST_INT:
+            line = node.start_mark.line + 1
+            raise FileError(f'line {line}: a whole number of {len(node.value)} digits')
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -39,12 +66,22 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_StrictLoader.add_constructor('tag:yaml.org,2002:int', _StrictLoader.construct_int)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes no aliases, which the loader refuses."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def read_yaml(path: str | os.PathLike[str], max_bytes: int = MAX_YAML_BYTES) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
     Raises FileError, which names the file, and the line and key where there is one: not readable,
     larger than `max_bytes`, not UTF-8, not YAML, a key twice, a merge key, a key that is not a
-    string, or a top level that is not a mapping.
+    string, an alias, a whole number beyond LARGEST_INT, or a top level that is not a mapping.
     """
     data = read_bytes(path, max_bytes)
     try:
@@ -71,6 +108,9 @@ def read_yaml(path: str | os.PathLike[str], max_bytes: int = MAX_YAML_BYTES) -> 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Read a whole file of at most `max_bytes`; raises FileError, which names it."""
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe may keep us waiting
+            raise FileError(f'{path}: is not a regular file')
         with open(path, 'rb') as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
@@ -90,8 +130,9 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> 
 
 def write_yaml(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     """Write `values` as YAML in their own order, whole or not at all."""
-    text = yaml.safe_dump(
-        dict(values), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
+    text = yaml.dump(
+        dict(values), Dumper=_PlainDumper, sort_keys=False, default_flow_style=None,
+        allow_unicode=True, width=100,
     )
     write_bytes(path, text.encode('utf-8'))
 

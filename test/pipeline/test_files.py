@@ -23,8 +23,10 @@ JSON = st.recursive(
         ('a: 1\na: 2\n', "line 2: key 'a' is given twice"),
         ('a:\n  b: 1\n  b: 2\n', "line 3: key 'b' is given twice"),
         ('1: a\n', 'line 1: key 1 is not a string'),
-        ('base: &x {a: 1}\nb:\n  <<: *x\n', 'line 3: merge keys'),
+        ('b:\n  <<: {a: 1}\n', 'line 2: merge keys'),
         ('- a\n', 'must be a mapping'),
+        ('a: &x [1]\nb: *x\n', 'line 2: aliases (*x) are not accepted'),
+        ('a: 1\nb: ' + '9' * 400, 'line 2: a whole number of 400 digits'),
         ('', 'must be a mapping'),
         ('a: [1\n', 'line 2: is not YAML'),
         ('a: !!python/object:os.system x\n', 'line 1: is not YAML'),
@@ -68,6 +70,18 @@ def test_when_mapping_is_written_expect_it_read_back_in_order(tmp_path):
     read = read_yaml(tmp_path / 'a.yaml')
     assert read == values
     assert list(read) == ['b', 'a']
+
+
+def test_when_one_list_is_written_twice_expect_it_read_back_twice(tmp_path):
+    same = [1, 2]
+    write_yaml(tmp_path / 'a.yaml', {'a': same, 'b': same})
+    assert read_yaml(tmp_path / 'a.yaml') == {'a': same, 'b': same}
+
+
+def test_when_a_pipe_is_given_expect_it_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(FileError, match='pipe: is not a regular file'):
+        read_yaml(tmp_path / 'pipe')
 
 
 def test_when_writing_fails_expect_old_file_and_no_other(tmp_path, monkeypatch):

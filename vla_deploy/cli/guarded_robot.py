@@ -13,7 +13,7 @@ from vla_deploy.bringup import read_description
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits, LimitsError, load_limits
 from vla_deploy.core.parameter import ParameterError, config_from_mapping, parameters_of
-from vla_deploy.core.urdf import Urdf, UrdfError, parse_urdf
+from vla_deploy.core.urdf import MAX_BYTES, Urdf, UrdfError, parse_urdf
 from vla_deploy.files import FileError, read_text, read_yaml
 from vla_deploy.share import share_directory
 
@@ -50,7 +50,7 @@ def guarded_robot(name: str, urdf: Path | None = None) -> GuardedRobot:
     limits_path = share / description['limits']
     overlay = read_yaml(limits_path)
     try:
-        parsed = parse_urdf(read_text(urdf_path))
+        parsed = parse_urdf(read_text(urdf_path, MAX_BYTES))
     except UrdfError as error:
         raise UrdfError(f'{urdf_path}: {error}') from None
     try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import overload
 
-MAX_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 2 * 1024 * 1024  # read within a second; most robots have a tenth of it
 
 MOVING_TYPES = ('revolute', 'prismatic', 'continuous')
 KNOWN_TYPES = (*MOVING_TYPES, 'fixed', 'floating', 'planar')

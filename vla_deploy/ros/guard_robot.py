@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vla_deploy.core.limits import JointLimits, LimitsError, tighten
-from vla_deploy.core.urdf import UrdfError, parse_urdf
-from vla_deploy.files import MAX_YAML_BYTES, read_bytes, read_text
+from vla_deploy.core.urdf import MAX_BYTES, UrdfError, parse_urdf
+from vla_deploy.files import read_bytes, read_text
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
 from vla_deploy.ros.lifecycle import ConfigureError
-from vla_deploy.ros.robot_limits import robot_limits
+from vla_deploy.ros.robot_limits import MAX_LIMITS_BYTES, robot_limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ def load_robot(config: GuardNodeConfig, published: str) -> GuardedRobot:
         raise ConfigureError("parameter 'limits_path' is empty: give the file of the limits")
     text, source = _description(config, published)
     limits = robot_limits(text, source, config.joint_names, config.limits_path)
-    overlay = read_bytes(config.limits_path, MAX_YAML_BYTES)
+    overlay = read_bytes(config.limits_path, MAX_LIMITS_BYTES)
     files = {source: _sha256(text.encode()), config.limits_path: _sha256(overlay)}
     if published and published != text:
         try:
@@ -51,7 +51,7 @@ def _description(config: GuardNodeConfig, published: str) -> tuple[str, str]:
     if config.robot_description:
         return config.robot_description, "parameter 'robot_description'"
     if config.urdf_path:
-        return read_text(Path(config.urdf_path)), config.urdf_path
+        return read_text(Path(config.urdf_path), MAX_BYTES), config.urdf_path
     if published:
         return published, "topic 'robot_description'"
     raise ConfigureError(

@@ -12,6 +12,8 @@ from vla_deploy.core.urdf import UrdfError, parse_urdf
 from vla_deploy.files import read_yaml
 from vla_deploy.ros.lifecycle import ConfigureError
 
+MAX_LIMITS_BYTES = 32 * 1024  # parsed within a second; ALOHA's fourteen joints take a fifth
+
 
 def robot_limits(
     description: str, source: str, joint_names: Sequence[str], limits_path: str
@@ -21,8 +23,9 @@ def robot_limits(
     `description` is a URDF that came from `source`. Raises ConfigureError, which names the source
     or the file, and FileError.
     """
+    overlay = read_yaml(Path(limits_path), MAX_LIMITS_BYTES)
     try:
-        return load_limits(parse_urdf(description), joint_names, read_yaml(Path(limits_path)))
+        return load_limits(parse_urdf(description), joint_names, overlay)
     except UrdfError as error:
         raise ConfigureError(f'{source}: {error}') from error
     except LimitsError as error:
