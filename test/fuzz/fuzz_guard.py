@@ -82,7 +82,8 @@ def episode(seed: int, ticks: int = EPISODE_TICKS) -> int:
     """One episode of some ticks; returns joint-steps judged. Raises ExcessError."""
     rng = np.random.default_rng(seed)
     config = random_config(rng)
-    limits = fr3_limits(float(rng.choice([1.0, 10.0, 20.0])))
+    jerk = float(rng.choice([50.0, 500.0, 5000.0])) if rng.random() < 0.25 else None
+    limits = fr3_limits(float(rng.choice([1.0, 10.0, 20.0])), jerk)
     lead_ns = round(config.lead_s * 1e9)
     world = World(config, limits, start_position(rng, limits.lower, limits.upper),
                   receive_delay_ns=int(rng.integers(0, lead_ns + 1)))

@@ -28,10 +28,10 @@ START_NS = 1_700_000_000_000_000_000
 TOLERANCE = 1e-9
 
 
-def fr3_limits(acceleration: float = 10.0) -> JointLimits:
+def fr3_limits(acceleration: float = 10.0, jerk: float | None = None) -> JointLimits:
     """The limits of a Franka FR3, its position-dependent velocity included."""
     return JointLimits.of([
-        JointLimit(n, 'revolute', lo, up, v, acceleration, None, 87.0, 'test', False,
+        JointLimit(n, 'revolute', lo, up, v, acceleration, jerk, 87.0, 'test', False,
                    VelocityEnvelope(*curve))
         for n, lo, up, v, curve in zip(NAMES, LOWER, UPPER, VELOCITY, CURVES, strict=True)
     ])
@@ -90,6 +90,13 @@ class Judge:
                 i, j = np.unravel_index(np.nanargmax(beyond), beyond.shape)
                 raise ExcessError(f'{what} of {limits.names[j]} in segment {i} beyond its limit '
                                   f'by {beyond[i, j]:.3g}')
+        if limits.jerk is not None:
+            h = (gaps * 1e-9)[:, None]
+            p, v = trajectory.position, trajectory.velocity
+            jerk = np.abs(hermite_coefficients(p[:-1], p[1:], v[:-1], v[1:], h)[1])
+            # Positions round to 4e-16, over 1 ms that is 5e-6 of jerk.
+            if not (jerk <= limits.jerk * (1.0 + TOLERANCE) + 2e-5).all():
+                raise ExcessError(f'jerk is {(jerk / limits.jerk).max():.12g} of its limit')
         too_fast = speed_excess(trajectory, limits).max(axis=(0, 1))
         if not (too_fast <= TOLERANCE).all():
             j = int(np.nanargmax(too_fast))

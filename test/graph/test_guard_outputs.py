@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guard with several command topics: a trajectory for some joints, a stream for the others."""
 
+import sys
+
 import numpy as np
 import pytest
 from fake_robot import FakeRobot
-from fr3_motion import HOME, JOINTS, guard_parameters, sweep
+from fr3_motion import HOME, JOINTS, LIMITS, guard_parameters, sweep
 from graph_harness import KEEP_ALL_RELIABLE
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray
 
+from vla_deploy.core.jerk import JerkMotion
 from vla_deploy.nodes.guard import GuardNode
 
 OUTPUTS = {
@@ -20,10 +23,18 @@ OUTPUTS = {
 }
 
 
-def test_when_two_outputs_are_declared_expect_each_its_joints_in_its_order(graph):
+def without_jerk(folder):
+    """A copy of the limits without jerk, which a stream of positions cannot keep."""
+    path = folder / 'joint_limits.yaml'
+    lines = LIMITS.read_text().splitlines(keepends=True)
+    path.write_text(''.join(line for line in lines if not line.lstrip().startswith('jerk:')))
+    return str(path)
+
+
+def test_when_two_outputs_are_declared_expect_each_its_joints_in_its_order(graph, tmp_path):
     arrays = graph.listen(Float64MultiArray, 'wrist/commands', KEEP_ALL_RELIABLE)
     robot = FakeRobot(graph)
-    graph.start_guard(**OUTPUTS)
+    graph.start_guard(**OUTPUTS, limits_path=without_jerk(tmp_path))
     graph.wait(lambda: graph.guards and graph.guard.state_name == 'HOLD', 'the guard in control')
     graph.wait(lambda: arrays and graph.trajectories, 'commands on both topics')
     assert list(arrays[-1].data) == pytest.approx([HOME[6], HOME[5], HOME[4]])
@@ -45,5 +56,29 @@ def test_when_outputs_leave_a_joint_out_expect_configure_to_fail_naming_it(share
     try:
         assert guard.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert "'fr3_joint4' is in no output" in guard.configure_error
+    finally:
+        shared_graph.remove_node(guard)
+
+
+def test_when_a_stream_of_positions_meets_jerk_limits_expect_configure_to_fail(shared_graph):
+    given = {**guard_parameters(), **OUTPUTS, 'autostart': False}
+    guard = shared_graph.add_node(GuardNode, **given)
+    try:
+        assert guard.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "'position_array' of 'wrist/commands' cannot keep jerk" in guard.configure_error
+    finally:
+        shared_graph.remove_node(guard)
+
+
+def test_when_ruckig_is_missing_and_jerk_is_limited_expect_configure_to_fail(
+    shared_graph, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, 'ruckig', None)
+    JerkMotion.of.cache_clear()
+    guard = shared_graph.add_node(GuardNode, **{**guard_parameters(), 'autostart': False})
+    try:
+        assert guard.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert 'pip install ruckig' in guard.configure_error
+        assert '\n' not in guard.configure_error
     finally:
         shared_graph.remove_node(guard)

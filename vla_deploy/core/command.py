@@ -120,16 +120,16 @@ class CommandLine:
     def hold(self, now_ns: int) -> Trajectory:
         """Brake from the splice time if still moving on, else stay on the tail or at rest.
 
-        Where braking now would leave the workspace, what was published is followed to its end,
-        which does not.
+        Where braking now would leave the limits, what was published is followed to its end, which
+        does not.
         """
         self._plan = self._route = None
         self._lag_ns = 0
         splice_ns = self.splice_ns(now_ns)
         if self._moving and splice_ns < self._tail_ns:
             position, velocity = self.sample(splice_ns)
-            self._replace(splice_ns, splice_ns, brake(splice_ns, position, velocity,
-                                                      self._bounds.acceleration))
+            self._replace(splice_ns, splice_ns,
+                          self._brake(self._line, splice_ns, position, velocity))
         self._moving = False
         return self._message(now_ns)
 
@@ -261,10 +261,13 @@ class CommandLine:
             cut_ns = max(horizon_ns, int(route.times[end - 1]) + GRID_NS)
             before, after = route.split(cut_ns)
             self._route = route = before.then(after.knots(1))
-        tail = brake(int(route.times[end]), route.position[end], route.velocity[end],
-                     self._bounds.acceleration)
+        tail = self._brake(route, int(route.times[end]), route.position[end], route.velocity[end])
         self._route_index = end
         self._replace(int(route.times[begin]), int(route.times[end]), route.knots(begin, end), tail)
+
+    def _brake(self, motion: Trajectory, t_ns: int, position: Array, velocity: Array) -> Trajectory:
+        """The braking tail of a motion from its state at t_ns."""
+        return brake(t_ns, position, velocity, self._bounds.acceleration)
 
     def _step_toward(self, splice_ns: int, plan: Plan) -> None:
         """One step of the limiter toward the plan, where its own clock says it should be.
@@ -303,18 +306,22 @@ class CommandLine:
     def _replace(self, splice_ns: int, tail_ns: int, *fresh: Trajectory) -> None:
         """Put `fresh`, which begins with the state at splice_ns, in place of all that follows.
 
-        It brakes from tail_ns on. If it leaves the workspace, all stays as it was published.
+        It brakes from tail_ns on. If it would not stay inside, all stays as it was published.
         """
         kept = int(self._line.times.searchsorted(splice_ns))
         line = self._line.knots(0, kept).then(*fresh)
-        if self._workspace is not None:
-            self.blocked = self._workspace.breach(line.knots(kept))
-            if self.blocked is not None:
-                self._plan = self._route = None
-                self._moving = False
-                return
+        if not self._stays_inside(line.knots(kept)):
+            self._plan = self._route = None
+            self._moving = False
+            return
         self._line, self._tail_ns, self._rest_ns = line, tail_ns, line.end_ns
         self._measure_margin(line.knots(kept))
+
+    def _stays_inside(self, fresh: Trajectory) -> bool:
+        if self._workspace is None:
+            return True
+        self.blocked = self._workspace.breach(fresh)
+        return self.blocked is None
 
     def _measure_margin(self, fresh: Trajectory) -> None:
         """Keep the smallest distance of a knot to position and velocity limits, as a part."""

@@ -10,9 +10,7 @@ to DISARMED: arming is a second act.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.command import CommandLine
 from vla_deploy.core.guard_config import GuardConfig
@@ -27,13 +25,13 @@ from vla_deploy.core.guard_io import (
 )
 from vla_deploy.core.joint_watch import JointWatch
 from vla_deploy.core.limits import JointLimits
+from vla_deploy.core.lines import Lines
 from vla_deploy.core.schedule import Schedule, SessionBook
 from vla_deploy.core.tracking import TrackingWatch
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory
-from vla_deploy.core.velocity_line import VelocityLine
 from vla_deploy.core.verify import VerifyReport, VerifyState, verify_chunk
 from vla_deploy.core.violation import Action, Violation
-from vla_deploy.core.workspace import Breach, Workspace
+from vla_deploy.core.workspace import Breach
 
 MAX_CHUNKS_A_STEP = 4
 LATCHED = (GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -51,8 +49,7 @@ class GuardCore:
         self.counters = Counters()
         self.worst_margin = 1.0
         self.estop_reason = ''
-        self._bounds = Bounds.of(limits, config.soft_margin)
-        self._workspace = Workspace.of(limits)
+        self._lines = Lines(limits, config)
         self._joints = JointWatch(
             limits.names, config.joint_state_timeout_s, config.joint_state_steady_timeout_s,
             config.clock_tolerance_s, limits.continuous,
@@ -267,7 +264,7 @@ class GuardCore:
         self._schedule.consumed_total = 0
         self._in_a_row, self._tripped = 0, False
         self._tracking.forget(self._joints.stamp_ns)
-        self._line = self._line_at(now_ros_ns, self._joints.position)
+        self._line = self._lines.begin(now_ros_ns, self._joints.position)
         return Answer('arm', True, f'armed: {self.state.name}')
 
     def _arm_refusal(
@@ -367,7 +364,7 @@ class GuardCore:
             # Nothing was sent: what would be commanded next starts where the robot is.
             if self._joints.position is None:
                 return None
-            self._line = line = self._line_at(now_ns, self._joints.position)
+            self._line = line = self._lines.begin(now_ns, self._joints.position)
         if self._schedule.running is not None:
             trajectory = line.follow(now_ns, self._schedule.running)
             if line.blocked is not None:
@@ -384,10 +381,6 @@ class GuardCore:
         self._report(Violation('workspace', Action.HOLD, message, breach.link, -1, breach.distance,
                                0.0, 'm'))
         self._to_hold(message)
-
-    def _line_at(self, now_ns: int, position: NDArray[np.float64]) -> CommandLine:
-        line = VelocityLine if self.config.control_mode == 'velocity' else CommandLine
-        return line(now_ns, position, self._bounds, self.config, self._workspace)
 
     def _execution(self, now_ns: int) -> ExecutionState:
         running, line = self._schedule.running, self._line

@@ -81,6 +81,8 @@ class JointLimit:
 class JointLimits:
     """Limits of the guarded joints in declared order; arrays are float64 [joints].
 
+    jerk: infinite for a joint without a limit, None if no joint has one.
+
     `notes` are lines for the log: what was tightened or widened and why, which figures are
     placeholders. `sha256` is the digest of the figures in force.
     """
@@ -94,6 +96,7 @@ class JointLimits:
     has_position: NDArray[np.bool_]
     velocity: Array
     acceleration: Array
+    jerk: Array | None
     sha256: str
     workspace: WorkspaceLimits | None = None
 
@@ -125,6 +128,8 @@ class JointLimits:
             has_position=np.isfinite(lower),
             velocity=np.array([j.velocity for j in joints]),
             acceleration=np.array([j.acceleration for j in joints]),
+            jerk=None if all(j.jerk is None for j in joints) else np.array(
+                [math.inf if j.jerk is None else j.jerk for j in joints]),
             sha256=_digest(joints, workspace),
             workspace=workspace,
         )
@@ -274,8 +279,6 @@ def _joint_limit(joint: UrdfJoint, entry: Mapping[str, Any], notes: list[str]) -
     _check(limit)
     if placeholder:
         notes.append(f'{joint.name}: limits are a placeholder ({source})')
-    if limit.jerk is not None:
-        notes.append(f'{joint.name}: jerk limit {limit.jerk:g} is recorded, not enforced')
     return limit
 
 

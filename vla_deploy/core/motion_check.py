@@ -35,7 +35,7 @@ def check_motion(
     [steps, joints], or finite differences of positions [steps - 1, joints]. The exact extrema are
     computed only where the hull does not already show them inside.
     """
-    report = _Report(limits, action, chunk.session_id, chunk.seq)
+    report = Report(limits, action, chunk.session_id, chunk.seq)
     scaled_velocity, scaled_acceleration = (
         knot_scale * bounds.velocity, knot_scale * bounds.acceleration)
     # Slowing a plan down keeps its path inside every limit but these.
@@ -92,7 +92,7 @@ def _exact_where_in_doubt(
     return Extrema(lower, upper, speed, hull.acceleration)
 
 
-class _Report:
+class Report:
     """Collects the worst excess of each rule and joint, in the order of the checks."""
 
     def __init__(self, limits: JointLimits, action: Action, session_id: str, seq: int) -> None:

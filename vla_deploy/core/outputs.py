@@ -41,13 +41,14 @@ class Output:
 
 def plan_outputs(
     topics: Sequence[str], types: Sequence[str], joints: Sequence[str], guarded: Sequence[str],
-    control_mode: str = 'position',
+    control_mode: str = 'position', limits_jerk: bool = False,
 ) -> tuple[Output, ...]:
     """Outputs from three lists with one entry each for every output.
 
     joints: names separated by commas, in the order that the controller wants; an empty list gives
     a single output all of `guarded`. Every guarded joint must be in exactly one output, and every
-    output of the guard's control mode. Raises OutputError.
+    output of the guard's control mode. limits_jerk: then none may be a stream of positions,
+    where late ticks would cost jerk. Raises OutputError.
     """
     if not topics:
         raise OutputError('output_topics is empty: name the topic of the commands')
@@ -80,4 +81,8 @@ def plan_outputs(
     missing = [name for name in guarded if name not in taken]
     if missing:
         raise OutputError(f'output_joints: {missing[0]!r} is in no output')
+    streams = [output.topic for output in outputs if output.output_type == POSITION_ARRAY]
+    if streams and limits_jerk:
+        raise OutputError(f'output_types: {POSITION_ARRAY!r} of {streams[0]!r} cannot keep jerk '
+                          'limits; use trajectory, or leave jerk out of the limits')
     return tuple(outputs)

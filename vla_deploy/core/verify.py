@@ -10,7 +10,7 @@ on motion are reported together:
 3. age of the observation and of the joint state
 4. start jump against the commanded and the measured position; a plan of velocities begins where
    the robot is, and its speed is approached within the limits
-5. position, velocity, acceleration, viability
+5. position, velocity, acceleration, viability; jerk, where it has limits
 6. workspace, which no clamping mends: a plan that leaves it, or would while braking, is refused
 """
 
@@ -26,8 +26,10 @@ from vla_deploy.core.angles import unwound
 from vla_deploy.core.bounds import GRID_S, Bounds
 from vla_deploy.core.chunk import SCHEMA_VERSION, Chunk, ControlMode
 from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.jerk import JerkMotion
+from vla_deploy.core.jerk_check import check_jerk
 from vla_deploy.core.limits import JointLimits
-from vla_deploy.core.motion_check import check_motion
+from vla_deploy.core.motion_check import Report, check_motion
 from vla_deploy.core.plan import Plan, PlanGrid, interpolant
 from vla_deploy.core.schedule import SessionBook
 from vla_deploy.core.screen import Screen, holds
@@ -124,6 +126,10 @@ def _check_plan(
     asked = data if in_velocity else slope
     if not Screen.of(bounds, config.knot_scale, grid).passes(knots, asked, hull):
         found = check_motion(chunk, knots, asked, hull, bounds, limits, config.knot_scale, action)
+    if not found and (smooth := JerkMotion.of(limits, bounds)) is not None:
+        report = Report(limits, action, chunk.session_id, chunk.seq)
+        check_jerk(report, knots, bounds, smooth, config.knot_scale)
+        found = report.found
     if found and action is Action.REFUSED:
         return _refuse(chunk, [*found, *_check_workspace(knots, limits, bounds)])
     if found:

@@ -100,7 +100,7 @@ class GuardNode(ManagedNode):
         self._rate_limit = RateLimit(node_config.violations_per_s)
         self._outputs = plan_outputs(node_config.output_topics, node_config.output_types,
                                      node_config.output_joints, self._limits.names,
-                                     config.control_mode)
+                                     config.control_mode, self._limits.jerk is not None)
         self._audit = GuardAudit(self.get_name(), read_config(self, AuditConfig), robot, config)
         if self._audit.folder:
             self.get_logger().info(f'audit log: {self._audit.folder}')

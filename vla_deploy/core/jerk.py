@@ -1,0 +1,116 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Motion with bounded jerk, by Ruckig (Berscheid & Kröger, RSS 2021): stops, and ways to a target.
+
+Ruckig's phases of constant jerk begin at any time, but knots lie on a grid. So a phase's boundary
+gets the knots of the grid before and after it. Between them jerk is a mean of both phases' (of the
+cubic Hermite through exact states: with positive weights, so never above the limit); acceleration
+may exceed that of Ruckig by 4/27 of jerk times the grid, or two thirds where jerk has no limit.
+That much is taken off the limit that Ruckig is given.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.core.bounds import GRID_NS, GRID_S, Bounds
+from vla_deploy.core.limits import JointLimits, LimitsError
+from vla_deploy.core.trajectory import NS_TO_S, Trajectory, hermite_coefficients
+
+Array = NDArray[np.float64]
+
+ON_GRID = 1e-6
+"""Part of a grid step by which rounding may put a boundary off the grid."""
+
+
+class JerkMotion:
+    """Makes motion within velocity, acceleration and jerk limits, joints in the order of these."""
+
+    def __init__(self, bounds: Bounds, jerk: Array) -> None:
+        """jerk [joints], infinite for joints without a limit. Raises LimitsError without Ruckig."""
+        try:
+            import ruckig
+        except ImportError:
+            raise LimitsError('jerk limits are set, but ruckig is not installed: pip install '
+                              'ruckig, or leave jerk out of the limits') from None
+        self._ruckig: Any = ruckig
+        lost = np.minimum(4.0 / 27.0 * jerk * GRID_S, 0.4 * bounds.acceleration)
+        self.acceleration = bounds.acceleration - lost
+        """What is left of the limit for Ruckig, [joints]."""
+        self._velocity = bounds.velocity - np.minimum(lost * GRID_S, 0.5 * bounds.velocity)
+        self.jerk = jerk
+
+    @staticmethod
+    @functools.lru_cache(maxsize=16)
+    def of(limits: JointLimits, bounds: Bounds) -> JerkMotion | None:
+        """What makes motion within the limits' jerk, or None if no joint has such a limit."""
+        return None if limits.jerk is None else JerkMotion(bounds, limits.jerk)
+
+    def stop(self, t_ns: int, position: Array, velocity: Array, acceleration: Array) -> Trajectory:
+        """The shortest way to rest of every joint, from a state [joints] at t_ns."""
+        given = self._input(position, velocity, acceleration)
+        given.control_interface = self._ruckig.ControlInterface.Velocity
+        given.synchronization = self._ruckig.Synchronization.No
+        given.target_velocity = [0.0] * len(position)
+        return self._knots(t_ns, given, position, velocity)
+
+    def reach(
+        self, t_ns: int, position: Array, velocity: Array, acceleration: Array, duration_s: float,
+        target: tuple[Array, Array, Array],
+    ) -> Trajectory:
+        """The way to a target state (position, velocity, acceleration), all joints together.
+
+        It takes duration_s, or longer if the limits ask for it.
+        """
+        given = self._input(position, velocity, acceleration)
+        given.synchronization = self._ruckig.Synchronization.Time
+        given.minimum_duration = duration_s
+        given.target_position, given.target_velocity, given.target_acceleration = (
+            part.tolist() for part in target)
+        return self._knots(t_ns, given, position, velocity)
+
+    def _input(self, position: Array, velocity: Array, acceleration: Array) -> Any:
+        given = self._ruckig.InputParameter(len(position))
+        given.current_position, given.current_velocity = position.tolist(), velocity.tolist()
+        given.current_acceleration = acceleration.tolist()
+        given.max_velocity, given.max_acceleration = (
+            self._velocity.tolist(), self.acceleration.tolist())
+        given.max_jerk = self.jerk.tolist()
+        return given
+
+    def _knots(self, t_ns: int, given: Any, position: Array, velocity: Array) -> Trajectory:
+        """What Ruckig makes of an input, as knots on the grid from t_ns."""
+        # Made anew: its bindings complain about objects that live until the process ends.
+        motion = self._ruckig.Trajectory(len(position))
+        self._ruckig.Ruckig(len(position)).calculate(given, motion)
+        end = max(1, math.ceil(motion.duration / GRID_S - ON_GRID))
+        steps = {0, end}
+        for profile in motion.profiles[0]:
+            time = 0.0
+            for phase in (*profile.brake.t, *profile.t):
+                time += phase
+                at = time / GRID_S
+                steps.update((math.floor(at + ON_GRID), math.ceil(at - ON_GRID)))
+        grid = [step for step in sorted(steps) if step <= end]
+        states = np.array([motion.at_time(min(step * GRID_S, motion.duration))[:2]
+                           for step in grid])
+        states[0] = position, velocity
+        if not any(given.target_velocity):
+            states[-1, 1] = 0.0
+        return Trajectory(t_ns + np.array(grid, np.int64) * GRID_NS, states[:, 0], states[:, 1])
+
+
+def acceleration_before(motion: Trajectory, t_ns: int) -> Array:
+    """Acceleration [joints] of a motion just before t_ns; zero outside of it."""
+    i = int(motion.times.searchsorted(t_ns, side='left')) - 1
+    if i < 0 or i >= len(motion.times) - 1:
+        return np.zeros(motion.position.shape[1])
+    p, v = motion.position, motion.velocity
+    h = float(motion.times[i + 1] - motion.times[i]) * NS_TO_S
+    a0, jerk = hermite_coefficients(p[i], p[i + 1], v[i], v[i + 1], h)
+    return np.asarray(a0 + jerk * (float(t_ns - motion.times[i]) * NS_TO_S))
