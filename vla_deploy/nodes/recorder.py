@@ -63,7 +63,8 @@ class RecorderNode(Node):
         config = self._config = read_config(self, RecorderConfig)
         files = attachments(config)
         names = ['joint_states', 'action_chunk', 'execution_state']
-        names += [f'image/{camera}' for camera in cameras(config)]
+        if config.images != 'none':
+            names += [f'image/{camera}' for camera in cameras(config)]
         topics = {name: self.resolve_topic_name(name) for name in names}
         folder = new_folder(config.directory, config.robot, time.localtime())
         self._folder, writer = folder, BagWriter(folder, config.compression)
@@ -79,17 +80,18 @@ class RecorderNode(Node):
             self._recorder.add(
                 lambda bag, n=name, k=kind, d=data: bag.add_attachment(n, k, d, now_ns)
             )
-        self._connect()
+        self._connect(list(topics.values()))
         self.get_logger().info(f'records into {folder}')
 
-    def _connect(self) -> None:
+    def _connect(self, topics: list[str]) -> None:
+        """Begin to listen; `topics` are heard even before a node of ours hears them."""
         config = self._config
         self._status = self.create_publisher(RecorderStatus, '~/status', qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
         self._own_status = self.resolve_topic_name('~/status')
         self._topics = RecordedTopics(
-            self, config.nodes, [*config.topics, self._own_status], config.images != 'none',
-            self._take, self._recorder.add_lost,
+            self, config.nodes, [*topics, *config.topics, self._own_status],
+            config.images != 'none', self._take, self._recorder.add_lost,
         )  # fmt: skip
         self._snapshot = ParameterSnapshot(self, config.nodes, self._on_parameters)
         self.create_timer(_POLL_PERIOD_S, self._topics.poll)

@@ -24,6 +24,7 @@ class Made:
 
     chunk: PolicyChunk
     assembled: Assembled
+    guidance: Guidance | None
     decode_s: float
     inference_s: float
 
@@ -75,7 +76,7 @@ class ChunkMaker:
         seed = self._next_seed() if noise_seed is None else noise_seed
         haste = Haste(deadline_s, self._adaptive_tolerance, injected_latency_s)
         chunk = self._policy.infer(observation, noise_seed=seed, guidance=guidance, haste=haste)
-        return Made(chunk, assembled, decode_s, time.perf_counter() - begin_s)
+        return Made(chunk, assembled, guidance, decode_s, time.perf_counter() - begin_s)
 
     def message(
         self, made: Made, placed: Placed, session_id: str, seq: int, now_ns: int
@@ -91,6 +92,8 @@ class ChunkMaker:
             model_sha256=self._policy.model_sha256,
             adaptive_error=self._adaptive_error,
             observation_stamp_ns=made.assembled.stamp_ns,
+            image_stamps={name: m.header.stamp for name, m in made.assembled.images.items()},
+            guidance=made.guidance,
             sent_stamp_ns=now_ns,
             valid_until_ns=now_ns + self._valid_ns,
             period_s=period_s,

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from std_msgs.msg import Float32MultiArray, MultiArrayDimension
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.pipeline import PolicyChunk
+from vla_deploy.pipeline import Guidance, PolicyChunk
 from vla_deploy.pipeline.strategy import Placed
 from vla_deploy.ros.conversions import duration_msg, time_msg
 from vla_deploy_msgs.msg import ActionChunk
@@ -27,6 +29,8 @@ class ChunkContext:
     model_sha256: str
     adaptive_error: float
     observation_stamp_ns: int
+    image_stamps: Mapping[str, Time]
+    guidance: Guidance | None
     sent_stamp_ns: int
     valid_until_ns: int
     period_s: float
@@ -47,6 +51,8 @@ def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkConte
     msg.model_sha256 = context.model_sha256
     msg.instruction = chunk.instruction
     msg.observation_stamp = time_msg(context.observation_stamp_ns)
+    msg.image_names = list(context.image_stamps)
+    msg.image_stamps = list(context.image_stamps.values())
     msg.sent_stamp = time_msg(context.sent_stamp_ns)
     msg.anchor_position = context.anchor_position.tolist()
     msg.noise_seed = chunk.noise_seed or 0
@@ -64,6 +70,9 @@ def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkConte
     msg.raw = chunk.raw.ravel().tolist()
     msg.strategy = context.strategy
     msg.delay_steps, msg.guided_steps = placed.delay_steps, placed.guided_steps
+    if context.guidance is not None:
+        msg.guidance_delay_steps = context.guidance.delay_steps
+        msg.guidance = context.guidance.previous.ravel().tolist()
     msg.difference, msg.skipped = placed.difference, placed.skipped
     msg.denoise_steps = chunk.denoise_steps
     msg.adaptive_error = context.adaptive_error
