@@ -57,6 +57,7 @@ MEANINGS = {
     '/diagnostics': 'both nodes at 1 Hz, for rqt and dashboards',
     'guard/arm': 'take control; refused with the reason',
     'guard/disarm': 'come to a planned stop and give control back',
+    'guard/tighten_limits': 'read the limits again; taken, once the robot stands, if nowhere wider',
     'guard/estop': 'stop and latch',
     'guard/reset': 'leave ESTOP_LATCHED or FAULT for DISARMED, once the cause is gone',
     'inference/start': 'follow the last instruction again',

@@ -9,8 +9,7 @@ to DISARMED: arming is a second act.
 
 from __future__ import annotations
 
-import numpy as np
-
+from vla_deploy.core.arming import not_ready
 from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.command import CommandLine
 from vla_deploy.core.guard_config import GuardConfig
@@ -24,14 +23,14 @@ from vla_deploy.core.guard_io import (
     Outputs,
 )
 from vla_deploy.core.joint_watch import JointWatch
-from vla_deploy.core.limits import JointLimits
+from vla_deploy.core.limit_change import acceptable
+from vla_deploy.core.limits import JointLimits, LimitsError
 from vla_deploy.core.lines import Lines
 from vla_deploy.core.schedule import Schedule, SessionBook
 from vla_deploy.core.tracking import TrackingWatch
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory
 from vla_deploy.core.verify import VerifyReport, VerifyState, verify_chunk
 from vla_deploy.core.violation import Action, Violation
-from vla_deploy.core.workspace import Breach
 
 MAX_CHUNKS_A_STEP = 4
 LATCHED = (GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -65,6 +64,7 @@ class GuardCore:
         self._disarm_pending = False
         self._brake_once = False
         self._tracking = TrackingWatch(limits, config)
+        self._tighter: tuple[JointLimits, Lines] | None = None
         self._joint_state_rule = ''
         self._violations: list[Violation] = []
 
@@ -99,6 +99,8 @@ class GuardCore:
             answers.append(self._reset(now_ros_ns, now_steady_ns, fault))
         if inputs.disarm:
             answers.append(self._disarm())
+        if inputs.tighten is not None:
+            answers.append(self._tighten(inputs.tighten))
         reports = self._take_chunks(now_ros_ns, inputs)
         if inputs.arm:
             answers.append(self._arm(now_ros_ns, now_steady_ns, inputs, fault))
@@ -111,7 +113,8 @@ class GuardCore:
         self.counters.count(self._violations)
         self._last_ros_ns, self._last_steady_ns = now_ros_ns, now_steady_ns
         return Outputs(
-            self.state, self.reason, trajectory, shadow, self._execution(now_ros_ns),
+            self.state, self.reason, trajectory, shadow,
+            ExecutionState.of(now_ros_ns, self._schedule, self.counters.refused, self._line),
             tuple(self._violations), tuple(reports), tuple(answers),
         )
 
@@ -238,9 +241,33 @@ class GuardCore:
         self._to_disarmed('')
         return Answer('disarm', True, 'disarmed')
 
+    def _tighten(self, limits: JointLimits) -> Answer:
+        """Take tighter limits: once the robot stands, braked under the old ones."""
+        try:
+            self._tighter = acceptable(limits, self.limits, self.config)
+        except LimitsError as error:
+            return Answer('tighten', False, str(error))
+        if self.state in EXECUTES:
+            self._to_hold('limits are being tightened')
+        if self.state in IN_CONTROL and self._line is not None:
+            return Answer('tighten', True, 'taken once the robot stands')
+        self._take_limits()
+        return Answer('tighten', True, 'taken')
+
+    def _take_limits(self, at_rest_ns: int | None = None) -> None:
+        """Put the tighter limits in force; a line at rest begins anew where it stands."""
+        if self._tighter is None:
+            return
+        (self.limits, self._lines), self._tighter = self._tighter, None
+        if self._line is not None and at_rest_ns is not None:
+            self._line = self._lines.begin(at_rest_ns, self._line.sample(at_rest_ns)[0])
+        self._report(Violation('limits', Action.NOTED,
+                               f'tighter limits are in force, sha256 {self.limits.sha256}'))
+
     def _to_disarmed(self, reason: str) -> None:
         self.state, self.reason = GuardState.DISARMED, reason
         self._line = None
+        self._take_limits()
         self._schedule.drop()
         self._disarm_pending = False
 
@@ -251,7 +278,9 @@ class GuardCore:
         if self.state in IN_CONTROL:
             return Answer('arm', not self._disarm_pending, 'still disarming'
                           if self._disarm_pending else f'already in {self.state.name}')
-        refusal = self._arm_refusal(now_ros_ns, now_steady_ns, inputs, fault)
+        refusal = self._arm_refusal(fault) or not_ready(
+            self._joints, self.limits.names, self.config.arm_velocity, inputs.subscribers,
+            now_ros_ns, now_steady_ns)
         if refusal:
             return Answer('arm', False, refusal)
         assert self._joints.position is not None
@@ -267,27 +296,10 @@ class GuardCore:
         self._line = self._lines.begin(now_ros_ns, self._joints.position)
         return Answer('arm', True, f'armed: {self.state.name}')
 
-    def _arm_refusal(
-        self, now_ros_ns: int, now_steady_ns: int, inputs: Inputs,
-        fault: tuple[str, str, str] | None,
-    ) -> str:
+    def _arm_refusal(self, fault: tuple[str, str, str] | None) -> str:
         if self.state in LATCHED:
             return f'{self.state.name}: {self.reason}; reset first'
-        if self.estop_reason:
-            return self.estop_reason
-        if fault is not None:
-            return fault[2]
-        if self.activation_refusal():
-            return self.activation_refusal()
-        if not self._joints.fresh(now_ros_ns, now_steady_ns):
-            return 'there is no fresh joint state'
-        if inputs.subscribers < 1:
-            return 'nobody subscribes to the command topic'
-        velocity = self._joints.velocity
-        if velocity is not None and not (np.abs(velocity) <= self.config.arm_velocity).all():
-            j = int(np.nanargmax(np.abs(np.nan_to_num(velocity, nan=np.inf))))
-            return f'{self.limits.names[j]} moves at {velocity[j]:.4g}; stop the robot first'
-        return ''
+        return self.estop_reason or (fault[2] if fault else '') or self.activation_refusal()
 
     # -- chunks
 
@@ -339,7 +351,7 @@ class GuardCore:
             self._hold('trip', f'{self._in_a_row} chunks in a row were refused or clamped',
                        self._in_a_row, self.config.trip_count, '1')
             return
-        if report.plan is None or self._disarm_pending:
+        if report.plan is None or self._disarm_pending or self._tighter is not None:
             return
         self._sessions.accept(chunk.session_id, chunk.seq)
         self._schedule.offer(report.plan)
@@ -368,25 +380,13 @@ class GuardCore:
         if self._schedule.running is not None:
             trajectory = line.follow(now_ns, self._schedule.running)
             if line.blocked is not None:
-                self._leave_plan_for(line.blocked)
+                self._report(line.blocked.violation())
+                self._to_hold(line.blocked.violation().message)
         else:
             trajectory = line.hold(now_ns)
         self.worst_margin = min(self.worst_margin, line.worst_margin)
-        if self._disarm_pending and line.at_rest(now_ns):
-            self._to_disarmed('')
+        if line.at_rest(now_ns):
+            self._take_limits(now_ns)
+            if self._disarm_pending:
+                self._to_disarmed('')
         return trajectory
-
-    def _leave_plan_for(self, breach: Breach) -> None:
-        message = f'the motion would leave the workspace: {breach}'
-        self._report(Violation('workspace', Action.HOLD, message, breach.link, -1, breach.distance,
-                               0.0, 'm'))
-        self._to_hold(message)
-
-    def _execution(self, now_ns: int) -> ExecutionState:
-        running, line = self._schedule.running, self._line
-        position, velocity = (None, None) if line is None else line.sample(now_ns)
-        session_id, seq = ('', 0) if running is None else (running.session_id, running.seq)
-        return ExecutionState(
-            now_ns, session_id, seq, running is not None, self._schedule.next_index,
-            self._schedule.consumed_total, self.counters.refused, position, velocity,
-        )

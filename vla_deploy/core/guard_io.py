@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.chunk import Chunk
+from vla_deploy.core.command import CommandLine
+from vla_deploy.core.limits import JointLimits
+from vla_deploy.core.schedule import Schedule
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.core.violation import Violation
 
@@ -51,6 +54,8 @@ class Inputs:
     arm: bool = False
     disarm: bool = False
     reset: bool = False
+    tighten: JointLimits | None = None
+    """Limits to take in place of those in force, if they are nowhere wider."""
     subscribers: int = 1
     """Subscribers of the command topic."""
     other_publishers: int = 0
@@ -96,6 +101,19 @@ class ExecutionState:
     commanded_position: NDArray[np.float64] | None
     """[joints], rad or m; None before anything was commanded."""
     commanded_velocity: NDArray[np.float64] | None
+
+    @staticmethod
+    def of(
+        now_ns: int, schedule: Schedule, refused: int, line: CommandLine | None
+    ) -> ExecutionState:
+        """What a schedule executes on a line of motion at now_ns."""
+        running = schedule.running
+        position, velocity = (None, None) if line is None else line.sample(now_ns)
+        session_id, seq = ('', 0) if running is None else (running.session_id, running.seq)
+        return ExecutionState(
+            now_ns, session_id, seq, running is not None, schedule.next_index,
+            schedule.consumed_total, refused, position, velocity,
+        )
 
 
 @dataclass(frozen=True, eq=False)

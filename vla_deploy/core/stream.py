@@ -36,7 +36,7 @@ class PositionStream:
     """Positions, tick by tick, of whatever motion was commanded last; joints as in the bounds."""
 
     def __init__(self, bounds: Bounds, period_s: float) -> None:
-        self._bounds, self._period_s = bounds, period_s
+        self.bounds, self._period_s = bounds, period_s
         self._motion: Trajectory | None = None
         self._position: Array | None = None
         self._velocity: Array = np.zeros(len(bounds.lower))
@@ -75,15 +75,15 @@ class PositionStream:
         """Velocity [joints] of the step after q that moves toward a target, itself at `drift`."""
         error = target - q - drift * dt
         desired = drift + np.copysign(
-            room_speed(np.abs(error), self._bounds.acceleration, dt), error)
-        return limited_velocity(self._bounds, q, v, desired, dt)
+            room_speed(np.abs(error), self.bounds.acceleration, dt), error)
+        return limited_velocity(self.bounds, q, v, desired, dt)
 
 
 class VelocityStream:
     """Velocities, tick by tick, of whatever motion was commanded last; zeros while it stands."""
 
     def __init__(self, bounds: Bounds, period_s: float) -> None:
-        self._bounds, self._period_s = bounds, period_s
+        self.bounds, self._period_s = bounds, period_s
         self._motion: Trajectory | None = None
         self._velocity: Array = np.zeros(len(bounds.lower))
         self._sent_ns: int | None = None
@@ -100,7 +100,7 @@ class VelocityStream:
             dt = min((now_ns - self._sent_ns) * NS_TO_S, dt)
         if dt <= 0.0:
             return None
-        self._velocity = limited_velocity(self._bounds, position, self._velocity, desired, dt)
+        self._velocity = limited_velocity(self.bounds, position, self._velocity, desired, dt)
         self._sent_ns = now_ns
         if motion is None and now_ns >= self._motion.end_ns and not self._velocity.any():
             self._motion = self._sent_ns = None

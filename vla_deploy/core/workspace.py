@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vla_deploy.core.kinematics import Chain, KinematicsError
 from vla_deploy.core.limits import JointLimits, LimitsError
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory, hermite_coefficients
+from vla_deploy.core.violation import Action, Violation
 from vla_deploy.core.workspace_limits import WorkspaceLimits
 
 Array = NDArray[np.float64]
@@ -47,6 +48,11 @@ class Breach:
     def __str__(self) -> str:
         when = 'braking from here ' if self.braking else ''
         return f'{when}{self.link} is {-self.distance:.4g} m outside {self.region}'
+
+    def violation(self) -> Violation:
+        """That the motion was left because of this."""
+        return Violation('workspace', Action.HOLD, f'the motion would leave the workspace: {self}',
+                         self.link, -1, self.distance, 0.0, 'm')
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,8 @@ from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import GuardState, Inputs, Outputs
-from vla_deploy.core.outputs import OutputError, plan_outputs
+from vla_deploy.core.limits import JointLimits, LimitsError
+from vla_deploy.core.outputs import Output, OutputError, plan_outputs
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.command_outputs import CommandOutputs
@@ -94,13 +95,14 @@ class GuardNode(ManagedNode):
         self._limits = robot.limits
         for note in self._limits.notes:
             self.get_logger().info(note)
-        self._core = GuardCore(self._limits, config)
+        try:
+            self._core = GuardCore(self._limits, config)
+        except LimitsError as error:
+            raise ConfigureError(f'{node_config.limits_path}: {error}') from error
         self._config, self._node_config = config, node_config
         self._configured_description = self._description
         self._rate_limit = RateLimit(node_config.violations_per_s)
-        self._outputs = plan_outputs(node_config.output_topics, node_config.output_types,
-                                     node_config.output_joints, self._limits.names,
-                                     config.control_mode, self._limits.jerk is not None)
+        self._outputs = self._outputs_for(self._limits)
         self._audit = GuardAudit(self.get_name(), read_config(self, AuditConfig), robot, config)
         if self._audit.folder:
             self.get_logger().info(f'audit log: {self._audit.folder}')
@@ -111,6 +113,11 @@ class GuardNode(ManagedNode):
             if refused:
                 self.get_logger().warning(refused)
         calm_garbage_collector()
+
+    def _outputs_for(self, limits: JointLimits) -> tuple[Output, ...]:
+        config = self._node_config
+        return plan_outputs(config.output_topics, config.output_types, config.output_joints,
+                            limits.names, self._config.control_mode, limits.jerk is not None)
 
     def _create_interfaces(self) -> None:
         period_s = self._config.period_s
@@ -141,6 +148,7 @@ class GuardNode(ManagedNode):
                     ('estop', Inputs(estop_request=True)),
                 )
             ),
+            self.create_service(Trigger, '~/tighten_limits', self._on_tighten),
             self.create_timer(period_s, self._tick),
             self.create_timer(_GRAPH_PERIOD_S, self._look_at_graph),
         ]
@@ -211,6 +219,22 @@ class GuardNode(ManagedNode):
 
         return handle
 
+    def _on_tighten(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Read the files of the robot again, and take their limits if they are tighter."""
+        try:
+            limits = load_robot(self._node_config, self._description).limits
+            self._outputs_for(limits)
+        except (ConfigureError, FileError, LimitsError, OutputError) as error:
+            response.message = str(error)
+            return response
+        out = self._step(tighten=limits)
+        if out is not None:
+            (answer,) = out.answers
+            response.success, response.message = answer.success, answer.message
+        return response
+
     def _look_at_graph(self) -> None:
         self._estop.look_at_graph()
         self._inputs.set(
@@ -234,7 +258,7 @@ class GuardNode(ManagedNode):
             and self._inputs.has_joint_state
         )
 
-    def _step(self, **requests: bool) -> Outputs | None:
+    def _step(self, **requests: Any) -> Outputs | None:
         """Make one step of the core and publish what it decided."""
         if self._core is None:
             return None
@@ -247,6 +271,9 @@ class GuardNode(ManagedNode):
             inputs = replace(inputs, chunks=())
         now_steady_ns = time.monotonic_ns()
         out = self._core.step(now_ns, now_steady_ns, inputs)
+        if self._core.limits is not self._limits:
+            self._limits = self._core.limits
+            self._commands.keep_within(Bounds.of(self._limits, self._config.soft_margin))
         self._commands.send(now_ns, out.trajectory)
         self._audit.step(now_ns, now_steady_ns, inputs, out)
         self._figures.step_time.add(time.perf_counter() - begin_s)

@@ -62,6 +62,10 @@ class CommandOutputs:
             picked = np.ascontiguousarray(values[list(output.columns)], np.float64)
             publisher.publish(Float64MultiArray(data=array.array('d', picked.tobytes())))
 
+    def keep_within(self, bounds: Bounds) -> None:
+        """Hold streams to other bounds from now on."""
+        self._stream.bounds = bounds
+
     def subscribers(self) -> int:
         """Subscribers of the command topic that has the fewest."""
         return min(publisher.get_subscription_count() for publisher in self.publishers)

@@ -1,0 +1,47 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that are tightened by a service while the robot moves."""
+
+from fr3_motion import LIMITS, fr3_limits, rest_time_ns, sweep
+
+from vla_deploy.files import read_yaml, write_yaml
+
+
+def test_when_the_file_gets_tighter_expect_it_in_force_once_the_robot_stands(graph, tmp_path):
+    path = tmp_path / 'joint_limits.yaml'
+    limits = read_yaml(LIMITS)
+    write_yaml(path, limits)
+    graph.start_sim_robot()
+    graph.start_guard(limits_path=str(path))
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
+    graph.move()
+    before = graph.guard.limits_sha256
+    assert before == fr3_limits().sha256
+
+    limits['joint_limits']['fr3_joint4']['acceleration'] = 10.5
+    write_yaml(path, limits)
+    answer = graph.trigger('guard/tighten_limits')
+    assert not answer.success
+    assert 'joint_limits.fr3_joint4.acceleration is 10.5, wider than 10' in answer.message
+    limits['joint_limits']['fr3_joint4']['accelerations'] = 3.0
+    write_yaml(path, limits)
+    answer = graph.trigger('guard/tighten_limits')
+    assert not answer.success
+    assert str(path) in answer.message
+    assert 'accelerations' in answer.message
+    assert graph.guard.limits_sha256 == before
+
+    del limits['joint_limits']['fr3_joint4']['accelerations']
+    for entry in limits['joint_limits'].values():
+        entry['acceleration'] = 1.0
+    write_yaml(path, limits)
+    answer = graph.trigger('guard/tighten_limits')
+    assert answer.success, answer.message
+    graph.wait(lambda: graph.guard.limits_sha256 != before, 'the new limits')
+    (event,) = [v for v in graph.violations if v.rule == 'limits']
+    assert graph.guard.limits_sha256 in event.message
+    assert graph.guard.state_name == 'HOLD'
+    assert rest_time_ns(graph.trajectories[-1]) <= graph.now_ns() + 10**9
+    position = graph.wait_until_standing()
+    graph.publish_chunk(sweep(position, 0, 0.4 if position[0] < 0 else -0.4, 0.6))
+    graph.wait(lambda: graph.guard.chunks_clamped == 1, 'what was safe before to be clamped')
