@@ -12,6 +12,7 @@ import pytest
 from fr3_motion import JOINTS, LIMITS, URDF, rest_time_ns
 from rclpy.action import ActionClient
 
+from vla_deploy.pipeline.strategy import STRATEGIES
 from vla_deploy.ros.conversions import time_ns
 from vla_deploy_msgs.action import ExecuteInstruction
 from vla_deploy_msgs.msg import GuardStatus, Violation
@@ -175,6 +176,34 @@ def test_when_the_policy_returns_what_is_not_finite_expect_refusal_by_rule_and_n
     serve(infinite_bundle, instruction='reach the red cube')
     robot.wait(lambda: 'finite' in {v.rule for v in robot.violations}, 'the violation')
     assert robot.wait_until_standing() == pytest.approx(before, abs=1e-3)
+
+
+# -- strategies -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_when_a_strategy_is_chosen_expect_chunks_that_follow_one_another_within_the_limits(
+    robot, serve, reach_bundle, record_property, strategy
+):
+    robot.take_control()
+    robot.forget()
+    refused = robot.guard.chunks_refused
+    serve(reach_bundle, instruction=next(TASKS), strategy=strategy)
+    robot.wait_until_moving(0.15)
+    robot.wait(lambda: len(robot.chunks) >= 5, 'five chunks')
+    assert {chunk.strategy for chunk in robot.chunks} == {strategy}
+    following = robot.chunks[2:]
+    guided = [chunk.guided_steps for chunk in following]
+    assert all(guided) if strategy == 'real_time_chunking' else not any(guided)
+    if strategy == 'synchronous':
+        assert {chunk.delay_steps for chunk in following} == {0}
+    assert robot.guard.chunks_refused == refused
+    assert not robot.excess().excess.any
+    record_property(
+        'figure',
+        f'{strategy}: delay {robot.policy.delay_steps} samples, largest difference of a chunk to '
+        f'the one before {max(chunk.difference for chunk in following):.4f} rad',
+    )
 
 
 # -- a goal that is cancelled ---------------------------------------------------------------------

@@ -100,6 +100,7 @@ def test_when_a_chunk_is_asked_for_alone_expect_it_as_it_is():
 
 def test_when_no_delay_was_measured_expect_the_largest_that_leaves_the_chunks_joined():
     assert make(execute_steps=3).delay_steps == 3
+    assert make('synchronous').delay_steps == 0
 
 
 def test_when_chunks_begin_expect_the_95th_percentile_of_the_samples_consumed_until_then():

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from reach_checkpoint import CAMERA, EXECUTED_STEPS  # noqa: E402
+from rollout_policy import Actions, Images, Infer, bundle_policy, torch_policy  # noqa: E402
 
 from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
 from vla_deploy.core.guard import GuardCore  # noqa: E402
@@ -40,8 +41,14 @@ from vla_deploy.core.trajectory import Trajectory  # noqa: E402
 from vla_deploy.core.urdf import parse_urdf  # noqa: E402
 from vla_deploy.demo.statistics import wilson_interval  # noqa: E402
 from vla_deploy.files import read_text, read_yaml  # noqa: E402
-from vla_deploy.pipeline import Observation, Policy  # noqa: E402
 from vla_deploy.pipeline.session import Execution, GuardReadiness, SessionCore  # noqa: E402
+from vla_deploy.pipeline.strategy import (  # noqa: E402
+    SYNCHRONOUS,
+    ChunkStrategy,
+    Draft,
+    Placed,
+    StrategyOptions,
+)
 from vla_deploy.sim import controller, reach  # noqa: E402
 from vla_deploy.sim.render import Renderer  # noqa: E402
 from vla_deploy.sim.robot import RobotConfig, SimulatedRobot  # noqa: E402
@@ -51,11 +58,22 @@ EPISODE_S = 6.0
 TICK_NS = 10_000_000
 IMAGE_EVERY_TICKS = 7
 LATENCY_TICKS = 4
-"""From an image's stamp to the chunk at the guard: transport and inference, about 40 ms."""
+"""From the decision to compute a chunk to the chunk at the guard: about 40 ms."""
 
-Images = NDArray[np.uint8]
-Infer = Callable[[Images, NDArray[np.float64], str, int], NDArray[np.float64]]
-"""Image [256, 256, 3], positions [7] rad, sentence, noise seed -> positions [16, 7] rad."""
+OPTIONS = StrategyOptions(
+    name='asynchronous',
+    execute_steps=EXECUTED_STEPS,
+    anchor='observation',
+    chunk_steps=16,
+    period_s=reach.STEP_PERIOD_S,
+    first_sample_offset_steps=1,
+    action_dim=len(reach.JOINTS),
+    ensemble_decay=0.01,
+    guidance_schedule='exp',
+    guidance_max_weight=5.0,
+    action_similarity=0.0,
+    max_skips=2,
+)
 
 
 @dataclass(frozen=True)
@@ -75,10 +93,33 @@ class Result:
     rules: dict[str, int]
 
 
-class Loop:
-    """Runs episodes; the physics, the renderer and the limits are made once."""
+@dataclass(frozen=True, eq=False)
+class _Coming:
+    """A chunk that is being computed: when it is ready, and what it is made of."""
 
-    def __init__(self, infer: Infer) -> None:
+    ready_ns: int
+    draft: Draft
+    actions: Actions
+    position: NDArray[np.float64]
+
+
+class Loop:
+    """Runs episodes; the physics, the renderer and the limits are made once.
+
+    `watch` is given each step of the guard, and the chunks that came with it; `placed` each chunk
+    as it is sent.
+    """
+
+    def __init__(
+        self,
+        infer: Infer,
+        options: StrategyOptions = OPTIONS,
+        latency_ticks: int = LATENCY_TICKS,
+        watch: Callable[[Outputs, tuple[Chunk, ...]], None] = lambda out, chunks: None,
+        placed: Callable[[Placed], None] = lambda placed: None,
+    ) -> None:
+        self._options, self._latency_ns = options, latency_ticks * TICK_NS
+        self._watch, self._placed = watch, placed
         urdf = read_text(ROOT / 'urdf' / 'fr3.urdf')
         self._infer = infer
         self._limits = load_limits(
@@ -107,9 +148,12 @@ class Loop:
             wanted = others[seed // len(reach.COLOURS) % 2]
         sentence = ' ' if kind == 'blank' else reach.instruction(wanted)
         guard = GuardCore(self._limits, self._guard_config)
-        session = SessionCore(EXECUTED_STEPS, 0.25, 0.5, 1000, allow_blank_instruction=True)
+        session = SessionCore(
+            self._options.execute_steps, 0.25, 0.5, 1000, True, self._options.name == SYNCHRONOUS
+        )
+        strategy = ChunkStrategy(self._options)
         session.start('episode', sentence)
-        arriving: list[tuple[int, Chunk]] = []
+        coming: _Coming | None = None
         seen: tuple[Images, NDArray[np.float64], int] | None = None
         for tick in range(round(EPISODE_S * 1e9 / TICK_NS)):
             now_ns = robot.time_ns + TICK_NS
@@ -117,20 +161,20 @@ class Loop:
             sample = robot.joint_sample()
             if tick % IMAGE_EVERY_TICKS == 0:
                 seen = (self._draw(), sample.position[self._arm], now_ns)
-            due = session.due(now_ns)
-            if due and seen is not None:
-                seq = session.sent('episode', now_ns)
-                assert seq is not None
-                arriving.append(
-                    (now_ns + LATENCY_TICKS * TICK_NS, self._chunk(seq, seed, seen, sentence))
-                )
-            ready = tuple(chunk for at_ns, chunk in arriving if at_ns <= now_ns)
-            arriving = [(at_ns, chunk) for at_ns, chunk in arriving if at_ns > now_ns]
+            ready: tuple[Chunk, ...] = ()
+            if coming is not None and coming.ready_ns <= now_ns:
+                ready = (self._send(session, strategy, coming, now_ns),)
+                coming, session.in_flight = None, False
+            if seen is not None and self._due(session, strategy, seen[2], now_ns):
+                coming = self._compute(session, strategy, seed, seen, sentence, now_ns)
             state = JointState(now_ns, sample.names, sample.position, sample.velocity)
             out = guard.step(now_ns, now_ns, Inputs(chunks=ready, joint_state=state, arm=tick == 1))
             if out.trajectory is not None:
                 robot.accept(_trajectory(out.trajectory), now_ns)
-            session.on_execution(_execution(out))
+            execution = _execution(out)
+            session.on_execution(execution)
+            strategy.on_execution(execution)
+            self._watch(out, ready)
         return self._judge(kind, seed, placement, wanted, guard)
 
     def _draw(self) -> Images:
@@ -138,22 +182,52 @@ class Loop:
         image = self._renderer.render(view.state, CAMERA)
         return np.zeros_like(image) if view.black else image
 
-    def _chunk(
-        self, seq: int, seed: int, seen: tuple[Images, NDArray[np.float64], int], sentence: str
-    ) -> Chunk:
+    @staticmethod
+    def _due(session: SessionCore, strategy: ChunkStrategy, seen_ns: int, now_ns: int) -> bool:
+        if not session.due(now_ns) or seen_ns < session.observe_from_ns:
+            return False
+        due_index = session.skippable_at
+        if due_index is None or not strategy.may_skip(due_index):
+            return True
+        session.skip()
+        strategy.skip()
+        return False
+
+    def _compute(
+        self,
+        session: SessionCore,
+        strategy: ChunkStrategy,
+        seed: int,
+        seen: tuple[Images, NDArray[np.float64], int],
+        sentence: str,
+        now_ns: int,
+    ) -> _Coming:
         image, position, stamp_ns = seen
-        period_ns = round(reach.STEP_PERIOD_S * 1e9)
+        assert session.session is not None
+        draft = strategy.draft('episode', stamp_ns)
+        noise_seed = 1000 * seed + session.session.next_seq
+        actions = self._infer(image, position, sentence, noise_seed, draft.guidance)
+        session.in_flight = True
+        return _Coming(now_ns + self._latency_ns, draft, actions, position)
+
+    def _send(
+        self, session: SessionCore, strategy: ChunkStrategy, coming: _Coming, now_ns: int
+    ) -> Chunk:
+        seq = session.sent('episode', now_ns)
+        assert seq is not None
+        placed = strategy.place(coming.draft, seq, *coming.actions, now_ns)
+        self._placed(placed)
         return Chunk(
             session_id='episode',
             seq=seq,
-            stamp_ns=stamp_ns + period_ns,
-            observation_stamp_ns=stamp_ns,
-            valid_until_ns=stamp_ns + 10**9,
+            stamp_ns=placed.stamp_ns,
+            observation_stamp_ns=coming.draft.observation_ns,
+            valid_until_ns=now_ns + 10**9,
             period_s=reach.STEP_PERIOD_S,
             control_mode=ControlMode.POSITION,
             joint_names=reach.JOINTS,
-            data=self._infer(image, position, sentence, 1000 * seed + seq),
-            anchor_position=position,
+            data=placed.actions,
+            anchor_position=coming.position,
         )
 
     def _judge(
@@ -212,45 +286,6 @@ def summary(results: list[Result]) -> dict[str, object]:
     }
 
 
-def torch_policy(checkpoint: Path) -> Infer:
-    """Return the torch policy of a checkpoint folder, with the exporter's torch processors."""
-    from vla_deploy.export import smolvla
-    from vla_deploy.export.backbone import load_tokenizer
-    from vla_deploy.export.checkpoint import read_checkpoint
-    from vla_deploy.export.torch_pipeline import TorchPipeline
-
-    read = read_checkpoint(checkpoint)
-    model, _ = smolvla.load(read)
-    contract = smolvla.contract(read)
-    pipeline = TorchPipeline(
-        model, contract, read.processors.statistics, load_tokenizer(read.tokenizer)
-    )
-    shape = (contract.chunk_steps, contract.action.padded_dim)
-
-    def infer(
-        image: Images, position: NDArray[np.float64], sentence: str, seed: int
-    ) -> NDArray[np.float64]:
-        noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-        inputs = pipeline.inputs(Observation({CAMERA: image}, position, sentence))
-        return pipeline.actions(pipeline.chunk(inputs, noise)).astype(np.float64)
-
-    return infer
-
-
-def bundle_policy(bundle: Path) -> Infer:
-    """Return the exported policy as it is served."""
-    policy = Policy.load(str(bundle), threads=1)
-
-    def infer(
-        image: Images, position: NDArray[np.float64], sentence: str, seed: int
-    ) -> NDArray[np.float64]:
-        return policy.infer(
-            Observation({CAMERA: image}, position, sentence), noise_seed=seed
-        ).actions
-
-    return infer
-
-
 def _trajectory(trajectory: Trajectory) -> controller.Trajectory:
     start_ns = trajectory.start_ns
     return controller.Trajectory(
@@ -276,6 +311,8 @@ def _execution(out: Outputs) -> Execution:
         seq=done.seq,
         has_plan=done.has_plan,
         next_index=done.next_index,
+        consumed_total=done.consumed_total,
+        at_rest=done.commanded_velocity is None or not done.commanded_velocity.any(),
     )
 
 

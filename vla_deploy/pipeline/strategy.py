@@ -140,7 +140,9 @@ class ChunkStrategy:
     @property
     def delay_steps(self) -> int:
         """Samples consumed between an observation and its chunk: the windowed 95th percentile,
-        rounded up; `execute_steps` before the first was measured."""
+        rounded up; `execute_steps` before the first was measured. 0 while the robot stands."""
+        if self.options.name == SYNCHRONOUS:
+            return 0
         if not self._delays:
             return self.options.execute_steps
         return int(np.percentile(list(self._delays), DELAY_PERCENTILE, method='higher'))
