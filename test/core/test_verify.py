@@ -222,9 +222,8 @@ def test_when_joints_are_permuted_expect_the_same_plan(order: list[int]) -> None
     assert (report.plan.knots.position == data).all()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1 / 30, 0.02]))
-def test_when_minimum_jerk_uses_nine_tenths_expect_no_violation(seed: int, period: float) -> None:
+def minimum_jerk_at_nine_tenths(seed: int, period: float) -> np.ndarray:
+    """Samples of a motion that uses 0.9 of knot_scale x limit, or of the speed of a position."""
     rng = np.random.default_rng(seed)
     start = rng.uniform(LIMITS.lower + 0.3, LIMITS.upper - 0.3)
     end = rng.uniform(LIMITS.lower + 0.3, LIMITS.upper - 0.3)
@@ -232,7 +231,6 @@ def test_when_minimum_jerk_uses_nine_tenths_expect_no_violation(seed: int, perio
     part = 0.9 * CONFIG.knot_scale
     duration = max((1.875 * way / (part * LIMITS.velocity)).max(),
                    np.sqrt(5.7735 * way / (part * LIMITS.acceleration)).max())
-    # And nine tenths of the speed that each position allows.
     envelope = Bounds.of(LIMITS, 0.0).envelope
     assert envelope is not None
     s = np.linspace(0.0, 1.0, 200)[:, None]
@@ -241,9 +239,27 @@ def test_when_minimum_jerk_uses_nine_tenths_expect_no_violation(seed: int, perio
     allowed = np.where(end > start, envelope.upward(q), envelope.downward(q))
     duration *= max(1.0, (speed / allowed).max() / 0.9)
     steps = max(3, math.ceil(duration / period) + 1)
-    data = smooth_plan(start, end - start, steps, period)
-    at_start = state(commanded_position=start, measured_position=start)
-    assert judge(chunk(data, period_s=period), at_start).violations == ()
+    # Of few samples, what is executed between them turns harder than the motion they were taken of.
+    while (peak_acceleration(data := smooth_plan(start, end - start, steps, period), period)
+           > LIMITS.acceleration * (1.0 - 1e-5)).any():
+        steps += 1
+    return data
+
+
+def peak_acceleration(data: np.ndarray, period: float) -> np.ndarray:
+    """Largest acceleration [joints] of the cubics through samples and their mean velocities."""
+    v, step = np.gradient(data, period, axis=0), np.diff(data, axis=0) / period
+    ends = (6 * step - 4 * v[:-1] - 2 * v[1:], 2 * v[:-1] + 4 * v[1:] - 6 * step)
+    return np.abs(np.stack(ends) / period).max(axis=(0, 1))
+
+
+@pytest.mark.parametrize('period', [0.1, 1 / 30, 0.02])
+def test_when_1000_minimum_jerk_motions_use_nine_tenths_expect_no_violation(period: float) -> None:
+    for seed in range(1000):
+        data = minimum_jerk_at_nine_tenths(seed, period)
+        at_start = state(commanded_position=data[0], measured_position=data[0])
+        report = judge(chunk(data, period_s=period), at_start)
+        assert report.violations == (), seed
 
 
 def test_when_a_plan_is_clamped_expect_its_target_inside_the_bounds() -> None:

@@ -9,9 +9,11 @@ Last line: `fuzz: N joint-steps, 0 excess`. Exit 1, with the seed to repeat it, 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from guard_world import HOME, ExcessError, GuardState, World, fr3_limits, smooth_plan
 
+from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.guard_config import GuardConfig
 
 EPISODE_TICKS = 400
@@ -69,6 +72,34 @@ def random_data(rng: np.random.Generator, around: np.ndarray, period_s: float) -
     return around + rng.choice([-1e308, 1e308, 1.0], (steps, joints))
 
 
+def damaged(rng: np.random.Generator, chunk: Chunk) -> Chunk:
+    """The chunk with a wrong shape, wrong names, an impossible time or another order of joints."""
+    names, data = chunk.joint_names, chunk.data
+    order = rng.permutation(len(names))
+    changes: list[dict[str, Any]] = [
+        {'joint_names': tuple(names[i] for i in order), 'data': data[:, order]},
+        {'joint_names': (*names[:-1], 'nobody')},
+        {'joint_names': (*names[:-1], names[0])},
+        {'joint_names': ()},
+        {'data': data[:, :-1]},
+        {'data': data[:1]},
+        {'data': data[:0]},
+        {'data': data.ravel()},
+        {'data': data[None]},
+        {'data': np.zeros(data.shape, np.float32)},
+        {'data': np.asfortranarray(data)},
+        {'data': np.zeros((100_000, 7))},
+        {'period_s': float(rng.choice([0.0, -0.05, 5e-324, 1e-9, 1e308, np.nan, np.inf]))},
+        {'stamp_ns': int(rng.choice([-1, 0, 2**62]))},
+        {'valid_until_ns': int(rng.choice([-(2**62), 2**62]))},
+        {'observation_stamp_ns': int(rng.choice([-(2**62), 2**62]))},
+        {'control_mode': int(rng.integers(0, 255))},
+        {'schema_version': int(rng.integers(0, 255))},
+        {'seq': int(rng.choice([0, 2**63]))},
+    ]
+    return dataclasses.replace(chunk, **changes[rng.integers(len(changes))])
+
+
 def start_position(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Home, anywhere inside, or close to a bound."""
     kind = rng.integers(3)
@@ -100,6 +131,8 @@ def episode(seed: int, ticks: int = EPISODE_TICKS) -> int:
             shift_ns = int(rng.normal(0, 5e7))
             chunk = world.chunk(data, period_s)
             chunk = world.chunk(data, period_s, stamp_ns=chunk.stamp_ns + shift_ns)
+            if rng.random() < 0.2:
+                chunk = damaged(rng, chunk)
             inputs['chunks'] = (chunk,)
         if rng.random() < 0.005:
             inputs['disarm'] = True

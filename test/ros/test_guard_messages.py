@@ -13,7 +13,8 @@ STATUS = {
     'chunks_accepted': 1, 'chunks_clamped': 2, 'chunks_refused': 3, 'commands_published': 4,
     'worst_margin': 0.125, 'joint_state_age_s': 0.25, 'last_transport_s': 0.5,
     'step_p50_s': 0.000125, 'step_p99_s': 0.00025, 'step_max_s': 0.0005,
-    'tick_lateness_p99_s': 0.001, 'audit_head': 'abc', 'audit_records': 5, 'audit_lost': 6,
+    'tick_p50_s': 0.00075, 'tick_p99_s': 0.0015, 'tick_lateness_p99_s': 0.001,
+    'audit_head': 'abc', 'audit_records': 5, 'audit_lost': 6,
 }  # fmt: skip
 
 

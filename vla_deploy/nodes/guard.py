@@ -99,6 +99,7 @@ class GuardNode(ManagedNode):
             self._core = GuardCore(self._limits, config)
         except LimitsError as error:
             raise ConfigureError(f'{node_config.limits_path}: {error}') from error
+        self._figures = TickFigures()
         self._config, self._node_config = config, node_config
         self._configured_description = self._description
         self._rate_limit = RateLimit(node_config.violations_per_s)
@@ -245,8 +246,10 @@ class GuardNode(ManagedNode):
     # -- the tick -------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._figures.begin_tick(time.monotonic_ns(), int(self._config.period_s * 1e9))
+        begin_s = time.perf_counter()
+        self._figures.begin_tick(time.monotonic_ns(), round(self._config.period_s * 1e9))
         self._step(arm=self._wants_arming())
+        self._figures.tick_time.add(time.perf_counter() - begin_s)
 
     def _wants_arming(self) -> bool:
         assert self._core is not None
@@ -262,7 +265,6 @@ class GuardNode(ManagedNode):
         """Make one step of the core and publish what it decided."""
         if self._core is None:
             return None
-        begin_s = time.perf_counter()
         inputs = self._inputs.take(
             **requests, **self._estop.inputs(), **self._audit.findings()
         )
@@ -270,13 +272,14 @@ class GuardNode(ManagedNode):
         if not self.is_active and self._core.state in _SILENT and not requests.get('disarm'):
             inputs = replace(inputs, chunks=())
         now_steady_ns = time.monotonic_ns()
+        begin_s = time.perf_counter()
         out = self._core.step(now_ns, now_steady_ns, inputs)
+        self._figures.step_time.add(time.perf_counter() - begin_s)
         if self._core.limits is not self._limits:
             self._limits = self._core.limits
             self._commands.keep_within(Bounds.of(self._limits, self._config.soft_margin))
         self._commands.send(now_ns, out.trajectory)
         self._audit.step(now_ns, now_steady_ns, inputs, out)
-        self._figures.step_time.add(time.perf_counter() - begin_s)
         if requests.get('arm') and out.state is not GuardState.DISARMED:
             self._auto_arm = False
         self._execution.publish(execution_message(out.execution, out.state, self._limits.names))

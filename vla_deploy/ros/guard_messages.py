@@ -80,6 +80,8 @@ def diagnostics_message(name: str, status: GuardStatus) -> DiagnosticArray:
         'step_p50_s': f'{status.step_p50_s:.6f}',
         'step_p99_s': f'{status.step_p99_s:.6f}',
         'step_max_s': f'{status.step_max_s:.6f}',
+        'tick_p50_s': f'{status.tick_p50_s:.6f}',
+        'tick_p99_s': f'{status.tick_p99_s:.6f}',
         'tick_lateness_p99_s': f'{status.tick_lateness_p99_s:.6f}',
         'audit_head': status.audit_head,
         'audit_records': status.audit_records,

@@ -12,22 +12,38 @@ from vla_deploy.ros.guard_inputs import GuardInputs
 from vla_deploy.ros.percentiles import DurationWindow
 from vla_deploy_msgs.msg import GuardStatus
 
+_DRIFT = 1e-4
+"""Part of a period by which the clock of the timer may drift from the steady clock in a tick."""
+
 
 class TickFigures:
-    """How long steps take, and how late ticks come."""
+    """How long steps and whole ticks take, and how late ticks come.
+
+    Nobody says when the first tick is due, so the earliest phase seen is the schedule: what counts
+    as lateness is the distance to the earliest of the last ticks. A first tick that was late hides
+    nothing.
+    """
 
     def __init__(self) -> None:
-        self.step_time, self.lateness = DurationWindow(), DurationWindow()
+        self.step_time, self.tick_time = DurationWindow(), DurationWindow()
+        self._phases = DurationWindow()
         self._due_ns: int | None = None
+        self._earliest_ns = 0.0
 
     def begin_tick(self, now_steady_ns: int, period_ns: int) -> None:
-        """Count a tick that begins now; one that is a whole period late sets the schedule anew."""
-        due_ns = self._due_ns
-        if due_ns is not None:
-            self.lateness.add(max(0, now_steady_ns - due_ns) * 1e-9)
-        if due_ns is None or now_steady_ns - due_ns > period_ns:
-            due_ns = now_steady_ns
-        self._due_ns = due_ns + period_ns
+        """Count a tick that begins now; whole periods without a tick are skipped, as timers do."""
+        if self._due_ns is None:
+            self._due_ns = now_steady_ns
+        phase_ns = now_steady_ns - self._due_ns
+        self._phases.add(phase_ns * 1e-9)
+        self._earliest_ns = min(self._earliest_ns + _DRIFT * period_ns, phase_ns)
+        skipped = int((phase_ns - self._earliest_ns) // period_ns)
+        self._due_ns += (1 + skipped) * period_ns
+
+    def lateness_s(self, rank: float) -> float:
+        """Percentile of the given rank (0..100) of the lateness of ticks, in seconds."""
+        earliest, at_rank = self._phases.percentiles((0, rank))
+        return at_rank - earliest
 
 
 def empty_status(now_ns: int, lifecycle_state: int, reason: str, fifo: bool) -> GuardStatus:
@@ -73,7 +89,8 @@ def add_figures(
     status.step_p50_s, status.step_p95_s, status.step_p99_s, status.step_max_s = (
         figures.step_time.percentiles((50, 95, 99, 100))
     )
-    status.tick_lateness_p99_s = figures.lateness.percentiles((99,))[0]
+    status.tick_p50_s, status.tick_p99_s = figures.tick_time.percentiles((50, 99))
+    status.tick_lateness_p99_s = figures.lateness_s(99)
     status.audit_head = audit.head
     status.audit_records = audit.records
     status.audit_lost = audit.lost
