@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from bags import Written
 from guard_world import HOME, NAMES, World, smooth_plan
+from sensor_msgs.msg import JointState
 
 from vla_deploy.cli import guard, guard_explain, guard_limits
 from vla_deploy.core.audit import AuditLog
@@ -16,7 +18,9 @@ from vla_deploy.core.audit_config import AuditConfig
 from vla_deploy.core.guard_io import Inputs
 from vla_deploy.core.journal import genesis_of
 from vla_deploy.files import read_yaml, write_yaml
+from vla_deploy.ros.conversions import duration_msg, time_msg
 from vla_deploy.share import share_directory
+from vla_deploy_msgs.msg import ActionChunk, Violation
 
 WAIT_S = 30.0
 URDF = share_directory() / 'urdf' / 'fr3.urdf'
@@ -200,6 +204,59 @@ def test_when_a_log_is_explained_for_a_robot_expect_its_chunks_judged_by_its_lim
 def test_when_there_is_no_log_to_explain_expect_exit_code_2(tmp_path, capsys):
     assert guard_explain.main(['--bag', str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.fixture
+def bag(tmp_path):
+    """A bag of a joint state, a clean chunk, one beyond a limit, and the guard's word on it."""
+    written = Written(tmp_path / 'run')
+    for seq, data in enumerate((chunk()['data'], moved(1, 19, 1.9))):
+        stamp = time_msg(written.now_ns)
+        state = JointState(name=list(NAMES), position=HOME.tolist())
+        state.header.stamp = stamp
+        written.add('/joint_states', state)
+        message = ActionChunk(
+            schema_version=1, session_id='s', seq=seq, observation_stamp=stamp, sent_stamp=stamp,
+            valid_until=time_msg(written.now_ns + 10**9), period=duration_msg(0.05),
+            control_mode=1, joint_names=list(NAMES), steps=20, data=np.ravel(data).tolist(),
+        )
+        message.header.stamp = stamp
+        written.add('/action_chunk', message)
+    written.add('/guard/violations', Violation(
+        session_id='s', seq=1, rule='position', action=2, joint='fr3_joint2', sample=18, value=1.9,
+        limit=1.7787, unit='rad', message='too far'))
+    return written
+
+
+def test_when_a_bag_is_explained_expect_what_the_guard_published(bag, capsys):
+    assert guard_explain.main(['--bag', str(bag.close()), '--json']) == 1
+    (report,) = json.loads(capsys.readouterr().out)
+    (violation,) = report['violations']
+    assert (report['session_id'], report['seq'], report['verdict']) == ('s', 1, 'clamped')
+    assert (violation['joint'], violation['sample'], violation['value']) == ('fr3_joint2', 18, 1.9)
+
+
+def test_when_a_bag_is_explained_for_a_robot_expect_its_chunks_judged(bag, capsys):
+    folder = bag.close()
+    assert guard_explain.main(['--bag', str(folder), '--robot', 'franka', '--json']) == 1
+    (report,) = json.loads(capsys.readouterr().out)
+    assert (report['seq'], report['verdict']) == (1, 'clamped')
+    assert 'position' in {v['rule'] for v in report['violations']}
+    (file,) = folder.glob('*.mcap')
+    assert guard_explain.main(['--bag', str(file), '--robot', 'franka']) == 1
+    assert '2 judged, 1 with something found' in capsys.readouterr().out
+
+
+def test_when_a_bag_was_cut_expect_what_is_left_and_a_word_about_it(bag, capsys):
+    bag.writer.flush()
+    assert guard_explain.main(['--bag', str(bag.writer.folder)]) == 1
+    assert 'was not closed' in capsys.readouterr().err
+
+
+def test_when_a_bag_is_none_expect_exit_code_2_naming_it(tmp_path, capsys):
+    (tmp_path / 'a.mcap').write_bytes(b'nothing')
+    assert guard_explain.main(['--bag', str(tmp_path)]) == 2
+    assert 'a.mcap: is no MCAP file' in capsys.readouterr().err
 
 
 def limits_of(capsys, *arguments):

@@ -3,9 +3,10 @@
 """Say which rule a chunk breaks: sample, joint, value and limit.
 
     ros2 run vla_deploy guard explain --chunk FILE --robot franka
-    ros2 run vla_deploy guard explain --bag LOG                    what the guard found at the time
-    ros2 run vla_deploy guard explain --bag LOG --robot franka     what it would find now
+    ros2 run vla_deploy guard explain --bag TRACE                  what the guard found at the time
+    ros2 run vla_deploy guard explain --bag TRACE --robot franka   what it would find now
 
+TRACE is an audit log of the guard, or a bag.
 Exit code 0: nothing. 1: something was found. 2: an error.
 """
 
@@ -15,17 +16,18 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vla_deploy.cli import guard_bag
 from vla_deploy.cli.chunk_file import read_chunk
 from vla_deploy.cli.guarded_robot import ERRORS, guarded_robot
 from vla_deploy.core.audit_file import AuditError
 from vla_deploy.core.explain import Arrival, Explained, arrival_of_plan, judge
-from vla_deploy.core.journal import JournalStep, read_journal
 from vla_deploy.core.violation import Violation
+from vla_deploy.trace.bag import BagError
 
 COLUMNS = ('sample', 'joint', 'rule', 'value', 'limit', 'unit', 'action')
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error('--chunk needs --robot: whose limits?')
     try:
         explained = list(_explain(arguments))
-    except (AuditError, *ERRORS) as error:
+    except (AuditError, BagError, *ERRORS) as error:
         print(f'guard explain: {error}', file=sys.stderr)
         return 2
     found = [e for e in explained if e.violations or e.verdict == 'refused']
@@ -51,34 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(arguments: argparse.Namespace) -> Iterable[Explained]:
     if arguments.bag and not arguments.robot:
-        return _recorded(read_journal(arguments.bag))
+        return guard_bag.recorded(arguments.bag)
     robot = guarded_robot(arguments.robot, arguments.urdf)
     if arguments.chunk:
         arrivals: Iterable[Arrival] = arrival_of_plan(*read_chunk(arguments.chunk))
     else:
-        arrivals = _arrivals(read_journal(arguments.bag))
+        arrivals = guard_bag.arrivals(arguments.bag)
     return judge(arrivals, robot.limits, robot.config)
-
-
-def _recorded(journal: Iterable[JournalStep]) -> Iterator[Explained]:
-    """Return what was found in each step that found something."""
-    for step in journal:
-        verdicts = step.outcome.verdicts
-        for session_id, seq, verdict in verdicts:
-            named = tuple(v for v in step.outcome.violations
-                          if (v.session_id, v.seq) == (session_id, seq))
-            yield Explained(step.now_ros_ns, session_id, seq, verdict, named)
-        others = tuple(v for v in step.outcome.violations
-                       if (v.session_id, v.seq) not in {(s, n) for s, n, _ in verdicts})
-        if others:
-            yield Explained(step.now_ros_ns, '', 0, step.outcome.state.name, others)
-
-
-def _arrivals(journal: Iterable[JournalStep]) -> Iterator[Arrival]:
-    for step in journal:
-        yield Arrival(step.now_ros_ns, None, step.inputs.joint_state)
-        for chunk in step.inputs.chunks:
-            yield Arrival(step.now_ros_ns, chunk)
 
 
 def _text(found: list[Explained], count: int) -> str:
@@ -122,9 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--chunk', type=Path, metavar='FILE', help='a chunk as JSON or NPZ')
-    what.add_argument('--bag', type=Path, metavar='TRACE', help='an audit log of the guard')
+    what.add_argument(
+        '--bag', type=Path, metavar='TRACE', help='a run: an audit log of the guard, or a bag'
+    )
     parser.add_argument(
-        '--robot', help='robot of config/ whose limits count; without it, those of the log'
+        '--robot', help='robot of config/ whose limits count; without it, what was found then'
     )
     parser.add_argument(
         '--urdf', type=Path, metavar='FILE', help="description to use instead of the robot's own"

@@ -17,6 +17,17 @@ from vla_deploy.ros.conversions import time_ns
 from vla_deploy_msgs.msg import ActionChunk
 
 
+def message_to_joint_state(msg: JointState) -> CoreJointState:
+    """Return the guard's view of a joint state; it judges names and sizes itself."""
+    velocity = np.asarray(msg.velocity, dtype=np.float64)
+    return CoreJointState(
+        stamp_ns=time_ns(msg.header.stamp),
+        names=tuple(msg.name),
+        position=np.asarray(msg.position, dtype=np.float64),
+        velocity=velocity if velocity.size else None,
+    )
+
+
 class GuardInputs:
     """Levels stay until they change; chunks and joint states are taken by one step."""
 
@@ -32,14 +43,7 @@ class GuardInputs:
 
     def add_joint_state(self, msg: JointState) -> None:
         """Keep the newest measurement."""
-        velocity = np.asarray(msg.velocity, dtype=np.float64)
-        state = CoreJointState(
-            stamp_ns=time_ns(msg.header.stamp),
-            names=tuple(msg.name),
-            position=np.asarray(msg.position, dtype=np.float64),
-            velocity=velocity if velocity.size else None,
-        )
-        self.set(joint_state=state)
+        self.set(joint_state=message_to_joint_state(msg))
 
     def add_chunk(self, msg: ActionChunk, now_ns: int) -> None:
         """Keep a chunk beside those that came since the last step."""
