@@ -1,8 +1,9 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run the parity ladder again on a finished bundle.
+"""Run the parity ladder again on a finished bundle, or check a data set (validate_dataset.py).
 
     ros2 run vla_deploy validate export BUNDLE --model CHECKPOINT
+    ros2 run vla_deploy validate dataset PATH --robot so101
     python -m vla_deploy.cli.validate export BUNDLE
 
     python -m vla_deploy.cli.validate export BUNDLE --init-ci
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vla_deploy.cli import validate_dataset
 from vla_deploy.cli.output import one_line, progress_lines, unforeseen
 from vla_deploy.files import write_bytes
 
@@ -26,13 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if not arguments.threshold > 0:
+    if arguments.verb == 'export' and not arguments.threshold > 0:
         parser.error(f'--threshold is {arguments.threshold}, but must be above 0')
     try:
-        return _init_ci(arguments) if arguments.init_ci else _validate(arguments)
+        return int(arguments.run(arguments))
     except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
         print(f'validate: {unforeseen("validate", error)}', file=sys.stderr)
         return 2
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    return _init_ci(arguments) if arguments.init_ci else _validate(arguments)
 
 
 def _init_ci(arguments: argparse.Namespace) -> int:
@@ -96,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='validate', description='Check what was made before.')
     verbs = parser.add_subparsers(dest='verb', required=True)
     export = verbs.add_parser('export', help='run the parity ladder again on a bundle')
+    export.set_defaults(run=_export)
     export.add_argument('bundle', type=Path, metavar='BUNDLE', help='folder that export wrote')
     export.add_argument(
         '--model', type=Path, metavar='CHECKPOINT', help='what the bundle was made from (rung 1)'
@@ -121,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help='where --init-ci writes, - for stdout (.github/workflows/vla_parity.yml); never over '
         'a file that is there',
     )
+    validate_dataset.add_parser(verbs)
     return parser
 
 

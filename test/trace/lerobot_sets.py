@@ -1,0 +1,141 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small LeRobot data sets, written from nothing: v3.0 and v2.1, two episodes, one camera."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FPS, LENGTHS = 30, (12, 8)
+JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'wrist_roll', 'gripper')
+CAMERA = 'observation.images.front'
+TASKS = ('reach the red cube', 'put it down')
+DATA_PATH = {
+    'v3.0': 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet',
+    'v2.1': 'data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet',
+}
+VIDEO_PATH = {
+    'v3.0': 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4',
+    'v2.1': 'videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4',
+}
+
+
+def info(version: str) -> dict:
+    """The content of meta/info.json."""
+    vector = {'dtype': 'float32', 'shape': [6], 'names': [f'{name}.pos' for name in JOINTS]}
+    scalar = {'shape': [1], 'names': None}
+    return {
+        'codebase_version': version, 'robot_type': 'so101', 'fps': FPS,
+        'total_episodes': len(LENGTHS), 'total_frames': sum(LENGTHS), 'total_tasks': len(TASKS),
+        'chunks_size': 1000, 'data_path': DATA_PATH[version], 'video_path': VIDEO_PATH[version],
+        'features': {
+            'action': vector, 'observation.state': vector,
+            CAMERA: {'dtype': 'video', 'shape': [16, 16, 3],
+                     'names': ['height', 'width', 'channels']},
+            'timestamp': {'dtype': 'float32', **scalar},
+            **{name: {'dtype': 'int64', **scalar}
+               for name in ('frame_index', 'episode_index', 'index', 'task_index')},
+        },
+    }  # fmt: skip
+
+
+def episode_rows(index: int) -> dict[str, np.ndarray]:
+    """The rows of one episode by column."""
+    length, before = LENGTHS[index], sum(LENGTHS[:index])
+    t = np.arange(length)
+    wave = 0.3 * np.sin(0.3 * (t + before)[:, None] + np.arange(6)) + 0.35
+    return {
+        'action': wave.astype(np.float32), 'observation.state': (wave * 0.9).astype(np.float32),
+        'timestamp': (t / FPS).astype(np.float32), 'frame_index': t,
+        'episode_index': np.full(length, index), 'index': t + before,
+        'task_index': np.full(length, index),
+    }  # fmt: skip
+
+
+def write_rows(path: Path, rows: dict[str, np.ndarray]) -> None:
+    """Write a data file; a column of lists may be ragged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        name: pa.array([list(map(float, row)) for row in values], pa.list_(pa.float32()))
+        if name in ('action', 'observation.state') else pa.array(values)
+        for name, values in rows.items()
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), path)
+
+
+def write_video(path: Path, frames: int) -> None:
+    """Write a video of grey frames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('mpeg4', rate=FPS)
+        stream.width = stream.height = 16
+        stream.pix_fmt = 'yuv420p'
+        for number in range(frames):
+            pixels = np.full((16, 16, 3), number * 10, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, 'rgb24')))
+        container.mux(stream.encode())
+
+
+def statistics(parts: list[dict[str, np.ndarray]]) -> dict:
+    """What stats.json says of these rows."""
+    joined = {name: np.concatenate([part[name] for part in parts])
+              for name in ('action', 'observation.state')}  # fmt: skip
+    return {
+        name: {
+            'min': rows.min(0).tolist(), 'max': rows.max(0).tolist(),
+            'mean': rows.mean(0).tolist(), 'std': rows.std(0).tolist(), 'count': [len(rows)],
+        }
+        for name, rows in joined.items()
+    }  # fmt: skip
+
+
+def write_dataset(root: Path, version: str, change=lambda part, value: value) -> Path:
+    """Write a whole data set; `change` may alter each part on its way to the disk.
+
+    Parts: info, rows (a list of episodes), tasks, stats, lengths. Statistics are those of the rows
+    before the change.
+    """
+    meta = root / 'meta'
+    meta.mkdir(parents=True)
+    episodes = [episode_rows(index) for index in range(len(LENGTHS))]
+    stats = [statistics([rows]) for rows in episodes]
+    total = change('stats', statistics(episodes) if version == 'v3.0' else stats)
+    (meta / 'info.json').write_text(json.dumps(change('info', info(version))))
+    lengths = change('lengths', list(LENGTHS))
+    tasks = change('tasks', dict(enumerate(TASKS)))
+    table = [{'episode_index': i, 'tasks': [TASKS[i]], 'length': n} for i, n in enumerate(lengths)]
+    rows = change('rows', episodes)
+    if version == 'v3.0':
+        for index, row in enumerate(table):
+            row |= {'data/chunk_index': 0, 'data/file_index': index}
+            row |= {f'videos/{CAMERA}/chunk_index': 0, f'videos/{CAMERA}/file_index': 0}
+        (meta / 'episodes' / 'chunk-000').mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(table), meta / 'episodes/chunk-000/file-000.parquet')
+        names = {'task_index': list(tasks), '__index_level_0__': list(tasks.values())}
+        pq.write_table(pa.table(names), meta / 'tasks.parquet')
+        (meta / 'stats.json').write_text(json.dumps(total))
+        write_video(root / VIDEO_PATH[version].format(video_key=CAMERA, chunk_index=0,
+                                                      file_index=0), sum(LENGTHS))  # fmt: skip
+    else:
+        write_lines(meta / 'episodes.jsonl', table)
+        write_lines(meta / 'tasks.jsonl', [{'task_index': i, 'task': t} for i, t in tasks.items()])
+        write_lines(meta / 'episodes_stats.jsonl',
+                    [{'episode_index': i, 'stats': s} for i, s in enumerate(total)])  # fmt: skip
+    for index, columns in enumerate(rows):
+        place = {'chunk_index': 0, 'file_index': index, 'episode_chunk': 0, 'episode_index': index}
+        write_rows(root / DATA_PATH[version].format(**place), columns)
+        if version == 'v2.1':
+            video = VIDEO_PATH[version].format(video_key=CAMERA, **place)
+            write_video(root / video, LENGTHS[index])
+    return root
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """Write JSON lines."""
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))

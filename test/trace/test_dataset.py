@@ -1,0 +1,240 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Each fault of a data set is found by exactly its check, in both formats."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from lerobot_sets import LENGTHS, episode_rows, write_dataset, write_video
+
+from vla_deploy.cli import validate
+from vla_deploy.trace.dataset_checks import CHECKS
+
+VERSIONS = ('v3.0', 'v2.1')
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request):
+    return request.param
+
+
+def check(root, tmp_path, *options, robot='so101'):
+    """Return the exit code and the status of each check, with what those that did not pass say."""
+    target = tmp_path / 'result.json'
+    code = validate.main(
+        ['dataset', str(root), '--robot', robot, '--output-json', str(target), *options]
+    )
+    checks = json.loads(target.read_text())['checks']
+    return code, {c['name']: c['status'] for c in checks}, {c['name']: c for c in checks}
+
+
+def failing(statuses):
+    return [name for name, status in statuses.items() if status == 'fail']
+
+
+def in_rows(column, row, value, episode=0):
+    """A change of one value of one episode's rows."""
+
+    def change(part, what):
+        if part == 'rows':
+            what[episode][column] = what[episode][column].copy()
+            what[episode][column][row] = value
+        return what
+
+    return change
+
+
+def in_info(**values):
+    def change(part, what):
+        return {**what, **values} if part == 'info' else what
+
+    return change
+
+
+def without_column(name):
+    def change(part, what):
+        if part == 'rows':
+            what[1] = {k: v for k, v in what[1].items() if k != name}
+        return what
+
+    return change
+
+
+def narrow_state(part, what):
+    if part == 'rows':
+        what[1]['observation.state'] = what[1]['observation.state'][:, :5]
+    return what
+
+
+def wrong_mean(part, what):
+    if part == 'stats':
+        for stats in what if isinstance(what, list) else [what]:
+            stats['action']['mean'][2] += 0.5
+    return what
+
+
+def swapped_times(part, what):
+    if part == 'rows':
+        what[0]['timestamp'] = what[0]['timestamp'].copy()
+        what[0]['timestamp'][[3, 4]] = what[0]['timestamp'][[4, 3]]
+    return what
+
+
+# The check that finds it, the change, and a part of what it says.
+FAULTS = [
+    ('schema', without_column('frame_index'), 'frame_index'),
+    ('shapes', narrow_state, 'observation.state: 5 numbers a row, declared 6'),
+    ('actions_finite', in_rows('action', 5, np.nan), 'row 5, dim 0 is nan'),
+    ('episode_count', in_info(total_episodes=3), '2 episodes, meta/info.json says 3'),
+    ('episode_count', in_info(total_frames=21), '20 frames, meta/info.json says 21'),
+    ('timestamps', swapped_times, 'episode 0 in'),
+    ('fps', in_info(fps=25), '0.0333 s between two frames, but 25 fps are 0.0400 s'),
+    ('statistics', wrong_mean, 'action: mean of dim 2'),
+    ('tasks', in_rows('task_index', 0, 7), 'task_index 7'),
+    ('limits', in_rows('action', 0, 90.0), 'shoulder_pan'),
+]
+
+
+@pytest.mark.parametrize(('name', 'change', 'said'), FAULTS, ids=[f'{f[0]}-{f[2]}' for f in FAULTS])
+def test_when_a_data_set_has_a_fault_expect_exactly_its_check_to_find_it(
+    tmp_path, version, name, change, said, capsys
+):
+    root = write_dataset(tmp_path / 'set', version, change)
+    if name == 'limits':  # the statistics are those of the data, 90.0 included
+        mend_statistics(root, version)
+    code, statuses, checks = check(root, tmp_path)
+    assert failing(statuses) == [name]
+    assert said in checks[name]['found']
+    assert checks[name]['mend']
+    assert code == 1
+    out = capsys.readouterr().out
+    assert f'FAIL     {name}' in out
+    assert checks[name]['mend'] in out
+
+
+def mend_statistics(root, version):
+    path = root / 'meta' / ('stats.json' if version == 'v3.0' else 'episodes_stats.jsonl')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    stats = lines[0] if version == 'v3.0' else lines[0]['stats']
+    episodes = [episode_rows(i) for i in range(2)]
+    episodes[0]['action'][0] = 90.0
+    rows = np.concatenate([e['action'] for e in (episodes if version == 'v3.0' else episodes[:1])])
+    stats['action'] = {'min': rows.min(0).tolist(), 'max': rows.max(0).tolist(),
+                       'mean': rows.mean(0).tolist(), 'std': rows.std(0).tolist()}  # fmt: skip
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def test_when_a_data_set_is_whole_expect_every_check_passed_and_exit_code_0(tmp_path, version):
+    code, statuses, _ = check(write_dataset(tmp_path / 'set', version), tmp_path, '--strict')
+    assert statuses == dict.fromkeys(['info', *CHECKS], 'pass')
+    assert code == 0
+
+
+@pytest.mark.parametrize('text', ['{"codebase_version": ', '[]', '{}', '{"fps": 30}'])
+def test_when_the_info_cannot_be_read_expect_that_and_nothing_else_run(tmp_path, text):
+    root = write_dataset(tmp_path / 'set', 'v3.0')
+    (root / 'meta' / 'info.json').write_text(text)
+    code, statuses, _ = check(root, tmp_path)
+    assert failing(statuses) == ['info']
+    assert {statuses[name] for name in CHECKS} == {'not run'}
+    assert code == 1
+
+
+@pytest.mark.parametrize('how', ['gone', 'cut'])
+def test_when_a_data_file_is_gone_or_cut_expect_the_check_of_files(tmp_path, version, how):
+    root = write_dataset(tmp_path / 'set', version)
+    path = sorted(root.glob('data/*/*.parquet'))[1]
+    if how == 'gone':
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-40])
+    code, statuses, checks = check(root, tmp_path)
+    assert failing(statuses) == ['files']
+    assert path.name in checks['files']['found']
+    assert statuses['episode_count'] == 'not run'
+    assert code == 1
+
+
+@pytest.mark.parametrize('how', ['gone', 'cut', 'short'])
+def test_when_a_video_is_gone_cut_or_short_expect_the_check_of_videos(tmp_path, version, how):
+    root = write_dataset(tmp_path / 'set', version)
+    path = sorted(root.glob('videos/**/*.mp4'))[0]
+    if how == 'gone':
+        path.unlink()
+    elif how == 'cut':
+        path.write_bytes(path.read_bytes()[:200])
+    else:
+        write_video(path, min(LENGTHS) - 1)
+    code, statuses, checks = check(root, tmp_path)
+    assert failing(statuses) == ['videos']
+    assert path.name in checks['videos']['found']
+    assert code == 1
+
+
+def test_when_the_robot_has_other_joints_expect_the_check_of_dims(tmp_path, version):
+    root = write_dataset(tmp_path / 'set', version)
+    code, statuses, checks = check(root, tmp_path, robot='franka')
+    assert failing(statuses) == ['action_dim']
+    assert checks['action_dim']['found'] == 'actions have 6 dims, the robot has 7 joints'
+    assert statuses['limits'] == 'not run'
+    assert code == 1
+
+
+def test_when_dims_are_called_otherwise_expect_a_warning_that_fails_if_strict(tmp_path, version):
+    def renamed(part, what):
+        if part == 'info':
+            what['features']['action'] = {**what['features']['action'], 'names': list('abcdef')}
+        return what
+
+    root = write_dataset(tmp_path / 'set', version, renamed)
+    code, statuses, _ = check(root, tmp_path)
+    assert (code, statuses['action_dim']) == (0, 'warn')
+    assert check(root, tmp_path, '--strict')[0] == 1
+
+
+def test_when_a_file_belongs_to_no_episode_expect_a_warning(tmp_path, version):
+    root = write_dataset(tmp_path / 'set', version)
+    path = sorted(root.glob('data/*/*.parquet'))[0]
+    (path.parent / 'stray.parquet').write_bytes(path.read_bytes())
+    code, statuses, _ = check(root, tmp_path)
+    assert (code, statuses['files']) == (0, 'warn')
+
+
+@pytest.mark.parametrize('part', ['episodes', 'tasks', 'stats'])
+def test_when_metadata_are_gone_expect_the_check_that_needs_them(tmp_path, version, part):
+    root = write_dataset(tmp_path / 'set', version)
+    for path in [*root.glob(f'meta/{part}*'), *root.glob(f'meta/{part}*/*/*'),
+                 *root.glob(f'meta/episodes_{part}*')]:  # fmt: skip
+        if path.is_file() and not (part == 'episodes' and 'stats' in path.name):
+            path.unlink()
+    code, statuses, _ = check(root, tmp_path)
+    assert failing(statuses) == [{'episodes': 'files', 'stats': 'statistics'}.get(part, part)]
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [(['DIR', '--robot', 'nobody'], "unknown robot 'nobody'"),
+     (['DIR/none', '--robot', 'so101'], 'none: is no folder')],
+)  # fmt: skip
+def test_when_an_argument_is_wrong_expect_exit_code_2_and_one_line(
+    tmp_path, capsys, arguments, said
+):
+    words = [a.replace('DIR', str(tmp_path)) for a in arguments]
+    assert validate.main(['dataset', *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize('module', ['pyarrow', 'av'])
+def test_when_a_package_is_not_installed_expect_what_installs_it(
+    tmp_path, monkeypatch, capsys, module
+):
+    for name in [n for n in sys.modules if n.startswith('vla_deploy.trace.dataset')]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert validate.main(['dataset', str(tmp_path), '--robot', 'so101']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'pip install vla_deploy[data]' in line
