@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_deploy.core.bounds import GRID_NS
+from vla_deploy.core.bounds import GRID_NS, Bounds
 from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.jerk import JerkMotion
 from vla_deploy.core.limits import JointLimits, load_limits
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.core.urdf import parse_urdf
@@ -73,8 +74,12 @@ def latest_rest_ns(trajectory: JointTrajectory, decided_ns: int, limits: JointLi
     """Return when a guard that decides at a time to brake must have brought it to rest.
 
     Braking takes effect after the lead, put off by up to two steps of the grid that knots lie on,
-    and ends on that grid.
+    and ends on that grid. Deceleration rises within the jerk limit, from as much acceleration as
+    there may be, and falls to zero within it.
     """
+    smooth = JerkMotion.of(limits, Bounds.of(limits, GuardConfig().soft_margin))
+    assert smooth is not None
+    turns_s = 3.0 * smooth.acceleration / smooth.jerk
     start_ns = time_ns(trajectory.header.stamp)
     columns = [list(trajectory.joint_names).index(name) for name in limits.names]
     motion = Trajectory(
@@ -83,6 +88,7 @@ def latest_rest_ns(trajectory: JointTrajectory, decided_ns: int, limits: JointLi
         np.array([p.velocities for p in trajectory.points])[:, columns],
     )
     begins_ns = [decided_ns + LEAD_NS + steps * GRID_NS for steps in range(3)]
-    brakes_s = [np.max(np.abs(motion.state(t)[1]) / limits.acceleration) for t in begins_ns]
+    brakes_s = [np.max(np.abs(motion.state(t)[1]) / smooth.acceleration + turns_s)
+                for t in begins_ns]
     ends_ns = [t + round(s * 1e9) for t, s in zip(begins_ns, brakes_s, strict=True)]
     return max(ends_ns) + GRID_NS
