@@ -33,7 +33,7 @@ def test_when_the_guard_is_killed_while_moving_expect_its_log_whole_and_exact_in
     graph, tmp_path
 ):
     graph.start_sim_robot()
-    guard = graph.start_guard(log_folder=str(tmp_path / 'logs'), log_rotate_bytes=100000)
+    guard = graph.start_guard(log_folder=str(tmp_path / 'logs'), log_rotate_bytes=40000)
     graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to arm itself')
     graph.move()
     samples = sweep(graph.measured(), 0, 0.3, 1.0)
@@ -55,7 +55,9 @@ def test_when_the_guard_is_killed_while_moving_expect_its_log_whole_and_exact_in
     steps = list(replay(core_of(genesis), read_journal(log)))
     assert [difference(step, out) for step, out in steps] == [''] * len(steps)
     commands = [out.trajectory for _, out in steps if out.trajectory is not None]
-    assert commands[-1].position[-1] == pytest.approx(graph.trajectories[-1].points[-1].positions)
+    # What the thread of the log had not written yet died with the guard.
+    heard = np.array([trajectory.points[-1].positions for trajectory in graph.trajectories])
+    assert np.abs(heard - commands[-1].position[-1]).max(axis=1).min() < 1e-12
     assert {v.rule for _, out in steps for v in out.violations} == {'finite'}
 
 
