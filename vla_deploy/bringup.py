@@ -82,23 +82,22 @@ class Process:
 
 
 def robots() -> list[str]:
-    """Return the names of the robots that can be brought up, in simulation at least."""
+    """Return the names of the robots that can be brought up."""
     described = sorted((share_directory() / 'config').glob('*/bringup.yaml'))
-    return [p.parent.name for p in described if not _waits_for(read_description(p), sim=True)]
+    return [path.parent.name for path in described]
 
 
 def read_description(path: Path) -> dict[str, Any]:
     """Read a `bringup.yaml`; raise ParameterError naming the file and a key that is wrong."""
     description = read_yaml(path)
-    _check_keys(path, '', description, ('urdf', 'limits', 'processes'), ('policy', 'waits_for'))
-    _check_keys(path, 'waits_for.', description.get('waits_for', {}), (), ('sim', 'robot'))
+    _check_keys(path, '', description, ('urdf', 'limits', 'processes'), ('policy',))
     for process in description['processes']:
         _check_keys(
             path,
             f'processes.{process.get("name", "?")}.',
             process,
             ('name', 'executable', 'parameters', 'given'),
-            ('only_in_sim', 'nice', 'remappings_on_robot'),
+            ('only_in_sim', 'nice', 'remappings_on_robot', 'parameters_on_robot'),
         )
     return description
 
@@ -144,18 +143,13 @@ def options_from_texts(texts: Mapping[str, str]) -> BringUpOptions:
 def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[Process]:
     """Return the processes of a robot, in the order in which they start.
 
-    `bundle` may be None without inference. Raises ParameterError for a robot that is unknown, or
-    that cannot be brought up yet as the options ask.
+    `bundle` may be None without inference. Raises ParameterError for a robot that is unknown.
     """
     share = share_directory()
     path = share / 'config' / robot / 'bringup.yaml'
     if not path.is_file():
         raise ParameterError(f'unknown robot {robot!r}; known: {", ".join(robots())}')
     description = read_description(path)
-    missing = _waits_for(description, options.sim)
-    if missing:
-        where = 'in simulation' if options.sim else 'without sim:=true'
-        raise ParameterError(f'{robot} cannot be brought up {where} yet; it needs {missing}')
     given: dict[str, Any] = {
         'urdf_path': str(share / description['urdf']),
         'limits_path': str(share / description['limits']),
@@ -223,11 +217,6 @@ def _log_folder(given: str) -> str:
     return str(Path(given or default).expanduser().absolute())
 
 
-def _waits_for(description: Mapping[str, Any], sim: bool) -> str:
-    """Return what a robot needs that is not built yet; empty when it can be brought up."""
-    return str(description.get('waits_for', {}).get('sim' if sim else 'robot', ''))
-
-
 def _command(
     share: Path, entry: Mapping[str, Any], given: Mapping[str, Any], sim: bool
 ) -> tuple[str, ...]:
@@ -238,6 +227,8 @@ def _command(
         for source, target in entry.get('remappings_on_robot', {}).items():
             words += ['-r', f'{source}:={target}']
     words += ['--params-file', str(share / entry['parameters'])]
+    if not sim and 'parameters_on_robot' in entry:
+        words += ['--params-file', str(share / entry['parameters_on_robot'])]
     for name in entry['given']:
         if name not in given:
             raise ParameterError(

@@ -11,6 +11,7 @@ from guard_world import HOME, GuardState, World, smooth_plan
 
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import JointState
+from vla_deploy.core.limits import LimitsError
 from vla_deploy.core.parameter import ParameterError, config_from_mapping, parameters_of
 
 
@@ -228,7 +229,7 @@ def test_when_the_horizon_is_too_short_expect_both_parameters_named() -> None:
 def test_when_every_parameter_is_listed_expect_each_described_and_given_a_unit_or_bounds() -> None:
     for parameter in parameters_of(GuardConfig):
         assert parameter.description
-        assert parameter.python_type in (bool, str) or parameter.minimum is not None
+        assert parameter.python_type in (bool, str, list[str]) or parameter.minimum is not None
     assert config_from_mapping(GuardConfig, {'lead_s': 0.03}).lead_s == 0.03
 
 
@@ -252,3 +253,26 @@ def test_when_an_older_joint_state_comes_late_expect_it_passed_over() -> None:
     world.tick(joint_state=old, arm=True)
     assert (world.commanded()[0] == HOME).all()
     assert world.core.joint_state_age_s(world.ros_ns) == pytest.approx(age + 0.01)
+
+
+def test_when_a_gripper_holds_something_expect_neither_a_fault_nor_a_start_jump() -> None:
+    for grippers, states in (([], {'FAULT'}), (['fr3_joint7'], {'HOLD', 'ARMED'})):
+        world = World(GuardConfig(gripper_joints=grippers, tracking_error=0.1, start_jump=0.15))
+        world.arm()
+        world.measure = False
+        data = smooth_plan(HOME, np.array([0, 0, 0, 0, 0, 0, 0.4]), 21, 0.05)
+        chunk = world.chunk(data)
+        for i in range(130):
+            stuck = np.array(world.robot_state(world.ros_ns + 10**7)[0])
+            stuck[6] = min(stuck[6], 0.85)
+            inputs = {'joint_state': JointState(world.ros_ns + 10**7, world.limits.names, stuck)}
+            out = world.tick(chunks=(chunk,) if i == 0 else (), **inputs)
+        assert out.state.name in states
+    again = world.chunk(smooth_plan(world.commanded()[0], np.zeros(7), 21, 0.05))
+    out = world.tick(chunks=(again,), **inputs)
+    assert out.reports[0].verdict == 'accepted'
+
+
+def test_when_a_gripper_is_not_under_guard_expect_it_named() -> None:
+    with pytest.raises(LimitsError, match="'claw' is not under guard"):
+        World(GuardConfig(gripper_joints=['claw']))

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_deploy.core.bounds import Bounds
-from vla_deploy.core.outputs import OutputError, plan_outputs
+from vla_deploy.core.outputs import (
+    DeadBand,
+    OutputDetails,
+    OutputError,
+    check_hysteresis,
+    plan_outputs,
+)
 from vla_deploy.core.stream import PositionStream, room_speed
 from vla_deploy.core.trajectory import Trajectory, at_rest
 
@@ -59,6 +65,46 @@ def test_when_the_robot_is_commanded_in_velocity_expect_outputs_of_velocities_on
     assert output.output_type == 'velocity_array'
     with pytest.raises(OutputError, match="'trajectory' of 't' does not go with control_mode 'vel"):
         plan_outputs(['t'], ['trajectory'], [], GUARDED, 'velocity')
+
+
+VENDOR = {'types': ['interbotix_group', 'interbotix_single'], 'joints': ['a,b', 'c']}
+
+
+@pytest.mark.parametrize(('details', 'says'), [
+    ({'names': ['arm']}, 'output_names has 1 entries, output_topics 2'),
+    ({'names': ['arm', '']}, "'interbotix_single' of 'u' needs the name"),
+    ({'names': ['arm', 'g'], 'scales': [1.0, 0.0]}, "'u': scale must not be 0"),
+    ({'names': ['arm', 'g'], 'scales': [1.0, math.nan]}, "output_scales: nan of 'u' is not finite"),
+    ({'names': ['arm', 'g'], 'hysteresis': [0.0, -0.1]}, 'nor hysteresis below it'),
+])
+def test_when_details_are_wrong_expect_the_parameter_named(
+    details: dict[str, list[float]], says: str
+) -> None:
+    with pytest.raises(OutputError, match=says):
+        plan_outputs(['t', 'u'], VENDOR['types'], VENDOR['joints'], GUARDED,
+                     details=OutputDetails(**details))
+
+
+def test_when_details_do_not_go_with_an_output_expect_a_refusal() -> None:
+    with pytest.raises(OutputError, match="'trajectory' of 't' takes no scale"):
+        plan_outputs(['t'], ['trajectory'], [], GUARDED, details=OutputDetails(scales=[2.0]))
+    with pytest.raises(OutputError, match="'position_array' of 't' has no name"):
+        plan_outputs(['t'], ['position_array'], [], GUARDED, details=OutputDetails(names=['arm']))
+    with pytest.raises(OutputError, match="'t' is for one joint, not 3"):
+        plan_outputs(['t'], ['interbotix_single'], [], GUARDED, details=OutputDetails(names=['g']))
+
+
+def test_when_a_gripper_trembles_expect_it_kept_and_scaled_until_it_really_moves() -> None:
+    _, gripper = plan_outputs(
+        ['t', 'u'], VENDOR['types'], VENDOR['joints'], GUARDED,
+        details=OutputDetails(['arm', 'g'], [1.0, 50.0], [0.0, -1.0], [0.0, 0.01]))
+    band = DeadBand(gripper)
+    sent = [float(band.command(np.array([0.0, 0.0, position]))[0])
+            for position in (0.02, 0.029, 0.011, 0.0305, 0.025, 0.0)]
+    assert sent == pytest.approx([0.0, 0.0, 0.0, 0.525, 0.525, -1.0])
+    check_hysteresis((gripper,), np.array([1.0, 1.0, 2.0]), 0.01)
+    with pytest.raises(OutputError, match="output_hysteresis of 'u' is 0.01, more than c may"):
+        check_hysteresis((gripper,), np.array([1.0, 1.0, 0.5]), 0.01)
 
 
 class Watch:

@@ -12,7 +12,9 @@ from vla_deploy.bringup import BringUpOptions, bring_up, robots
 from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import LimitsError, load_limits
-from vla_deploy.core.parameter import ParameterError, parameters_of
+from vla_deploy.core.outputs import DeadBand, OutputDetails, check_hysteresis, plan_outputs
+from vla_deploy.core.parameter import parameters_of
+from vla_deploy.files import read_yaml
 from vla_deploy.pipeline.inference_config import InferenceConfig
 
 mujoco = pytest.importorskip('mujoco')
@@ -117,17 +119,30 @@ def test_when_robots_are_listed_expect_those_that_can_be_simulated():
     assert set(robots()) == set(ROBOTS)
 
 
-@pytest.mark.parametrize(
-    ('robot', 'options', 'words'),
-    [
-        ('aloha', REAL, 'without sim:=true yet; it needs an output for each arm'),
-    ],
-)
-def test_when_a_robot_cannot_be_brought_up_yet_expect_what_it_needs(robot, options, words):
-    with pytest.raises(ParameterError) as error:
-        bring_up(robot, options, None)
-    assert words in str(error.value)
-    assert '\n' not in str(error.value)
+def test_when_aloha_is_real_expect_its_own_topics_groups_and_states():
+    guard, inference = bring_up('aloha', BringUpOptions(), ROOT)
+    simulated = bring_up('aloha', BringUpOptions(sim=True), ROOT)
+    assert not any('_robot.yaml' in word for p in simulated[1:] for word in p.command)
+    for process in (guard, inference):
+        (given,) = [word for word in process.command if word.endswith('_robot.yaml')]
+        (node,) = read_yaml(given).values()
+        assert node['ros__parameters']['joint_state_prefixes'] == [
+            'follower_left/', 'follower_right/']
+    (node,) = read_yaml(ROOT / 'config' / 'aloha' / 'guard_robot.yaml').values()
+    given = node['ros__parameters']
+    outputs = plan_outputs(
+        given['output_topics'], given['output_types'], given['output_joints'],
+        parameters('aloha', 'guard.yaml')['joint_names'],
+        details=OutputDetails(given['output_names'], given['output_scales'],
+                              given['output_offsets'], given['output_hysteresis']),
+    )  # fmt: skip
+    check_hysteresis(outputs, limits('aloha').velocity, GuardConfig().period_s)
+    assert [o.topic.split('/')[1] for o in outputs] == [
+        'follower_left', 'follower_left', 'follower_right', 'follower_right']
+    assert [len(o.joints) for o in outputs] == [6, 1, 6, 1]
+    closed, opened = DeadBand(outputs[1]), DeadBand(outputs[1])
+    assert closed.command(limits('aloha').lower) == pytest.approx([-0.62], abs=0.01)
+    assert opened.command(limits('aloha').upper) == pytest.approx([1.49], abs=0.01)
 
 
 @pytest.mark.parametrize('robot', ROBOTS)

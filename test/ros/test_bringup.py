@@ -197,8 +197,8 @@ def test_when_configuration_names_a_file_expect_it_to_exist(bundle):
 @pytest.mark.parametrize(
     ('old', 'new', 'words'),
     [
-        ('waits_for:', 'wait_for:', "unknown key wait_for; did you mean 'waits_for'"),
-        ('  robot: >-', '  real: >-', 'unknown key waits_for.real'),
+        ('urdf:', 'urdfs:', "unknown key urdfs; did you mean 'urdf'"),
+        ('    parameters_on_robot:', '    parameters_robot:', "did you mean 'parameters_on_robot'"),
         ('    only_in_sim: true', '    only_sim: true', 'unknown key processes.sim_robot.only_sim'),
         ('limits: ', 'policy: ', 'missing key limits'),
         ('    executable: guard\n', '', 'missing key processes.guard.executable'),

@@ -35,8 +35,8 @@ parser, or that nobody publishes: on a robot the guard does not become active wi
 def document() -> str:
     """Return the whole document."""
     paths = sorted((ROOT / 'config').glob('*/bringup.yaml'))
-    rows = ['| robot | guarded joints | commands on the robot go to | limits | not yet possible |',
-            '|---|---|---|---|---|']
+    rows = ['| robot | guarded joints | commands on the robot go to | limits |',
+            '|---|---|---|---|']
     sections = []
     for path in paths:
         robot = path.parent.name
@@ -46,18 +46,20 @@ def document() -> str:
         limits = load_limits(urdf, parameters['joint_names'],
                              read_yaml(ROOT / description['limits']))
         kind = 'placeholders' if limits.placeholders else 'published'
-        waits = description.get('waits_for', {})
-        missing = {'sim': 'simulation and robot', 'robot': 'robot'}.get(next(iter(waits), ''), '')
         rows.append(f'| [{robot}](#{robot}) | {len(limits.names)} | {_topic(description)} | {kind} '
-                    f'| {missing} |')
-        sections.append(_section(robot, limits.joints, waits))
+                    '|')
+        sections.append(_section(robot, limits.joints))
     return '\n'.join([HEAD, '\n'.join(rows) + '\n', *sections])
 
 
 def _guard_parameters(description: dict[str, Any]) -> dict[str, Any]:
     (guard,) = (p for p in description['processes'] if p['executable'] == 'guard')
-    (node,) = read_yaml(ROOT / guard['parameters']).values()
-    return dict(node['ros__parameters'])
+    parameters: dict[str, Any] = {}
+    for key in ('parameters', 'parameters_on_robot'):
+        if key in guard:
+            (node,) = read_yaml(ROOT / guard[key]).values()
+            parameters.update(node['ros__parameters'])
+    return parameters
 
 
 def _topic(description: dict[str, Any]) -> str:
@@ -67,9 +69,8 @@ def _topic(description: dict[str, Any]) -> str:
     return ', '.join(f'`{remapped.get(topic, topic)}`' for topic in topics)
 
 
-def _section(robot: str, joints: tuple[JointLimit, ...], waits: dict[str, str]) -> str:
+def _section(robot: str, joints: tuple[JointLimit, ...]) -> str:
     lines = [f'## {robot}\n']
-    lines += [f'Not yet possible ({where}): needs {what}.\n' for where, what in waits.items()]
     lines += ['| joint | lower | upper | velocity | acceleration | jerk | effort | placeholder |',
               '|---|---|---|---|---|---|---|---|']
     for joint in joints:

@@ -62,6 +62,11 @@ class GuardConfig:
         minimum=1e-4,
         maximum=10.0,
     )
+    gripper_joints: list[str] = parameter(
+        [],
+        'joints that what they hold may keep from where they are commanded: their measured '
+        'position counts neither for tracking_error nor for start_jump',
+    )
     tracking_error: float = parameter(
         0.2,
         'largest distance of a measured position from the commanded one at the same time; with '

@@ -105,6 +105,13 @@ class JointLimits:
         """Names of the joints whose figures are placeholders."""
         return tuple(j.name for j in self.joints if j.placeholder)
 
+    def among(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Which joints are named, bool [joints]; raises LimitsError for one that is not here."""
+        for name in names:
+            if name not in self.names:
+                raise LimitsError(f'joint {name!r} is not under guard')
+        return np.array([name in names for name in self.names])
+
     @property
     def continuous(self) -> NDArray[np.bool_] | None:
         """Which joints turn without end, bool [joints]; None if no joint does."""

@@ -3,9 +3,9 @@
 """Dataclasses as plain JSON values and back, exactly: floats and arrays to the bit.
 
 The annotations are the schema: bool, int, float, str, enumerations of integers, arrays, T | None,
-tuple[T, ...], tuple[A, B], dict[str, T], and dataclasses of these. A scalar or an empty tuple that
-equals its field's default is left out. An array is [dtype, shape, bytes in base64]; a float that
-is not finite is a text.
+list[T], tuple[T, ...], tuple[A, B], dict[str, T], and dataclasses of these. A scalar or an empty
+tuple that equals its field's default is left out. An array is [dtype, shape, bytes in base64]; a
+float that is not finite is a text.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ def _codec_of(hint: Any) -> _Codec:
         return _optional_codec(arguments)
     if hint is np.ndarray or origin is np.ndarray:
         return _Codec(_encode_array, _decode_array)
+    if origin is list:
+        item = _codec_of(arguments[0])
+        return _Codec(lambda v: [item.encode(x) for x in v],
+                      lambda p: [item.decode(x) for x in _expect(p, list)])
     if origin is tuple:
         return _tuple_codec(arguments)
     if origin is dict and arguments[0] is str:

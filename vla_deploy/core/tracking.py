@@ -15,6 +15,7 @@ class TrackingWatch:
 
     def __init__(self, limits: JointLimits, config: GuardConfig) -> None:
         self._limits, self._config = limits, config
+        self._judged = ~limits.among(config.gripper_joints)
         self.forget()
 
     def forget(self, judged_ns: int = -1) -> None:
@@ -28,7 +29,7 @@ class TrackingWatch:
         ):
             return None
         self._judged_ns = joints.stamp_ns
-        error = line.tracking_error(joints.position, joints.stamp_ns)
+        error = line.tracking_error(joints.position, joints.stamp_ns) * self._judged
         j = int(error.argmax())
         if error[j] <= self._config.tracking_error:
             self._in_a_row = 0

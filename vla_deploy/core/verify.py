@@ -279,6 +279,9 @@ def _check_start_jump(
     ):
         if position is None:
             continue
+        if what == 'measured' and config.gripper_joints:
+            at_ns = min(max(t_ns, knots.start_ns), knots.end_ns)
+            position = np.where(limits.among(config.gripper_joints), knots.place(at_ns), position)
         # The hull of the segment mostly shows it; a hair of room for its rounding.
         i = min(max(knots.segment_at(t_ns), 0), len(hull.lower) - 1)
         farthest = np.maximum(hull.upper[i] - position, position - hull.lower[i])

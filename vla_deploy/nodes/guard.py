@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -26,7 +25,13 @@ from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import GuardState, Inputs, Outputs
 from vla_deploy.core.limits import JointLimits, LimitsError
-from vla_deploy.core.outputs import Output, OutputError, plan_outputs
+from vla_deploy.core.outputs import (
+    Output,
+    OutputDetails,
+    OutputError,
+    check_hysteresis,
+    plan_outputs,
+)
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.command_outputs import CommandOutputs
@@ -41,6 +46,7 @@ from vla_deploy.ros.guard_messages import (
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
 from vla_deploy.ros.guard_robot import load_robot
 from vla_deploy.ros.guard_status import TickFigures, add_core, add_figures, empty_status
+from vla_deploy.ros.joint_sources import JointSources
 from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.rate_limit import RateLimit
@@ -117,11 +123,21 @@ class GuardNode(ManagedNode):
 
     def _outputs_for(self, limits: JointLimits) -> tuple[Output, ...]:
         config = self._node_config
-        return plan_outputs(config.output_topics, config.output_types, config.output_joints,
-                            limits.names, self._config.control_mode, limits.jerk is not None)
+        outputs = plan_outputs(
+            config.output_topics, config.output_types, config.output_joints, limits.names,
+            self._config.control_mode, limits.jerk is not None,
+            OutputDetails(config.output_names, config.output_scales, config.output_offsets,
+                          config.output_hysteresis),
+        )
+        check_hysteresis(outputs, limits.velocity, self._config.period_s)
+        return outputs
 
     def _create_interfaces(self) -> None:
         period_s = self._config.period_s
+        self.owned += JointSources(
+            self, self._node_config.joint_state_topics, self._node_config.joint_state_prefixes,
+            self._inputs.add_joint_state,
+        ).entities
         self._commands = CommandOutputs(
             self, self._outputs, Bounds.of(self._limits, self._config.soft_margin), period_s
         )
@@ -137,7 +153,6 @@ class GuardNode(ManagedNode):
             *self._commands.publishers,
             self._execution,
             self._violations,
-            subscribe(JointState, 'joint_states', self._inputs.add_joint_state, qos.SENSOR),
             subscribe(ActionChunk, 'action_chunk', self._on_chunk, qos.CHUNK),
             *self._estop.subscriptions,
             *(

@@ -29,6 +29,12 @@ class InferenceConfig:
     joint_names: list[str] = parameter(
         [], "Joints in the policy's order, where the bundle does not name them."
     )
+    joint_state_topics: list[str] = parameter(
+        ['joint_states'], 'Topics of joint states; together they make one.'
+    )
+    joint_state_prefixes: list[str] = parameter(
+        [], 'For each of these topics what its joint names get before them; none: nothing.'
+    )
     period_s: float = parameter(
         0.0,
         'Time between two samples, where the bundle does not say.',

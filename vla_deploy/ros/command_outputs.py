@@ -5,21 +5,25 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_deploy.core.bounds import Bounds
-from vla_deploy.core.outputs import TRAJECTORY, VELOCITY_ARRAY, Output
+from vla_deploy.core.outputs import NAMED, TRAJECTORY, VELOCITY_ARRAY, DeadBand, Output
 from vla_deploy.core.stream import PositionStream, VelocityStream
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.ros import qos
 from vla_deploy.ros.trajectory_messages import TrajectoryMessage
+from vla_deploy.ros.vendor_messages import VendorMessage
+
+Array = NDArray[np.float64]
 
 
 class CommandOutputs:
@@ -30,15 +34,20 @@ class CommandOutputs:
     ) -> None:
         self._node = node
         self._trajectories: list[tuple[Any, Output, TrajectoryMessage]] = []
-        self._arrays: list[tuple[Any, Output]] = []
+        self._streams: list[tuple[Any, DeadBand, Callable[[Array], Any]]] = []
+        # First, because a vendor's package may be missing: then nothing is put into the graph.
+        vendors = {o.topic: VendorMessage(o) for o in outputs if o.output_type in NAMED}
         for output in outputs:
             if output.output_type == TRAJECTORY:
                 publisher = node.create_publisher(JointTrajectory, output.topic, qos.COMMAND)
                 message = TrajectoryMessage(output.joints)
                 self._trajectories.append((publisher, output, message))
-            else:
-                publisher = node.create_publisher(Float64MultiArray, output.topic, qos.COMMAND)
-                self._arrays.append((publisher, output))
+                continue
+            kind, fill = Float64MultiArray, _array_message
+            if output.topic in vendors:
+                kind, fill = vendors[output.topic].kind, vendors[output.topic].fill
+            publisher = node.create_publisher(kind, output.topic, qos.COMMAND)
+            self._streams.append((publisher, DeadBand(output), fill))
         # All outputs are of one control mode (core/outputs.py).
         in_velocity = any(output.output_type == VELOCITY_ARRAY for output in outputs)
         self._stream = (VelocityStream if in_velocity else PositionStream)(bounds, period_s)
@@ -46,21 +55,20 @@ class CommandOutputs:
     @property
     def publishers(self) -> list[Any]:
         """The publishers, to be destroyed with the other interfaces."""
-        return [entry[0] for entry in (*self._trajectories, *self._arrays)]
+        return [entry[0] for entry in (*self._trajectories, *self._streams)]
 
     def send(self, now_ns: int, trajectory: Trajectory | None) -> None:
         """Publish what was decided in this step; None: nothing but the rest of a stream."""
         if trajectory is not None:
             for publisher, output, message in self._trajectories:
                 publisher.publish(message.fill(output.part(trajectory)))
-        if not self._arrays:
+        if not self._streams:
             return
         values = self._stream.step(now_ns, trajectory)
         if values is None:
             return
-        for publisher, output in self._arrays:
-            picked = np.ascontiguousarray(values[list(output.columns)], np.float64)
-            publisher.publish(Float64MultiArray(data=array.array('d', picked.tobytes())))
+        for publisher, band, fill in self._streams:
+            publisher.publish(fill(band.command(values)))
 
     def keep_within(self, bounds: Bounds) -> None:
         """Hold streams to other bounds from now on."""
@@ -79,3 +87,7 @@ class CommandOutputs:
         """Give the last commands time to arrive."""
         for publisher in self.publishers:
             publisher.wait_for_all_acked(Duration(seconds=seconds))
+
+
+def _array_message(values: Array) -> Float64MultiArray:
+    return Float64MultiArray(data=array.array('d', np.ascontiguousarray(values).tobytes()))

@@ -26,7 +26,8 @@ class GuardNodeConfig:
         ['trajectory'],
         'Form of the commands on each topic: trajectory (trajectory_msgs/JointTrajectory), '
         'position_array or, with control_mode velocity, velocity_array '
-        '(std_msgs/Float64MultiArray, one position or velocity a joint every tick).',
+        '(std_msgs/Float64MultiArray, one position or velocity a joint every tick); of Interbotix '
+        'arms interbotix_group or interbotix_single (interbotix_xs_msgs, positions every tick).',
     )
     output_joints: list[str] = parameter(
         [],
@@ -51,6 +52,31 @@ class GuardNodeConfig:
         's',
         minimum=0.0,
         maximum=60.0,
+    )
+    output_names: list[str] = parameter(
+        [],
+        "For each topic the driver's name of the group or joint that a message of Interbotix is "
+        'for; empty for others.',
+    )
+    output_scales: list[float] = parameter(
+        [],
+        'For each topic what a stream of positions is multiplied by, as for a gripper whose servo '
+        'is commanded in rad and limited in m; none: 1.',
+    )
+    output_offsets: list[float] = parameter(
+        [], 'For each topic what is added to that; none: 0.'
+    )
+    output_hysteresis: list[float] = parameter(
+        [],
+        'For each topic how far a joint must be commanded from what was sent last for something '
+        'else to be sent, in streams of positions; none: 0.',
+        'rad or m',
+    )
+    joint_state_topics: list[str] = parameter(
+        ['joint_states'], 'Topics of joint states; together they make one.'
+    )
+    joint_state_prefixes: list[str] = parameter(
+        [], 'For each of these topics what its joint names get before them; none: nothing.'
     )
     simulated: bool = parameter(False, 'The robot is simulated; without this, auto_arm is refused.')
     auto_arm: bool = parameter(False, 'Arm once after activation; simulated robots only.')

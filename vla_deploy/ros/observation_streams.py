@@ -18,6 +18,7 @@ from vla_deploy.pipeline.assembly import Assembled, ObservationAssembler, Stream
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import ConversionError, JointMap, time_ns
+from vla_deploy.ros.joint_sources import JointSources
 from vla_deploy.ros.lifecycle import ConfigureError
 
 
@@ -44,7 +45,8 @@ class ObservationStreams:
         self._newest_state: tuple[int, NDArray[np.float64]] | None = None
         subscribe = node.create_subscription
         self.entities: list[Any] = [
-            subscribe(JointState, 'joint_states', self._on_joint_state, qos.SENSOR),
+            *JointSources(node, config.joint_state_topics, config.joint_state_prefixes,
+                          self._on_joint_state).entities,
             *(
                 subscribe(*source, partial(self._on_image, camera), qos.SENSOR)
                 for camera, source in _sources(contract.camera_names, config).items()
