@@ -55,9 +55,13 @@ def test_when_the_guard_is_killed_while_moving_expect_its_log_whole_and_exact_in
     steps = list(replay(core_of(genesis), read_journal(log)))
     assert [difference(step, out) for step, out in steps] == [''] * len(steps)
     commands = [out.trajectory for _, out in steps if out.trajectory is not None]
+    logged = {command.position.tobytes() for command in commands}
     # What the thread of the log had not written yet died with the guard.
-    heard = np.array([trajectory.points[-1].positions for trajectory in graph.trajectories])
-    assert np.abs(heard - commands[-1].position[-1]).max(axis=1).min() < 1e-12
+    heard = graph.trajectories[:len(commands) // 2]
+    assert len(heard) > 20
+    for trajectory in heard:
+        positions = np.array([point.positions for point in trajectory.points])
+        assert positions.tobytes() in logged
     assert {v.rule for _, out in steps for v in out.violations} == {'finite'}
 
 
