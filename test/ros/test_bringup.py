@@ -46,6 +46,7 @@ def test_when_real_expect_that_the_guard_does_not_arm_itself(bundle):
         ('sched_fifo_priority', 7),
         ('log_folder', '/elsewhere'),
         ('inference', False),
+        ('record', True),
         ('sim', False),
     ],
 )
@@ -165,7 +166,7 @@ def test_when_launched_expect_exactly_what_up_starts(robot, bundle):
 
     context = LaunchContext()
     arguments = {p.name: p.default for p in parameters_of(BringUpOptions)}
-    arguments.update(sim=True, instruction='reach the red cube', bundle=str(bundle))
+    arguments.update(sim=True, record=True, instruction='reach the red cube', bundle=str(bundle))
     context.launch_configurations.update({k: str(v) for k, v in arguments.items()})
     started = [
         entity

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from action_msgs.msg import GoalStatus, GoalStatusArray
-from bags import Written, chunk
+from bags import Written, chunk, independent
 from std_msgs.msg import String
 
 from vla_deploy.cli import traces
@@ -225,3 +225,37 @@ def test_when_the_text_of_a_topic_is_recorded_too_expect_no_episode_of_it(tmp_pa
     bag = Written(tmp_path / 'text')
     bag.add('/instruction', String(data='reach'))
     assert read_contents(Bag(bag.close())).episodes == []
+
+
+def test_when_a_killed_bag_is_repaired_expect_an_independent_reader_to_read_all_of_it(
+    tmp_path, capsys
+):
+    bag = Written(tmp_path / 'cut')
+    for seq in range(5):
+        bag.add('/action_chunk', chunk(seq=seq))
+    bag.writer.add_attachment('receipt.json', 'application/json', b'{}', bag.now_ns)
+    bag.writer.flush()
+    assert traces.main(['repair', str(tmp_path / 'cut')]) == 0
+    assert 'was not closed' in capsys.readouterr().err
+    repaired = tmp_path / 'cut_repaired'
+    assert [m.seq for m in independent(repaired)['/action_chunk']] == list(range(5))
+    read = Bag(repaired)
+    assert [m.log_ns for m in read.messages()] == [
+        m.log_ns for m in Bag(tmp_path / 'cut').messages()
+    ]
+    assert read.broken == ''
+    assert read.attachments == {'receipt.json': b'{}'}
+    assert read_contents(read).robot == 'franka'
+    assert read_contents(read).episodes[0].chunks == 5
+    elsewhere = tmp_path / 'elsewhere'
+    assert traces.main(['repair', str(tmp_path / 'cut'), '--output', str(elsewhere)]) == 0
+    assert elsewhere.is_dir()
+
+
+def test_when_there_is_nothing_to_repair_expect_exit_code_2_and_no_folder(folder, capsys):
+    assert traces.main(['repair', str(folder / 'one')]) == 2
+    assert 'was closed: there is nothing to repair' in capsys.readouterr().err
+    assert not (folder / 'one_repaired').exists()
+    (folder / 'one_repaired').mkdir()
+    assert traces.main(['repair', str(folder / 'one')]) == 2
+    assert 'exists already' in capsys.readouterr().err

@@ -5,6 +5,7 @@
     ros2 run vla_deploy traces query --dir traces --since 7d --status failed
     ros2 run vla_deploy traces summary --dir traces --by task
     ros2 run vla_deploy traces label traces/franka_2026-03-01_12-00-00 --success
+    ros2 run vla_deploy traces repair traces/franka_2026-03-01_12-00-00
 
 Exit code 0: done, also where nothing was found. 2: an error.
 """
@@ -24,7 +25,7 @@ from typing import Any
 from vla_deploy.cli.output import one_line, unforeseen
 from vla_deploy.demo.statistics import percentiles_ms, wilson_interval
 from vla_deploy.files import FileError, write_bytes
-from vla_deploy.trace.bag import BagError
+from vla_deploy.trace.bag import Bag, BagError
 from vla_deploy.trace.episodes import FAILED, SUCCESS, UNKNOWN
 from vla_deploy.trace.index import TraceIndexError, open_index, update
 from vla_deploy.trace.labels import label
@@ -38,6 +39,7 @@ from vla_deploy.trace.query import (
     since_ns,
     summarise,
 )
+from vla_deploy.trace.repair import repair
 
 _RANKS = ('p50', 'p95', 'p99', 'max')
 _TASK_SHOWN, _DIGEST_SHOWN = 40, 8
@@ -77,6 +79,14 @@ def _label(arguments: argparse.Namespace) -> None:
     episode = label(arguments.bag, arguments.episode, arguments.result)
     said = arguments.result or 'no label'
     print(f'{arguments.bag}: {episode.task!r}: {said}')
+
+
+def _repair(arguments: argparse.Namespace) -> None:
+    bag = arguments.bag
+    target = arguments.output or bag.with_name(f'{bag.stem}_repaired')
+    repaired = repair(Bag(bag), target)
+    print(f'traces: {repaired.cut}', file=sys.stderr)
+    print(f'{repaired.folder}: {repaired.messages} messages')
 
 
 def _found(arguments: argparse.Namespace) -> list[Found]:
@@ -194,6 +204,10 @@ def _parser() -> argparse.ArgumentParser:
     for option, result in (('--success', SUCCESS), ('--failure', FAILED), ('--clear', None)):
         results.add_argument(option, dest='result', action='store_const', const=result)
     said.set_defaults(run=_label)
+    mend = verbs.add_parser('repair', help='make a closed bag of one whose recorder was killed')
+    mend.add_argument('bag', type=Path, metavar='BAG', help='folder or .mcap of the bag')
+    mend.add_argument('--output', type=Path, metavar='DIR', help='new folder (BAG_repaired)')
+    mend.set_defaults(run=_repair)
     return parser
 
 

@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import yaml
 import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
@@ -32,6 +33,7 @@ from mcap.records import (
 )
 from mcap.stream_reader import CRCValidationError, breakup_chunk
 
+from vla_deploy.trace.bag_writer import Topic
 from vla_deploy.trace.cdr import CdrError, Decoder
 from vla_deploy.trace.definitions import DefinitionError, split_definition
 
@@ -68,13 +70,14 @@ class Recorded:
 
 @dataclass
 class Bag:
-    """A bag by its folder or its .mcap file. After `messages` has ended, `metadata` and
-    `attachments` hold what the bag carries beside them, and `broken` says where it was cut."""
+    """A bag by its folder or its .mcap file. After `messages` has ended, `metadata`, `attachments`
+    and `topics` hold what the bag carries beside them, and `broken` says where it was cut."""
 
     path: Path
     broken: str = ''
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     attachments: dict[str, bytes] = field(default_factory=dict)
+    topics: dict[str, Topic] = field(default_factory=dict)
     _decoders: dict[str, Decoder] = field(default_factory=dict)
     _definitions: dict[str, str] = field(default_factory=dict)
 
@@ -98,6 +101,7 @@ class Bag:
                     self._definitions[record.name] = record.data.decode('utf-8')
                 elif isinstance(record, Channel):
                     channels[record.id] = record
+                    self.topics[record.topic] = _topic(record, schemas[record.schema_id])
                 elif isinstance(record, Metadata):
                     self.metadata[record.name] = record.metadata
                 elif isinstance(record, Attachment):
@@ -141,6 +145,12 @@ class Bag:
                 f'{f" ({reason})" if reason else ""}; what the recorder took in its last second '
                 'is lost'
             )
+
+
+def _topic(channel: Channel, schema: Schema) -> Topic:
+    qos = yaml.safe_load(channel.metadata.get('offered_qos_profiles', '')) or ()
+    type_hash = channel.metadata.get('topic_type_hash', '')
+    return Topic(channel.topic, schema.name, schema.data.decode('utf-8'), type_hash, tuple(qos))
 
 
 def bag_files(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ The MCAP file can be read up to the last `flush` whatever happens to the process
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +136,11 @@ class BagWriter:
         """After an OSError: keep what was whole at the last flush, and close the file."""
         self._sink.cut()
         self._sink.close()
+
+    def discard(self) -> None:
+        """Take away what was written."""
+        self._sink.close()
+        shutil.rmtree(self.folder)
 
     def _write_metadata(self) -> None:
         document = {'rosbag2_bagfile_information': self._information()}
