@@ -27,7 +27,10 @@ setup(
     name=PACKAGE,
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={f'{PACKAGE}.export.evidence': ['*.json']},
+    package_data={
+        f'{PACKAGE}.export.evidence': ['*.json'],
+        f'{PACKAGE}.backends': ['tuned/*.json'],
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
@@ -45,7 +48,7 @@ setup(
         # colcon runs no test at all unless pytest is declared
         'test': ['pytest', 'hypothesis', 'psutil'],
         # chosen by hand on a machine with an NVIDIA GPU: requirements/not_on_a_bare_machine.yaml
-        'gpu': ['onnxruntime-gpu', 'tensorrt'],
+        'gpu': ['onnxruntime-gpu', 'tensorrt', 'triton'],
     },
     python_requires='>=3.10',
     zip_safe=False,

@@ -23,7 +23,14 @@ from vla_deploy.export import build
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.families import FAMILIES
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import FILES, FIXTURES, REPORT, open_bundle, sha256_of_file
+from vla_deploy.pipeline.bundle import (
+    FILES,
+    FIXTURES,
+    PARAMETERS,
+    REPORT,
+    open_bundle,
+    sha256_of_file,
+)
 from vla_deploy.pipeline.fixtures import read_fixtures
 
 ROBOT_IO = """period_s: 0.1
@@ -73,7 +80,9 @@ def test_when_exported_again_expect_the_same_bundle(golden_bundle, checkpoint):
 
 def test_when_exported_expect_every_file_listed_and_nothing_else(golden_bundle):
     folder = golden_bundle('smolvla_3cam')
-    assert {path.name for path in folder.iterdir()} == {*FILES, 'unrolled.onnx', 'loop.onnx'}
+    assert {path.name for path in folder.iterdir()} == {
+        *FILES, PARAMETERS, 'unrolled.onnx', 'loop.onnx'
+    }
     bundle = open_bundle(folder)
     for name, digest in bundle.receipt['files'].items():
         assert sha256_of_file(folder / name) == digest

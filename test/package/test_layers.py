@@ -15,7 +15,7 @@ MAY_IMPORT = {
     'share': set(),
     'sim': {'core'},
     'pipeline': {'core', 'files'},
-    'backends': {'core', 'files', 'pipeline'},
+    'backends': {'core', 'files', 'pipeline', 'models'},
     'models': {'core', 'files', 'pipeline'},
     'bringup': {'core', 'files', 'share'},
     'shared_memory': set(),

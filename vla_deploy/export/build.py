@@ -22,6 +22,7 @@ from vla_deploy.export.compose import compose_variants
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case, make_cases
 from vla_deploy.export.graph import export_graphs
+from vla_deploy.export.parameters import write_parameters
 from vla_deploy.export.parity import (
     DEFAULT_THRESHOLD,
     MIN_COSINE,
@@ -138,6 +139,7 @@ def _trace(
     count = sum(parameter.numel() for parameter in model.parameters())
     progress(f'exporting two graphs of {count / 1e6:.1f} M parameters')
     export_graphs(model, folder / PREFIX_GRAPH, folder / STEP_GRAPH, folder / WEIGHTS)
+    write_parameters(folder, checkpoint.family, model)
     _write_data(folder, checkpoint, contract)
     statistics = checkpoint.processors.statistics
     tokenizer = load_tokenizer(checkpoint.tokenizer)

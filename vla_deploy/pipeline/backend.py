@@ -20,6 +20,7 @@ from vla_deploy.pipeline.bundle import Bundle
 Float32 = NDArray[np.float32]
 BACKENDS = {
     'onnx_runtime': 'vla_deploy.backends.onnx_runtime',
+    'torch_cuda': 'vla_deploy.backends.torch_cuda',
     'stub': 'vla_deploy.backends.stub',
 }
 

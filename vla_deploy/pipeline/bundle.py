@@ -23,6 +23,7 @@ NORMALIZER = 'normalizer.safetensors'
 TOKENIZER = 'tokenizer.json'
 FIXTURES = 'fixtures.npz'
 RECEIPT = 'receipt.json'
+PARAMETERS = 'parameters.json'  # bundles of older versions lack it
 REPORT = 'VERIFICATION.md'
 FILES = (
     CONTRACT, PREFIX_GRAPH, STEP_GRAPH, WEIGHTS, NORMALIZER, TOKENIZER, FIXTURES, RECEIPT, REPORT

@@ -1,0 +1,242 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The torch backend on the CPU: the modules that serve on a GPU, against the ONNX bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from vla_deploy.backends import parameters, torch_cuda  # noqa: E402
+from vla_deploy.backends.fused_policy import FusedPolicy, Inputs, bucket_of  # noqa: E402
+from vla_deploy.backends.parameters import BundleParameters, ModuleParameters  # noqa: E402
+from vla_deploy.backends.torch_ops import TorchOps  # noqa: E402
+from vla_deploy.export.families import family_of  # noqa: E402
+from vla_deploy.export.golden import golden_checkpoint  # noqa: E402
+from vla_deploy.models.pi import Pi, PiConfig  # noqa: E402
+from vla_deploy.models.published import PUBLISHED  # noqa: E402
+from vla_deploy.models.smolvla import SmolVLA  # noqa: E402
+from vla_deploy.pipeline import Policy, PolicyError  # noqa: E402
+from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
+from vla_deploy.pipeline.bundle import PARAMETERS, open_bundle, seal_receipt  # noqa: E402
+from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
+
+GOLDENS = Path(__file__).parents[1] / 'goldens'
+SETS = ('pi0', 'pi05', 'smolvla_2cam_empty')
+CPU = torch.device('cpu')
+# Operators that torch dispatches for one chunk at full size, in inference mode.
+OPERATOR_BUDGET = {'pi0': 11_000, 'pi05': 14_000, 'smolvla': 9_500}
+# The process may hold so much of a weights file while it loads, over what it held before.
+RESIDENT_SHARE = 0.35
+FILE_BYTES = 400 << 20
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    """Leave the other cores to others."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def serve(golden_bundle):
+    """Return name, options -> the policy of a golden bundle on the torch backend's CPU form."""
+
+    def load(name, **options):
+        given = {'backend': 'torch_cuda', 'provider': 'cpu', 'threads': 1, **options}
+        return Policy.load(golden_bundle(name), **given)
+
+    return load
+
+
+def chunks(policy, bundle):
+    """Return the raw chunks of a bundle's fixtures."""
+    fixtures = read_fixtures(bundle / 'fixtures.npz', policy.contract)
+    return [policy.infer(f.observation, noise=f.noise).raw for f in fixtures]
+
+
+@pytest.mark.parametrize('variant', torch_cuda.VARIANTS)
+@pytest.mark.parametrize('name', SETS)
+def test_when_served_in_float32_expect_the_chunks_of_the_onnx_bundle(
+    name, variant, serve, golden_bundle
+):
+    policy = serve(name, variant=variant)
+    onnx = Policy.load(golden_bundle(name), threads=1)
+    assert policy.self_test().passed
+    for ours, theirs in zip(
+        chunks(policy, golden_bundle(name)), chunks(onnx, golden_bundle(name)), strict=True
+    ):
+        assert float(np.abs(ours - theirs).max()) < 5e-6
+
+
+def test_when_the_precision_changes_expect_its_rounding_in_the_chunk(serve, golden_bundle):
+    bundle = golden_bundle('pi0')
+    exact = np.stack(chunks(serve('pi0'), bundle))
+    rounded = np.stack(chunks(serve('pi0', precision='bf16'), bundle))
+    error = float(np.linalg.norm(rounded - exact) / np.linalg.norm(exact))
+    assert 1e-4 < error < 2e-2
+
+
+def test_when_a_later_prefix_came_expect_steps_of_the_earlier_refused(golden_bundle):
+    bundle = open_bundle(golden_bundle('pi0'))
+    backend = torch_cuda.load(bundle, BackendOptions(provider='cpu'))
+    contract = bundle.contract
+    inputs = (
+        np.zeros((contract.camera_slots, 3, contract.image.height, contract.image.width),
+                 np.float32),
+        np.ones(contract.camera_slots, bool),
+        np.ones(contract.tokenizer.max_length, np.int64),
+        np.ones(contract.tokenizer.max_length, bool),
+        np.zeros(contract.state.padded_dim, np.float32),
+    )
+    x = np.zeros((contract.chunk_steps, contract.action.padded_dim), np.float32)
+    time = np.zeros(contract.time_embedding.dim, np.float32)
+    first, second = backend.prefix(*inputs), backend.prefix(*inputs)
+    moved, velocity = backend.step(second, x, time, np.float32(-0.5))
+    np.testing.assert_allclose(moved, x - 0.5 * velocity, atol=1e-6)
+    with pytest.raises(PolicyError, match='overwritten'):
+        backend.step(first, x, time, np.float32(-0.5))
+
+
+def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(
+    golden_bundle, monkeypatch
+):
+    monkeypatch.setattr(parameters, 'CHUNK_BYTES', 4096)
+    checkpoint = golden_checkpoint(GOLDENS / 'smolvla_2cam_empty')
+    module, _ = family_of(checkpoint).load(checkpoint)
+    source = BundleParameters(open_bundle(golden_bundle('smolvla_2cam_empty')), CPU)
+    own = ModuleParameters(module, CPU)
+    assert source.config == module.config
+    for name, value in module.named_parameters():
+        assert torch.equal(source.read(name), value), name
+        if value.dim() == 2:
+            factor = torch.arange(1.0, value.shape[1] + 1)
+            filled = [torch.empty(value.shape, dtype=torch.bfloat16) for _ in range(2)]
+            source.fill(filled[0], name, factor)
+            own.fill(filled[1], name, factor)
+            assert torch.equal(*filled), name
+    source.close()
+
+
+def test_when_a_large_file_is_loaded_expect_little_of_it_in_memory(tmp_path):
+    script = f"""
+import resource, torch
+from pathlib import Path
+from vla_deploy.backends.parameters import FileParameters
+path, cpu = Path({str(tmp_path / 'weights.bin')!r}), torch.device('cpu')
+entry = {{'shape': [25600, 4096], 'offset': 0, 'transposed': True}}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = FileParameters(path, {{'weight': entry}}, cpu)
+source.fill(torch.empty((25600, 4096), device='meta'), 'weight')
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+    with open(tmp_path / 'weights.bin', 'wb') as file:
+        file.truncate(FILE_BYTES)
+    found = subprocess.run(
+        [sys.executable, '-c', script], check=True, capture_output=True, text=True
+    )
+    assert int(found.stdout) < RESIDENT_SHARE * FILE_BYTES
+
+
+def test_when_the_bundle_has_no_table_of_parameters_expect_to_export_again(
+    golden_bundle, tmp_path
+):
+    folder = golden_bundle('pi0')
+    for path in folder.iterdir():
+        if path.name != PARAMETERS:
+            (tmp_path / path.name).symlink_to(path)
+    receipt = json.loads((folder / 'receipt.json').read_bytes())
+    del receipt['files'][PARAMETERS]
+    (tmp_path / 'receipt.json').unlink()
+    (tmp_path / 'receipt.json').write_bytes(seal_receipt(receipt))
+    with pytest.raises(PolicyError, match=f'holds no {PARAMETERS}.*export again'):
+        Policy.load(tmp_path, backend='torch_cuda', provider='cpu')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_when_there_is_no_gpu_expect_one_line_that_says_what_to_do(serve):
+    with pytest.raises(PolicyError, match="choose provider 'cpu'") as caught:
+        serve('pi0', provider='cuda')
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'), [('provider', 'tensorrt'), ('precision', 'int8'), ('variant', 'loop')]
+)
+def test_when_an_option_is_not_possible_expect_the_possible_ones(serve, option, value):
+    with pytest.raises(PolicyError, match=f'{option}.*{value}.*possible: '):
+        serve('pi0', **{option: value})
+
+
+def test_when_sizes_do_not_fit_the_kernels_expect_the_size_named():
+    for config in PUBLISHED.values():
+        torch_cuda.require_sizes(config)
+    pi0 = PUBLISHED['pi0']
+    small = dataclasses.replace(pi0.expert, intermediate_size=100)
+    for key, config in {
+        'chunk_size is 128': dataclasses.replace(pi0, chunk_size=128),
+        '100 features': dataclasses.replace(pi0, expert=small),
+        'head_dim is 16': small_heads(),
+    }.items():
+        with pytest.raises(PolicyError, match=f'{key}.*choose backend onnx_runtime'):
+            torch_cuda.require_sizes(config)
+
+
+def small_heads():
+    """Return sizes of a model with small heads."""
+    heads = {'head_dim': 16}
+    pi0 = PUBLISHED['pi0']
+    return dataclasses.replace(
+        pi0,
+        text=dataclasses.replace(pi0.text, **heads),
+        expert=dataclasses.replace(pi0.expert, **heads),
+    )
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_when_a_chunk_is_made_at_full_size_expect_no_more_operators_than_budgeted(name):
+    config, meta = PUBLISHED[name], torch.device('meta')
+    with meta:
+        module = (Pi if isinstance(config, PiConfig) else SmolVLA)(config)
+    with torch.inference_mode():
+        policy = FusedPolicy(config, ModuleParameters(module, meta), torch.bfloat16, TorchOps())
+        bucket = bucket_of(config, config.camera_slots, config.max_tokens)
+        inputs = Inputs.empty(config, bucket, torch.bfloat16, meta)
+        x = torch.zeros(config.chunk_size, config.max_action_dim, device=meta)
+        dt = torch.zeros(config.max_action_dim, device=meta)
+        constants = policy.constants(np.zeros(policy.width, np.float32))
+        with _Count() as counted:
+            policy.prefix_without_state(inputs)
+            x, _ = policy.first_step(inputs, x, dt, constants)
+            for _ in range(config.num_steps - 1):
+                x, _ = policy.step(x, dt, constants)
+    assert x.shape == (config.chunk_size, config.max_action_dim)
+    assert 0.8 * OPERATOR_BUDGET[name] < counted.operators <= OPERATOR_BUDGET[name]
+
+
+def test_when_texts_are_of_any_length_expect_few_sizes_that_hold_them():
+    for config in PUBLISHED.values():
+        lengths = range(config.max_tokens + 1)
+        buckets = [bucket_of(config, 2, tokens) for tokens in lengths]
+        assert len(set(buckets)) <= 4
+        assert all(b.tokens >= n for b, n in zip(buckets, lengths, strict=True))
+        assert buckets[-1].tokens == config.max_tokens
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.operators += 1
+        return function(*arguments, **(keywords or {}))

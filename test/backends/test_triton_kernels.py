@@ -1,0 +1,127 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The Triton kernels without a GPU: interpreted, and compiled for the cards that are served."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip('torch')
+triton = pytest.importorskip('triton', reason='Triton comes with a CUDA build of torch')
+numpy = pytest.importorskip('numpy')
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from vla_deploy.backends import triton_attention, triton_products  # noqa: E402
+from vla_deploy.backends.tuning import default  # noqa: E402
+
+FOLDER = Path(__file__).parent
+TOLERANCE = 1e-4  # float32, values near 10
+ASSEMBLERS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
+CARDS = {80: 'sm_80', 89: 'sm_89', 90: 'sm_90a', 100: 'sm_100a'}
+PDL_SINCE = 90
+BLACKWELL = 100
+FLOAT32 = {'squares_in', 'squares_out', 'raw', 'partial', 'stats', 'cosine', 'sine'}
+INT32 = {'counters', 'offset', 'length'}
+FLAGS = {'BIAS': False, 'SILU': False, 'GATE': True, 'RESIDUAL': True, 'SQUARES': True,
+         'SCALE': True, 'RAW': False, 'EXACT': False}
+
+
+def linear(n, k):
+    """Return the linear kernel and its constants for 50 rows at its default configuration."""
+    c = default('linear', (64, n, k), torch.bfloat16)
+    return triton_products.linear_kernel, c, {
+        'M': 50, 'N': n, 'K': k, 'BLOCKS': 0, 'PADDED': 1, 'BM': 64, 'BN': c.columns,
+        'BK': c.depth, 'SPLIT': c.split, 'LINES': 16,
+    }
+
+
+def pair(count, k, unit, rope):
+    """Return the pair kernel likewise."""
+    c = default('pair', (64, count, k, unit), torch.bfloat16)
+    return triton_products.pair_kernel, c, {
+        'M': 50, 'K': k, 'BLOCKS': 64, 'PADDED': 64, 'ROPE': rope, 'FEATURES': count,
+        'HEADS': 8, 'KV_HEADS': 1, 'HEAD_DIM': 2 * unit if rope else 0, 'BM': 64,
+        'BN': c.columns, 'BK': c.depth, 'LINES': 16,
+    }
+
+
+def attention(tokens, heads, kv, dim, mode):
+    """Return the attention kernel likewise."""
+    c = default('attention', (tokens, heads, kv, dim), torch.bfloat16)
+    return triton_attention.attention_kernel, c, {
+        'TOKENS': tokens, 'EXTRA': 0, 'MODE': mode, 'HEADS': heads, 'KV_HEADS': kv,
+        'HEAD_DIM': dim, 'BM': c.rows, 'BN': c.columns, 'SPLIT': c.split,
+    }
+
+
+CASES = {
+    'pi out': linear(1024, 2048),
+    'pi down': linear(1024, 4096),
+    'smolvla down': linear(720, 2048),
+    'pi qkv': pair(1280, 1024, 128, True),
+    'pi gate and up': pair(4096, 1024, 4096, False),
+    'smolvla gate and up': pair(2048, 720, 2048, False),
+    'pi step': attention(50, 8, 1, 256, 0),
+    'pi prefix': attention(816, 8, 1, 256, 0),
+    'smolvla step': attention(50, 15, 5, 64, 1),
+    'smolvla prefix': attention(241, 15, 5, 64, 2),
+}
+
+
+@pytest.mark.skipif(
+    tuple(map(int, numpy.__version__.split('.')[:2])) >= (2, 4),
+    reason="Triton's interpreter does not run with numpy 2.4 and later",
+)
+def test_when_interpreted_expect_every_kernel_to_compute_its_definition():
+    found = subprocess.run(
+        [sys.executable, str(FOLDER / 'triton_cases.py')],
+        check=True, capture_output=True, text=True,
+        env={**os.environ, 'TRITON_INTERPRET': '1', 'PYTHONPATH': str(FOLDER.parents[1])},
+    )
+    differences = json.loads(found.stdout)
+    assert set(differences) == {'whole', 'split'}
+    for configs, figures in differences.items():
+        assert len(figures) >= 16
+        assert {n: d for n, d in figures.items() if not d < TOLERANCE} == {}, configs
+
+
+@pytest.mark.parametrize('capability', CARDS)
+@pytest.mark.parametrize('case', CASES)
+def test_when_compiled_for_a_card_expect_no_register_spilled(case, capability, tmp_path):
+    kernel, config, constants = CASES[case]
+    constants = {**FLAGS, **constants, 'PDL': capability >= PDL_SINCE}
+    names = kernel.arg_names
+    signature, fixed, aligned = {}, {}, {}
+    for index, name in enumerate(names):
+        if name in constants:
+            signature[name], fixed[(index,)] = 'constexpr', constants[name]
+        elif name in ('eps', 'scale') and not (name == 'scale' and 'scaled' in names):
+            signature[name] = 'fp32'
+        else:
+            kind = 'fp32' if name in FLOAT32 else 'i32' if name in INT32 else 'bf16'
+            signature[name] = f'*{kind}'
+            aligned[(index,)] = [['tt.divisibility', 16]]
+    compiled = triton.compile(
+        ASTSource(kernel, signature, fixed, aligned),
+        target=GPUTarget('cuda', capability, 32),
+        options={'num_warps': config.warps, 'num_stages': config.stages},
+    )
+    ptx = tmp_path / 'kernel.ptx'
+    ptx.write_text(compiled.asm['ptx'])
+    assembler = ASSEMBLERS / ('ptxas-blackwell' if capability >= BLACKWELL else 'ptxas')
+    report = subprocess.run(
+        [assembler, '-v', f'--gpu-name={CARDS[capability]}', ptx, '-o', tmp_path / 'kernel.cubin'],
+        check=True, capture_output=True, text=True,
+    ).stderr
+    spilled = re.findall(r'(\d+) bytes spill (?:stores|loads)', report)
+    assert spilled
+    assert set(spilled) == {'0'}

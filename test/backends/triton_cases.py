@@ -1,0 +1,156 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every Triton kernel in Triton's interpreter against its definition in plain torch.
+
+Run with TRITON_INTERPRET=1; prints one JSON object, name -> largest difference.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from vla_deploy.backends.torch_ops import (
+    ALL,
+    CAUSAL,
+    FIRST_APART,
+    LAST_APART,
+    Heads,
+    TorchOps,
+    Turn,
+)
+from vla_deploy.backends.triton_ops import TritonOps
+from vla_deploy.backends.tuning import Config, Tuning
+
+ROWS, WIDTH, NARROW, WIDE, PREFIX = 20, 96, 80, 176, 40
+HEADS = Heads(6, 2, 32)
+EPS = 1e-5
+CONFIGS = {
+    'whole': {
+        'linear': Config(0, 16, 32, 1, 4, 2),
+        'pair': Config(0, 16, 32, 1, 4, 2),
+        'attention': Config(16, 16, 0, 1, 4, 1),
+    },
+    'split': {
+        'linear': Config(0, 32, 32, 4, 4, 2),
+        'pair': Config(0, 16, 64, 1, 4, 2),
+        'attention': Config(32, 16, 0, 4, 4, 1),
+    },
+}
+
+
+class Fixed(Tuning):
+    """One configuration for each kind of kernel."""
+
+    def __init__(self, configs: dict[str, Config]) -> None:
+        super().__init__()
+        self._fixed = configs
+
+    def get(self, key, kind, sizes, dtype):
+        return self._fixed[kind]
+
+
+def normal(*shape: int) -> torch.Tensor:
+    """Return random numbers whose products over the last axis stay near 1."""
+    return torch.randn(*shape) / (shape[-1] ** 0.5 if len(shape) > 1 else 1.0)
+
+
+def differences(configs: dict[str, Config]) -> dict[str, float]:
+    """Return the largest difference of each operation."""
+    plain = TorchOps()
+    fused = TritonOps(torch.device('cpu'), torch.float32, Fixed(configs), overlap=False)
+    found: dict[str, float] = {}
+
+    def compare(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        found[name] = max(found.get(name, 0.0), float((ours - theirs).abs().max()))
+
+    both = (plain, fused)
+    x, bias, scale = torch.randn(ROWS, NARROW), normal(WIDTH), 1 + normal(WIDTH)
+    weight, wide = normal(WIDTH, NARROW), normal(WIDTH, WIDE)
+    compare('linear', *(ops.linear(x, weight, bias) for ops in both))
+    rows = [ops.enter(x, weight, bias, scale) for ops in both]
+    compare('enter', *(r.scaled for r in rows))
+    bare = [ops.enter(x[:1], weight, bias, None) for ops in both]
+    joined = [
+        ops.join(first, ops.enter(x, weight, bias, None))
+        for ops, first in zip(both, bare, strict=True)
+    ]
+    update = torch.randn(ROWS, WIDE)
+    rows = [
+        ops.add(r, update, wide, scale, scale) for ops, r in zip(both, rows, strict=True)
+    ]
+    compare('add', *(r.hidden for r in rows))
+    _heads(compare, plain, fused, rows)
+    gates = normal(2 * 64, WIDTH)
+    out, out_bias, dt = normal(24, WIDTH), normal(24), torch.full((24,), -0.1)
+    for index, silu in enumerate((True, False)):
+        for given in (rows, joined):
+            compare('glu', *(o.glu(r, gates, normal(128) * 0, EPS, silu)
+                             for o, r in zip(both, given, strict=True)))
+        state = torch.randn(ROWS, 24)
+        left = [o.leave(r, out, out_bias, EPS, state, dt)
+                for o, r in zip(both, rows, strict=True)]
+        compare('leave', *(pair[index] for pair in left))
+        written = [torch.zeros(ROWS, 150) for _ in both]
+        product = torch.randn(ROWS, 200)
+        for ops, target in zip(both, written, strict=True):
+            ops.activate(product, silu, target[:, 30:130])
+        compare('activate', *written)
+    compare('norm', plain.norm(x, EPS), fused.norm(x, EPS))
+    streams = [x.clone(), x.clone()]
+    vectors = [torch.randn(NARROW) for _ in range(3)]
+    for updated in (None, torch.randn(ROWS, NARROW)):
+        added = [
+            o.add_norm(s, updated, None if updated is None else vectors[0], *vectors[1:], EPS)
+            for o, s in zip(both, streams, strict=True)
+        ]
+        compare('add_norm', *added)
+        compare('add_norm x', *streams)
+    return found
+
+
+def _heads(compare, plain, fused, rows) -> None:
+    """Compare projection, rotation and attention."""
+    turn = Turn(torch.randn(PREFIX + ROWS, 16), torch.randn(PREFIX + ROWS, 16))
+    offset = torch.tensor([11], dtype=torch.int32)
+    weight, bias = normal(HEADS.rows, WIDTH), normal(HEADS.rows)
+    caches = [[torch.zeros(PREFIX + ROWS, 2, 32) for _ in range(2)] for _ in range(2)]
+    queries = [
+        ops.qkv(r, weight, bias, EPS, HEADS, turn, offset, *cache)
+        for ops, r, cache in zip((plain, fused), rows, caches, strict=True)
+    ]
+    compare('qkv', *queries)
+    for name, pair in zip(('keys', 'values'), zip(*caches, strict=True), strict=True):
+        compare(name, *pair)
+    alone = HEADS._replace(kv=0)
+    only = [
+        ops.qkv(r, weight[: 6 * 32], None, EPS, alone, turn, offset, *cache)
+        for ops, r, cache in zip((plain, fused), rows, caches, strict=True)
+    ]
+    compare('queries', *only)
+    query = queries[1].contiguous()
+    keys, values = torch.randn(2, PREFIX + ROWS, 2, 32)
+    for mode, extra, length in (
+        (ALL, 0, 17), (ALL, ROWS, 17), (CAUSAL, ROWS, 17), (LAST_APART, 0, ROWS),
+        (FIRST_APART, ROWS, 17),
+    ):
+        seen = torch.tensor([length], dtype=torch.int32)
+        compare(f'attend {mode}', *(
+            ops.attend(query, keys, values, seen, extra, mode) for ops in (plain, fused)
+        ))
+    for keys_only in (False, True):
+        product = torch.randn(PREFIX, 4 * 32 if keys_only else HEADS.rows)
+        turned = [
+            ops.rope(product, HEADS, turn, *cache, keys_only)
+            for ops, cache in zip((plain, fused), caches, strict=True)
+        ]
+        if not keys_only:
+            compare('rope', *turned)
+        for pair in zip(*caches, strict=True):
+            compare('rope keys', *pair)
+
+
+if __name__ == '__main__':
+    torch.manual_seed(0)
+    print(json.dumps({name: differences(configs) for name, configs in CONFIGS.items()}))

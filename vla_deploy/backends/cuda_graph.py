@@ -1,0 +1,43 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Functions without arguments, captured as CUDA graphs in one pool of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+
+Result = TypeVar('Result')
+WARM_UPS = 2  # the first run compiles kernels and creates handles, which cannot be captured
+
+
+class Captured(Generic[Result]):
+    """A function that reads and writes tensors of fixed places; calling replays it.
+
+    The result's tensors are the same ones at every call.
+    """
+
+    def __init__(self, function: Callable[[], Result], pool: Any) -> None:
+        """Run the function, then capture it. `pool`: see `new_pool`."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._result = function()
+
+    def __call__(self) -> Result:
+        """Replay on the current stream."""
+        self._graph.replay()
+        return self._result
+
+
+def new_pool() -> Any:
+    """Return a pool that graphs share which never run at the same time."""
+    return torch.cuda.graph_pool_handle()

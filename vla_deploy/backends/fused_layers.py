@@ -1,0 +1,296 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""A policy's stacks with merged weights: vision tower, language layers, action expert.
+
+Queries, keys and values are one product, gates and ups another. The learned scale of an RMS norm
+multiplies the columns of the weights behind it, in float32 before they are rounded. What depends
+on the flow time alone is computed once for each time (`Expert.constants`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.torch_ops import ALL, Heads, Ops, Rows, Turn
+from vla_deploy.models.vision import VisionConfig, position_ids
+
+ALIGNMENT = 16  # elements: what rows of a matrix are padded to
+WIDE_FEATURES = 8192  # of an MLP whose product in one part would not stay in the L2 cache
+WIDE_MLP_PARTS = 2
+
+
+def merged(
+    source: ParameterSource, names: Sequence[str], dtype: torch.dtype, factor: Tensor | None
+) -> Tensor:
+    """Return parameters [out,in] (or [out]) over one another, each column times `factor`."""
+    shapes = [source.shape(name) for name in names]
+    rows = sum(shape[0] for shape in shapes)
+    target = torch.empty((rows, *shapes[0][1:]), dtype=dtype, device=source.device)
+    begin = 0
+    for name, shape in zip(names, shapes, strict=True):
+        source.fill(target[begin : begin + shape[0]], name, factor)
+        begin += shape[0]
+    return target
+
+
+class Tower:
+    """The vision tower: images of all cameras in one call, to normed patch features."""
+
+    def __init__(
+        self, source: ParameterSource, name: str, config: VisionConfig,
+        image_hw: tuple[int, int], dtype: torch.dtype,
+    ) -> None:
+        """Read the tower whose parameters begin with `name`."""
+        self.config = config
+        kernel = source.read(f'{name}embeddings.patch_embedding.weight').flatten(1)
+        self.columns = kernel.shape[1]
+        self.patch = F.pad(kernel, (0, -self.columns % ALIGNMENT)).to(dtype)
+        side = config.image_size // config.patch_size
+        rows, columns = (pixels // config.patch_size for pixels in image_hw)
+        at = position_ids(rows, columns, side).to(source.device)
+        positions = source.read(f'{name}embeddings.position_embedding.weight')[at]
+        bias = source.read(f'{name}embeddings.patch_embedding.bias')
+        self.start = (positions + bias).to(dtype)
+        self.layers = [
+            _TowerLayer(source, f'{name}encoder.layers.{index}.', dtype)
+            for index in range(config.num_hidden_layers)
+        ]
+        self.last_norm = _vectors(source, f'{name}post_layernorm', dtype)
+
+    def run(self, ops: Ops, images: Tensor) -> Tensor:
+        """Map images [N,3,H,W] to features [N·patches,hidden]."""
+        config = self.config
+        count, channels, height, width = images.shape
+        size = config.patch_size
+        grid = (count, channels, height // size, size, width // size, size)
+        patches = images.view(grid).permute(0, 2, 4, 1, 3, 5).reshape(-1, self.columns)
+        patches = F.pad(patches, (0, self.patch.shape[1] - self.columns))
+        x = F.linear(patches, self.patch)
+        x = (x.view(count, -1, config.hidden_size) + self.start).flatten(0, 1)
+        norms = [*(layer.norm1 for layer in self.layers), self.last_norm]
+        y = ops.add_norm(x, None, None, *norms[0], config.layer_norm_eps)
+        for layer, next_norm in zip(self.layers, norms[1:], strict=True):
+            qkv = F.linear(y, *layer.qkv).view(
+                count, -1, 3, config.num_attention_heads, config.hidden_size
+                // config.num_attention_heads,
+            )
+            mixed = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
+            mixed = mixed.transpose(1, 2).reshape(-1, config.hidden_size)
+            update = F.linear(mixed, layer.out[0])
+            y = ops.add_norm(x, update, layer.out[1], *layer.norm2, config.layer_norm_eps)
+            update = F.linear(ops.gelu_linear(y, *layer.fc1), layer.fc2[0])
+            y = ops.add_norm(x, update, layer.fc2[1], *next_norm, config.layer_norm_eps)
+        return y
+
+
+class _TowerLayer:
+    def __init__(self, source: ParameterSource, name: str, dtype: torch.dtype) -> None:
+        projections = [f'{name}self_attn.{which}_proj' for which in 'qkv']
+        self.qkv = (
+            merged(source, [f'{p}.weight' for p in projections], dtype, None),
+            merged(source, [f'{p}.bias' for p in projections], dtype, None),
+        )
+        self.norm1 = _vectors(source, f'{name}layer_norm1', dtype)
+        self.norm2 = _vectors(source, f'{name}layer_norm2', dtype)
+        self.out = _vectors(source, f'{name}self_attn.out_proj', dtype)
+        self.fc1 = _vectors(source, f'{name}mlp.fc1', dtype)
+        self.fc2 = _vectors(source, f'{name}mlp.fc2', dtype)
+
+
+def _vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return (
+        merged(source, [f'{name}.weight'], dtype, None),
+        merged(source, [f'{name}.bias'], dtype, None),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StackSpec:
+    """Facts of a stack of layers: `heads`, epsilon of its norms, SiLU or GELU in its MLP, what
+    its norms add to their learned scale, and whether they are conditioned on the time."""
+
+    heads: Heads
+    eps: float
+    silu: bool
+    norm_offset: float
+    conditioned: bool = False
+
+
+class Layer:
+    """One layer's merged weights. `cross`: it has no keys and values of its own."""
+
+    def __init__(
+        self, source: ParameterSource, name: str, spec: StackSpec, dtype: torch.dtype,
+        cross: bool = False, in_prefix: bool = False, last: bool = False,
+    ) -> None:
+        """Read a layer; of the `last` one of a prefix only keys and values are needed.
+
+        `in_prefix`: for many rows, so that a wide MLP is taken in parts.
+        """
+        self.cross = cross
+        first, second = (
+            None if spec.conditioned else source.read(f'{name}{norm}.weight') + spec.norm_offset
+            for norm in ('input_layernorm', 'post_attention_layernorm')
+        )
+        which = 'q' if cross else 'kv' if last else 'qkv'
+        names = [f'{name}self_attn.{part}_proj.weight' for part in which]
+        self.qkv = merged(source, names, dtype, first)
+        if last:
+            return
+        self.out = merged(source, [f'{name}self_attn.o_proj.weight'], dtype, None)
+        names = [f'{name}mlp.{part}_proj.weight' for part in ('gate', 'up')]
+        self.gate_up = merged(source, names, dtype, second)
+        self.gate_ups = _mlp_parts(self.gate_up, WIDE_MLP_PARTS if in_prefix else 1)
+        if in_prefix:
+            del self.gate_up
+        self.down = merged(source, [f'{name}mlp.down_proj.weight'], dtype, None)
+
+
+def _mlp_parts(gate_up: Tensor, parts: int) -> Sequence[Tensor]:
+    """Cut gates over ups [2·features,in] into parts of the features, each gates over ups."""
+    features = len(gate_up) // 2
+    if parts == 1 or features < WIDE_FEATURES or features % parts:
+        return [gate_up]
+    cut = gate_up.view(2, parts, features // parts, -1).transpose(0, 1).contiguous()
+    return cut.flatten(1, 2).unbind(0)
+
+
+class Language:
+    """The language layers over the prefix; what they leave is keys and values."""
+
+    def __init__(
+        self, source: ParameterSource, name: str, count: int, spec: StackSpec, dtype: torch.dtype
+    ) -> None:
+        self.spec = spec
+        self.layers = [
+            Layer(
+                source, f'{name}{index}.', spec, dtype, in_prefix=True, last=index + 1 == count
+            )
+            for index in range(count)
+        ]
+
+    def run(
+        self, ops: Ops, x: Tensor, turn: Turn, length: Tensor, keys: Tensor, values: Tensor,
+        mode: int,
+    ) -> None:
+        """Fill keys and values [layers,rows,kv,dim] from x [R,W], which is used up."""
+        spec = self.spec
+        for layer, key, value in zip(self.layers, keys, values, strict=True):
+            product = F.linear(ops.norm(x, spec.eps), layer.qkv)
+            last = layer is self.layers[-1]
+            queries = ops.rope(product, spec.heads, turn, key, value, last)
+            if queries is None:
+                return
+            x.addmm_(ops.attend(queries, key, value, length, 0, mode), layer.out.T)
+            normed, active = ops.norm(x, spec.eps), x.new_empty((len(x), layer.down.shape[1]))
+            for part, out in zip(layer.gate_ups, active.chunk(len(layer.gate_ups), 1), strict=True):
+                ops.activate(F.linear(normed, part), spec.silu, out)
+            x.addmm_(active, layer.down.T)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerConstants:
+    """What the time makes of a layer's norms: scale of the normed rows, bias of the product
+    behind them, gate of the residual. All None where norms are not conditioned."""
+
+    scales: tuple[Tensor | None, Tensor | None] = (None, None)
+    biases: tuple[Tensor | None, Tensor | None] = (None, None)
+    gates: tuple[Tensor | None, Tensor | None] = (None, None)
+
+
+class Expert:
+    """The action expert's layers over rows of actions (or pi0's state token)."""
+
+    def __init__(
+        self, source: ParameterSource, name: str, crosses: Sequence[bool], spec: StackSpec,
+        dtype: torch.dtype,
+    ) -> None:
+        """`crosses`: for each layer, whether it only reads the prefix."""
+        self.spec = spec
+        self.layers = [
+            Layer(source, f'{name}{index}.', spec, dtype, cross)
+            for index, cross in enumerate(crosses)
+        ]
+        self._norms: list[tuple[tuple[Tensor, Tensor], ...]] = []
+        if spec.conditioned:
+            self._norms = [
+                tuple(
+                    _vectors(source, f'{name}{index}.{norm}.dense', dtype)
+                    for norm in ('input_layernorm', 'post_attention_layernorm')
+                )
+                for index in range(len(crosses))
+            ]
+
+    def constants(self, condition: Tensor | None) -> list[LayerConstants]:
+        """Fold a condition float32 [1,W] into scales, biases and gates, one entry a layer."""
+        if condition is None:
+            return [LayerConstants()] * len(self.layers)
+        folded = []
+        for layer, norms in zip(self.layers, self._norms, strict=True):
+            both = [
+                fold_norm(norm, condition, weight)
+                for norm, weight in zip(norms, (layer.qkv, layer.gate_up), strict=True)
+            ]
+            scales, biases, gates = zip(*both, strict=True)
+            folded.append(LayerConstants(scales, biases, gates))
+        return folded
+
+    def run(
+        self, ops: Ops, rows: Rows, turn: Turn, places: tuple[Tensor, Tensor, Tensor],
+        cache: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor],
+        constants: Sequence[LayerConstants], last_scale: Tensor | None, mode: int,
+        keys_only: bool = False,
+    ) -> Rows:
+        """Run all layers over rows [M,W].
+
+        places int32 [1]: of the first row among keys and values, zero, and the prefix's length.
+        cache: keys and values [layers,rows,kv,dim]; cross: those that cross layers read, [cross
+        layers,rows,kv,dim]. last_scale: of the norm behind the last layer. mode: who sees whom
+        among the rows, see `Ops.attend`. keys_only: the last layer's keys and values are all
+        that is wanted.
+        """
+        spec, count = self.spec, len(rows.hidden)
+        base, zero, length = places
+        keys, values = cache
+        own_heads = spec.heads._replace(kv=0)
+        crossed = 0
+        for index, layer in enumerate(self.layers):
+            own = constants[index]
+            last = index + 1 == len(self.layers)
+            if layer.cross:
+                key, value = cross[0][crossed], cross[1][crossed]
+                crossed += 1
+                queries = ops.qkv(
+                    rows, layer.qkv, None, spec.eps, own_heads, turn, zero, key, value
+                )
+                mixed = ops.attend(queries, key, value, length, 0, ALL)
+            else:
+                key, value = keys[index], values[index]
+                queries = ops.qkv(
+                    rows, layer.qkv, own.biases[0], spec.eps, spec.heads, turn, base, key, value
+                )
+                if last and keys_only:
+                    return rows
+                mixed = ops.attend(queries, key, value, base, count, mode)
+            rows = ops.add(rows, mixed, layer.out, own.gates[0], own.scales[1])
+            active = ops.glu(rows, layer.gate_up, own.biases[1], spec.eps, spec.silu)
+            following = last_scale if last else constants[index + 1].scales[0]
+            rows = ops.add(rows, active, layer.down, own.gates[1], following)
+        return rows
+
+
+def fold_norm(
+    norm: tuple[Tensor, Tensor], condition: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a conditioned norm becomes in front of `weight` [out,W]: the scale of its rows
+    [W], the bias of the product [out], and the gate of the residual [W]."""
+    dense, bias = (tensor.float() for tensor in norm)
+    scale, shift, gate = F.linear(condition, dense, bias)[0].chunk(3)
+    kind = weight.dtype
+    return (1.0 + scale).to(kind), F.linear(shift, weight.float()).to(kind), gate.to(kind)

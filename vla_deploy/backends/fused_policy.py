@@ -1,0 +1,334 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""A policy on fused modules: prefix once a chunk, then Euler steps, without a batch dimension.
+
+Only what the policy looks at takes part: images of the cameras that are there, and the tokens
+that are not padding, in a bucket of a few fixed lengths. How many of a bucket's rows are real is
+a number on the device, so that one captured graph serves them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vla_deploy.backends.fused_layers import (
+    Expert,
+    Language,
+    LayerConstants,
+    StackSpec,
+    Tower,
+    fold_norm,
+    merged,
+)
+from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.torch_ops import (
+    ALL,
+    CAUSAL,
+    FIRST_APART,
+    LAST_APART,
+    Heads,
+    Ops,
+    Rows,
+    Turn,
+)
+from vla_deploy.models.expert import expert_sizes
+from vla_deploy.models.gemma import gemma_rope_tables
+from vla_deploy.models.language import rope_tables
+from vla_deploy.models.pi import PiConfig
+from vla_deploy.models.smolvla import SmolVLAConfig
+
+Config = SmolVLAConfig | PiConfig
+BUCKETS = 4
+BUCKET_STEP = 8
+PI = 'paligemma_with_expert.'
+SMOLVLA = 'vlm_with_expert.'
+
+
+class Bucket(NamedTuple):
+    """A size that graphs are made for: cameras that are there, and rows for language tokens."""
+
+    cameras: int
+    tokens: int
+
+
+def bucket_of(config: Config, cameras: int, tokens: int) -> Bucket:
+    """Return the smallest of at most four sizes that holds a number of tokens."""
+    step = -(-config.max_tokens // BUCKETS)
+    step = -(-step // BUCKET_STEP) * BUCKET_STEP
+    return Bucket(cameras, min(max(1, -(-tokens // step)) * step, config.max_tokens))
+
+
+@dataclasses.dataclass(eq=False)
+class Inputs:
+    """One observation of a bucket's size on the device. images [cameras,3,H,W] in [-1,1]; tokens
+    int64 [tokens], those of padding last; state [1,padded]."""
+
+    images: Tensor
+    tokens: Tensor
+    state: Tensor
+
+    @classmethod
+    def empty(
+        cls, config: Config, bucket: Bucket, dtype: torch.dtype, device: torch.device
+    ) -> Inputs:
+        """Return zeros of a bucket's size, to be filled."""
+        shape = (bucket.cameras, 3, config.image_height, config.image_width)
+        return cls(
+            torch.zeros(shape, dtype=dtype, device=device),
+            torch.zeros(bucket.tokens, dtype=torch.int64, device=device),
+            torch.zeros((1, config.max_state_dim), dtype=dtype, device=device),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StepConstants:
+    """What one flow time makes of the weights: `entry`, the bias of the first product, the
+    layers' constants, and the last norm's scale and the last product's bias."""
+
+    entry: Tensor
+    layers: list[LayerConstants]
+    last_scale: Tensor | None
+    last_bias: Tensor
+
+
+class FusedPolicy:
+    """The fused modules of any family, and the state of the current prefix.
+
+    length, int32 [1]: rows of the prefix that are real, without pi0's state token; the caller
+    sets it before `prefix`. keys and values [layers,rows,kv,dim] are the prefix's, and behind
+    them those of the step's own rows.
+    """
+
+    def __init__(
+        self, config: Config, source: ParameterSource, dtype: torch.dtype, ops: Ops
+    ) -> None:
+        """Read all parameters from `source`, in `dtype`, onto its device."""
+        self.config, self.dtype, self.device, self.ops = config, dtype, source.device, ops
+        self._smolvla = isinstance(config, SmolVLAConfig)
+        self.state_rows = int(self._smolvla)  # rows of `length` that are the state's
+        self._read(source)
+        self._read_actions(source)
+        self.has_state_token = self._state_weights is not None and not self._smolvla
+        heads, rows = self.heads, config.prefix_length + config.chunk_size
+        layers = len(self.expert.layers)
+        self.keys, self.values = torch.zeros(
+            (2, layers, rows, heads.kv, heads.dim), dtype=dtype, device=self.device
+        )
+        make_tables = rope_tables if self._smolvla else gemma_rope_tables
+        tables = (t.to(self.device) for t in make_tables(rows, heads.dim))
+        self._turn = Turn(*tables)
+        self.length, self._base, self._zero = (
+            torch.zeros(1, dtype=torch.int32, device=self.device) for _ in range(3)
+        )
+        crossing = len(self._crossing)
+        self._cross = (
+            torch.zeros_like(self.keys[:crossing]), torch.zeros_like(self.values[:crossing])
+        )
+
+    def prefix(self, inputs: Inputs) -> None:
+        """Fill keys and values from an observation."""
+        self.prefix_without_state(inputs)
+        if self.has_state_token:
+            token = self.ops.enter(inputs.state, *self._state_weights, None)
+            self._run_expert(token, self._no_constants, ALL, self.length, keys_only=True)
+
+    def prefix_without_state(self, inputs: Inputs) -> None:
+        """Fill keys and values but those of pi0's state token, which `first_step` can bring."""
+        torch.add(self.length, int(self.has_state_token), out=self._base)
+        rows, mode = self._embed(inputs), LAST_APART if self._smolvla else ALL
+        self.language.run(self.ops, rows, self._turn, self.length, self.keys, self.values, mode)
+        if self._cross_weights is not None:
+            self._project(self._cross_weights, len(rows))
+
+    def constants(self, time_embedding: NDArray[np.float32]) -> StepConstants:
+        """Fold a flow time's embedding, float32 [width], into constants."""
+        time = torch.from_numpy(time_embedding).to(self.device)[None]
+        if self._mix is not None:
+            weight, bias = self._mix
+            entry = (F.linear(time, weight, bias)[0]).to(self.dtype)
+            return StepConstants(entry, self._no_constants.layers, None, self._action_out[1])
+        (into, into_bias), (out, out_bias) = self._time_mlp
+        condition = F.silu(F.linear(F.silu(F.linear(time, into, into_bias)), out, out_bias))
+        scale, shift, _ = fold_norm(self._last_norm, condition, self._action_out[0])
+        return StepConstants(
+            self._action_in[1], self.expert.constants(condition), scale,
+            self._action_out[1] + shift.float(),
+        )
+
+    def step(
+        self, x: Tensor, dt: Tensor, constants: StepConstants
+    ) -> tuple[Tensor, Tensor]:
+        """Return x + dt · v and v, float32 [steps,padded], at x; dt float32 [padded]."""
+        mode = CAUSAL if self._smolvla else ALL
+        rows = self._run_expert(self._enter(x, constants), constants, mode, self._base)
+        return self._leave(rows, x, dt, constants)
+
+    def first_step(
+        self, inputs: Inputs, x: Tensor, dt: Tensor, constants: StepConstants
+    ) -> tuple[Tensor, Tensor]:
+        """Take the step behind `prefix_without_state`: the state token goes through the expert
+        with the actions, which costs no pass of its own. Shapes as for `step`."""
+        if not self.has_state_token:
+            return self.step(x, dt, constants)
+        token = self.ops.enter(inputs.state, *self._state_weights, None)
+        rows = self.ops.join(token, self._enter(x, constants))
+        rows = self._run_expert(rows, constants, FIRST_APART, self.length)
+        moved, velocity = self._leave(rows, F.pad(x, (0, 0, 1, 0)), dt, constants)
+        return moved[1:], velocity[1:]
+
+    def _enter(self, x: Tensor, constants: StepConstants) -> Rows:
+        if self._mix is not None:
+            actions = self.ops.linear(x, self._action_in[0], constants.entry)
+            return self.ops.enter(actions, *self._mix_out, None)
+        first = constants.layers[0].scales[0]
+        return self.ops.enter(x, self._action_in[0], constants.entry, first)
+
+    def _leave(
+        self, rows: Rows, x: Tensor, dt: Tensor, constants: StepConstants
+    ) -> tuple[Tensor, Tensor]:
+        weight, eps = self._action_out[0], self.expert.spec.eps
+        return self.ops.leave(rows, weight, constants.last_bias, eps, x, dt)
+
+    def _run_expert(
+        self, rows: Rows, constants: StepConstants, mode: int, base: Tensor,
+        keys_only: bool = False,
+    ) -> Rows:
+        """Run the expert over rows that take the places behind `base`."""
+        return self.expert.run(
+            self.ops, rows, self._turn, (base, self._zero, self.length),
+            (self.keys, self.values), self._cross, constants.layers, constants.last_scale, mode,
+            keys_only,
+        )
+
+    def _embed(self, inputs: Inputs) -> Tensor:
+        """Return the rows that enter the language model; those of padding come last."""
+        features = self.tower.run(self.ops, inputs.images)
+        if self._smolvla:
+            features = _shuffled(features, self.config)
+        tokens = F.linear(features, *self._projector)
+        parts = [tokens, self._embedding[inputs.tokens]]
+        if not self._smolvla:
+            return torch.cat(parts)
+        state = F.linear(inputs.state, *self._state_weights)
+        rows = torch.cat((*parts, state))
+        return rows.index_copy_(0, self.length.long() - 1, state)
+
+    def _project(self, weights: tuple[Tensor, Tensor], rows: int) -> None:
+        """Project the language layers' keys and values to what the cross layers read."""
+        for cache, weight, cross in zip(
+            (self.keys, self.values), weights, self._cross, strict=True
+        ):
+            raw = cache[self._crossing, :rows].flatten(2)
+            cross[:, :rows] = torch.bmm(raw, weight).view_as(cross[:, :rows])
+
+    def _read(self, source: ParameterSource) -> None:
+        """Read tower, projector, language layers and expert."""
+        config, dtype = self.config, self.dtype
+        if isinstance(config, SmolVLAConfig):
+            text, model = config.text, f'{SMOLVLA}vlm.model.'
+            expert, language = f'{SMOLVLA}lm_expert.', f'{model}text_model.'
+            tower, projector = f'{model}vision_model.', f'{model}connector.modality_projection.proj'
+            hw, spec = (config.image_height, config.image_width), (True, 0.0)
+            every, layers = config.self_attn_every_n_layers, config.num_vlm_layers
+            crosses = [not (every > 0 and index % every == 0) for index in range(layers)]
+            self.width, _ = expert_sizes(text, config.expert_width_multiplier)
+            image_scale = math.sqrt(text.hidden_size)
+        else:
+            text, model = config.text, f'{PI}paligemma.model.'
+            expert, language = f'{PI}gemma_expert.model.', f'{model}language_model.'
+            tower = f'{model}vision_tower.vision_model.'
+            projector, image_scale = f'{model}multi_modal_projector.linear', 1.0
+            hw, spec = (config.image_height, config.image_width), (False, 1.0)
+            layers, self.width = text.num_layers, config.expert.hidden_size
+            crosses = [False] * layers
+        heads = Heads(text.num_attention_heads, text.num_key_value_heads, text.head_dim)
+        self.heads = heads
+        conditioned = not self._smolvla and config.state_in_text
+        own = StackSpec(heads, text.rms_norm_eps, *spec)
+        self.tower = Tower(source, tower, config.vision, hw, dtype)
+        scale = torch.full(
+            (source.shape(f'{projector}.weight')[1],), image_scale, device=self.device
+        )
+        weight = merged(source, [f'{projector}.weight'], dtype, scale)
+        bias = None if self._smolvla else merged(source, [f'{projector}.bias'], dtype, None)
+        self._projector = (weight, bias)
+        scale = torch.full((text.hidden_size,), math.sqrt(text.hidden_size), device=self.device)
+        self._embedding = merged(source, [f'{language}embed_tokens.weight'], dtype, scale)
+        self.language = Language(source, f'{language}layers.', layers, own, dtype)
+        eps = text.rms_norm_eps if self._smolvla else config.expert.rms_norm_eps
+        spec = dataclasses.replace(own, eps=eps, conditioned=conditioned)
+        self.expert = Expert(source, f'{expert}layers.', crosses, spec, dtype)
+        self._crossing = torch.tensor(
+            [i for i, cross in enumerate(crosses) if cross], device=self.device
+        )
+        self._cross_weights = _cross_weights(source, f'{expert}layers.', crosses, dtype)
+        self._expert_norm = f'{expert}norm'
+
+    def _read_actions(self, source: ParameterSource) -> None:
+        """Read the way of actions, time and state into and out of the expert."""
+        config, dtype = self.config, self.dtype
+        out, out_bias = (source.read(f'action_out_proj.{part}') for part in ('weight', 'bias'))
+        into, into_bias = (source.read(f'action_in_proj.{part}') for part in ('weight', 'bias'))
+        self._no_constants = StepConstants(
+            out_bias, self.expert.constants(None) if not self.expert.spec.conditioned else [],
+            None, out_bias,
+        )
+        self._mix = self._state_weights = None
+        if not self._smolvla and config.state_in_text:
+            self._time_mlp = [
+                (source.read(f'{name}.weight'), source.read(f'{name}.bias'))
+                for name in ('time_mlp_in', 'time_mlp_out')
+            ]
+            self._last_norm = _vectors(source, f'{self._expert_norm}.dense', dtype)
+            self._action_in = (into.to(dtype), into_bias.to(dtype))
+            self._action_out = (out.to(dtype), out_bias)
+            return
+        offset = self.expert.spec.norm_offset
+        norm = source.read(f'{self._expert_norm}.weight') + offset
+        self._action_out = ((out * norm).to(dtype), out_bias)
+        mix = source.read('action_time_mlp_in.weight')
+        of_actions, of_time = mix[:, : self.width], mix[:, self.width :]
+        bias = source.read('action_time_mlp_in.bias') + of_actions @ into_bias
+        self._action_in = ((of_actions @ into).to(dtype), None)
+        self._mix = (of_time.contiguous(), bias)
+        self._mix_out = _vectors(source, 'action_time_mlp_out', dtype)
+        self._state_weights = _vectors(source, 'state_proj', dtype)
+
+
+def _vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return (
+        merged(source, [f'{name}.weight'], dtype, None),
+        merged(source, [f'{name}.bias'], dtype, None),
+    )
+
+
+def _cross_weights(
+    source: ParameterSource, name: str, crosses: list[bool], dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """Return the transposed projections of keys and of values, [cross layers,in,out]."""
+    if not any(crosses):
+        return None
+    stacks = []
+    for which in 'kv':
+        names = [
+            f'{name}{i}.self_attn.{which}_proj.weight' for i, cross in enumerate(crosses) if cross
+        ]
+        rows = merged(source, names, dtype, None)
+        stacks.append(rows.view(len(names), -1, rows.shape[1]).transpose(1, 2).contiguous())
+    return stacks[0], stacks[1]
+
+
+def _shuffled(features: Tensor, config: SmolVLAConfig) -> Tensor:
+    """Join scale × scale patches to one token, [cameras·tokens, hidden·scale²]."""
+    (rows, columns), scale = config.grid, config.scale_factor
+    width = features.shape[-1]
+    blocks = features.view(-1, rows // scale, scale, columns // scale, scale, width)
+    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(-1, scale * scale * width)

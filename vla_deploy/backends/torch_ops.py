@@ -1,0 +1,242 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The operations of the torch backend, in plain torch: for the CPU, and as their definition.
+
+`triton_ops` computes the same with fused kernels on a GPU. There is no batch dimension. Learned
+scales of norms are in the weights of the products that follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ALL, CAUSAL, LAST_APART, FIRST_APART = 0, 1, 2, 3
+
+
+class Heads(NamedTuple):
+    """Numbers of query and of key heads, and their size."""
+
+    query: int
+    kv: int
+    dim: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the fused weight of queries, keys and values."""
+        return (self.query + 2 * self.kv) * self.dim
+
+
+class Turn(NamedTuple):
+    """Cosines and sines of positions, float32 [positions, dim/2]."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """The residual stream between products. hidden [M,W]; scaled: hidden times the scale of the
+    norm that comes next; squares: partial sums of hidden², which only a fused kernel leaves."""
+
+    hidden: Tensor
+    scaled: Tensor
+    squares: Tensor | None = None
+
+
+class Ops(Protocol):
+    """What the fused modules are made of. Weights are [out,in]; `offset` and `length` are int32
+    [1] on the device, so that one captured graph serves any length of the prefix."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """silu(x · weightᵀ + bias); x, here and in `enter`, is rounded to the weight's dtype."""
+
+    def enter(self, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None) -> Rows:
+        """Begin a residual stream with x · weightᵀ + bias."""
+
+    def add(
+        self, rows: Rows, x: Tensor, weight: Tensor, gate: Tensor | None, scale: Tensor | None
+    ) -> Rows:
+        """hidden + gate · (x · weightᵀ)."""
+
+    def leave(
+        self, rows: Rows, weight: Tensor, bias: Tensor, eps: float, x: Tensor, dt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return x + dt · v and v = norm(rows) · weightᵀ + bias, float32; dt float32 [out]."""
+
+    def qkv(
+        self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, heads: Heads,
+        turn: Turn, offset: Tensor, keys: Tensor, values: Tensor,
+    ) -> Tensor:
+        """Norm, project and rotate; write rows offset... of keys and values [rows,kv,dim], and
+        return queries [M,heads,dim]. With heads.kv 0 there are only queries."""
+
+    def glu(
+        self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, silu: bool
+    ) -> Tensor:
+        """act(gate) · up of the normed rows; weight holds gates over ups."""
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, length: Tensor, extra: int, mode: int
+    ) -> Tensor:
+        """Attention of queries [M,heads,dim] to the first length + extra keys, [M,heads·dim].
+
+        CAUSAL: token i sees length + i + 1; LAST_APART: all see length - 1, the last one length;
+        FIRST_APART: token 0 sees length + 1.
+        """
+
+    def join(self, first: Rows, second: Rows) -> Rows:
+        """Put the second's rows behind the first's, both as `enter` left them without a scale."""
+
+    def norm(self, x: Tensor, eps: float) -> Tensor:
+        """x / rms(x)."""
+
+    def rope(
+        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+    ) -> Tensor | None:
+        """Split a product, rotate by the row, write the first rows of keys and values; return
+        queries, or None where the product is `keys_only`."""
+
+    def activate(self, x: Tensor, silu: bool, out: Tensor) -> None:
+        """Write act(gate) · up of x [rows, 2·features] to `out`, which may be a slice."""
+
+    def add_norm(
+        self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
+        shift: Tensor, eps: float,
+    ) -> Tensor:
+        """x += update + bias in place, where there is one; return the layer norm of x."""
+
+    def gelu_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """gelu(x · weightᵀ + bias), the tanh form."""
+
+
+class TorchOps:
+    """See Ops."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See Ops."""
+        return F.silu(F.linear(x.to(weight.dtype), weight, bias))
+
+    def enter(self, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None) -> Rows:
+        """See Ops."""
+        return _rows(F.linear(x.to(weight.dtype), weight, bias), scale)
+
+    def add(
+        self, rows: Rows, x: Tensor, weight: Tensor, gate: Tensor | None, scale: Tensor | None
+    ) -> Rows:
+        """See Ops."""
+        update = F.linear(x, weight)
+        return _rows(rows.hidden + (update if gate is None else update * gate), scale)
+
+    def leave(
+        self, rows: Rows, weight: Tensor, bias: Tensor, eps: float, x: Tensor, dt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See Ops."""
+        velocity = F.linear(_normed(rows, eps), weight).float() + bias
+        return x + dt * velocity, velocity
+
+    def qkv(
+        self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, heads: Heads,
+        turn: Turn, offset: Tensor, keys: Tensor, values: Tensor,
+    ) -> Tensor:
+        """See Ops."""
+        product = F.linear(_normed(rows, eps), weight, bias).view(len(rows.hidden), -1, heads.dim)
+        at = offset.long() + torch.arange(len(product), device=product.device)
+        turned = _rotate(product[:, : heads.query + heads.kv], turn.cosine[at], turn.sine[at])
+        if heads.kv:
+            keys.index_copy_(0, at, turned[:, heads.query :])
+            values.index_copy_(0, at, product[:, heads.query + heads.kv :])
+        return turned[:, : heads.query]
+
+    def glu(
+        self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, silu: bool
+    ) -> Tensor:
+        """See Ops."""
+        return _glu(F.linear(_normed(rows, eps), weight, bias), silu)
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, length: Tensor, extra: int, mode: int
+    ) -> Tensor:
+        """See Ops."""
+        key = torch.arange(len(keys), device=keys.device)
+        token = torch.arange(len(queries), device=keys.device)[:, None]
+        if mode == CAUSAL:
+            seen = length + token + 1
+        elif mode == LAST_APART:
+            seen = torch.where(token == length - 1, length, length - 1)
+        elif mode == FIRST_APART:
+            seen = torch.where(token == 0, length + 1, length + extra)
+        else:
+            seen = length + extra
+        mixed = F.scaled_dot_product_attention(
+            *(part.transpose(0, 1)[None] for part in (queries, keys, values)),
+            attn_mask=(key < seen).expand(len(queries), len(keys)),
+            enable_gqa=True,
+        )
+        return mixed[0].transpose(0, 1).flatten(1)
+
+    def join(self, first: Rows, second: Rows) -> Rows:
+        """See Ops."""
+        hidden = torch.cat((first.hidden, second.hidden))
+        return Rows(hidden, hidden)
+
+    def norm(self, x: Tensor, eps: float) -> Tensor:
+        """See Ops."""
+        return F.rms_norm(x, (x.shape[-1],), eps=eps)
+
+    def rope(
+        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+    ) -> Tensor | None:
+        """See Ops."""
+        rows = len(qkv)
+        product = qkv.view(rows, -1, heads.dim)
+        turning = product.shape[1] - heads.kv
+        turned = _rotate(product[:, :turning], turn.cosine[:rows], turn.sine[:rows])
+        keys[:rows] = turned[:, turning - heads.kv :]
+        values[:rows] = product[:, turning:]
+        return None if keys_only else turned[:, : heads.query]
+
+    def activate(self, x: Tensor, silu: bool, out: Tensor) -> None:
+        """See Ops."""
+        out.copy_(_glu(x, silu))
+
+    def add_norm(
+        self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
+        shift: Tensor, eps: float,
+    ) -> Tensor:
+        """See Ops."""
+        if update is not None:
+            x += update + bias
+        return F.layer_norm(x, (x.shape[-1],), weight, shift, eps)
+
+    def gelu_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See Ops."""
+        return F.gelu(F.linear(x, weight, bias), approximate='tanh')
+
+
+def _glu(x: Tensor, silu: bool) -> Tensor:
+    gate, up = x.chunk(2, -1)
+    return (F.silu(gate) if silu else F.gelu(gate, approximate='tanh')) * up
+
+
+def _rows(hidden: Tensor, scale: Tensor | None) -> Rows:
+    return Rows(hidden, hidden if scale is None else hidden * scale)
+
+
+def _normed(rows: Rows, eps: float) -> Tensor:
+    if rows.scaled is rows.hidden:
+        return F.rms_norm(rows.hidden, (rows.hidden.shape[-1],), eps=eps)
+    squares = rows.hidden.float().pow(2).mean(-1, keepdim=True)
+    return (rows.scaled * torch.rsqrt(squares + eps)).to(rows.hidden.dtype)
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate x [M,heads,dim] by cosines and sines [M,dim/2]; halves, not pairs."""
+    first, second = x.float().chunk(2, -1)
+    turn = torch.complex(cosine, sine)[:, None]
+    turned = torch.complex(first, second) * turn
+    return torch.cat((turned.real, turned.imag), -1).to(x.dtype)

@@ -1,0 +1,114 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Triton kernels that take a row a program: norms, rotation, the gate of an MLP."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from vla_deploy.backends.triton_products import gelu, silu
+
+
+@triton.jit
+def norm_kernel(
+    x, y, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+):
+    """y = x / rms(x), a row a program; the learned scale is in the weights that follow."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    row = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    value = tl.load(x + row * WIDTH + column, mask=column < WIDTH, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value, axis=0) / WIDTH + eps)
+    tl.store(y + row * WIDTH + column, (value * scale).to(y.dtype.element_ty),
+             mask=column < WIDTH)
+
+
+@triton.jit
+def add_norm_kernel(
+    x, update, bias, weight, shift, y, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    UPDATE: tl.constexpr, PDL: tl.constexpr,
+):
+    """x += update + bias, and y = layer norm of the new x; a row a program."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    row = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    value = tl.load(x + row * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    if UPDATE:
+        value += tl.load(update + row * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+        value += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+        rounded = value.to(x.dtype.element_ty)
+        tl.store(x + row * WIDTH + column, rounded, mask=inside)
+        value = rounded.to(tl.float32)
+    mean = tl.sum(value, axis=0) / WIDTH
+    centered = tl.where(inside, value - mean, 0.0)
+    scale = tl.rsqrt(tl.sum(centered * centered, axis=0) / WIDTH + eps)
+    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    low = tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y + row * WIDTH + column, (centered * scale * gain + low).to(y.dtype.element_ty),
+             mask=inside)
+
+
+@triton.jit
+def rope_kernel(
+    qkv, queries, keys, values, cosine, sine,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BH: tl.constexpr,
+    KEYS_ONLY: tl.constexpr, PDL: tl.constexpr,
+):
+    """Split the product [rows,(HEADS + 2·KV_HEADS)·HEAD_DIM] of one row a program; turn by its
+    row number. KEYS_ONLY: the product has no queries."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    row = tl.program_id(0)
+    half: tl.constexpr = HEAD_DIM // 2
+    rd = tl.arange(0, half)
+    cos = tl.load(cosine + row * half + rd)[None, :]
+    sin = tl.load(sine + row * half + rd)[None, :]
+    kind = keys.dtype.element_ty
+    first_key: tl.constexpr = 0 if KEYS_ONLY else HEADS
+    heads: tl.constexpr = first_key + 2 * KV_HEADS
+    head = tl.arange(0, BH)
+    source = qkv + (row * heads + head[:, None]) * HEAD_DIM + rd[None, :]
+    there = (head[:, None] < heads) & (rd[None, :] >= 0)
+    a = tl.load(source, mask=there, other=0.0).to(tl.float32)
+    b = tl.load(source + half, mask=there, other=0.0).to(tl.float32)
+    turned_a, turned_b = a * cos - b * sin, b * cos + a * sin
+    if not KEYS_ONLY:
+        is_query = head[:, None] < HEADS
+        at = queries + (row * HEADS + head[:, None]) * HEAD_DIM + rd[None, :]
+        tl.store(at, turned_a.to(kind), mask=there & is_query)
+        tl.store(at + half, turned_b.to(kind), mask=there & is_query)
+    own = head[:, None] - first_key
+    is_key = (own >= 0) & (own < KV_HEADS)
+    at = keys + (row * KV_HEADS + own) * HEAD_DIM + rd[None, :]
+    tl.store(at, turned_a.to(kind), mask=there & is_key)
+    tl.store(at + half, turned_b.to(kind), mask=there & is_key)
+    is_value = own >= KV_HEADS
+    at = values + (row * KV_HEADS + own - KV_HEADS) * HEAD_DIM + rd[None, :]
+    tl.store(at, a.to(kind), mask=there & is_value)
+    tl.store(at + half, b.to(kind), mask=there & is_value)
+
+
+@triton.jit
+def glu_kernel(
+    x, y, FEATURES: tl.constexpr, STRIDE: tl.constexpr, SILU: tl.constexpr,
+    BLOCK: tl.constexpr, PDL: tl.constexpr,
+):
+    """y = act(gate) · up of x [rows,2·FEATURES]; rows of y are STRIDE apart; grid (rows,
+    FEATURES / BLOCK)."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    row, column = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < FEATURES
+    gate = tl.load(x + row * 2 * FEATURES + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(x + row * 2 * FEATURES + FEATURES + column, mask=inside, other=0.0)
+    active = silu(gate) if SILU else gelu(gate)
+    tl.store(y + row * STRIDE + column, (active * up.to(tl.float32)).to(y.dtype.element_ty),
+             mask=inside)

@@ -1,0 +1,157 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which block sizes a kernel runs with: measured once on a card, then read from a file.
+
+The package brings tables for cards that it was measured on (`tuned/<card>.json`). What a table
+lacks is measured when a bundle is loaded and kept in the cache folder, so that the next start
+measures nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from vla_deploy.core import strict
+from vla_deploy.files import write_bytes
+
+SHIPPED = Path(__file__).parent / 'tuned'
+SHARED_MEMORY_BYTES = 200 << 10
+MIN_DEPTH = 256  # of each part of a sum
+DEPTHS_AND_STAGES = ((64, 4), (64, 6), (128, 3), (128, 4), (256, 3))
+PROGRAMS = (40, 600)  # so many programs at least and at most: a card has 100 to 150 processors
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes of a kernel's blocks: `rows` of queries (attention alone), `columns` of the result,
+    `depth` of the sum at a time, in how many parts it is taken, warps, and loads in flight."""
+
+    rows: int
+    columns: int
+    depth: int
+    split: int
+    warps: int
+    stages: int
+
+
+class Tuning:
+    """Configurations by kernel and sizes. `changed` says that some were measured."""
+
+    def __init__(self, configs: dict[str, Config] | None = None) -> None:
+        self._configs = dict(configs or {})
+        self.timings: dict[str, list[tuple[float, Config]]] = {}
+        self.calls: dict[str, int] = {}
+
+    @property
+    def changed(self) -> bool:
+        """Say whether there is something to save."""
+        return bool(self.timings)
+
+    def knows(self, key: str) -> bool:
+        """Say whether a kernel has a configuration for its sizes."""
+        return key in self._configs
+
+    def get(self, key: str, kind: str, sizes: Sequence[int], dtype: torch.dtype) -> Config:
+        """Return a kernel's configuration, or one that works on any card."""
+        return self._configs.get(key) or default(kind, sizes, dtype)
+
+    def set(self, key: str, timed: list[tuple[float, Config]]) -> None:
+        """Keep the first of the measured configurations, and what all took in milliseconds."""
+        self._configs[key] = timed[0][1]
+        self.timings[key] = timed
+
+    def save(self, path: Path) -> None:
+        """Write all configurations as JSON; raises OSError."""
+        rows = {key: list(dataclasses.astuple(c)) for key, c in sorted(self._configs.items())}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f'{json.dumps(key)}: {json.dumps(row)}' for key, row in rows.items()]
+        write_bytes(path, ('{\n' + ',\n'.join(lines) + '\n}\n').encode())
+
+
+def load_tuning(card: str, dtype: torch.dtype) -> Tuning:
+    """Return what is known of a card: the package's table, and over it the cache's."""
+    configs = {}
+    for path in (SHIPPED / _file_name(card, dtype), cache_path(card, dtype)):
+        if path.is_file():
+            rows = json.loads(path.read_text(encoding='utf-8'))
+            names = [field.name for field in dataclasses.fields(Config)]
+            configs |= {
+                key: strict.from_mapping(Config, dict(zip(names, row, strict=True)), key)
+                for key, row in rows.items()
+            }
+    return Tuning(configs)
+
+
+def cache_path(card: str, dtype: torch.dtype) -> Path:
+    """Return the file of measured configurations in `$VLA_DEPLOY_CACHE` or the user's cache."""
+    given = os.environ.get('VLA_DEPLOY_CACHE')
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(given or Path(base) / 'vla_deploy') / 'tuned' / _file_name(card, dtype)
+
+
+def default(kind: str, sizes: Sequence[int], dtype: torch.dtype) -> Config:
+    """Return the configuration that is used where nothing was measured."""
+    return candidates(kind, sizes, dtype)[0]
+
+
+def candidates(kind: str, sizes: Sequence[int], dtype: torch.dtype) -> list[Config]:
+    """Return configurations worth measuring for a kernel, the safest first."""
+    size = torch.finfo(dtype).bits // 8
+    if kind == 'attention':
+        tokens, heads, kv, dim = sizes
+        return _attention(tokens * heads // kv, kv, dim, size)
+    return _products(kind == 'pair', sizes, size)
+
+
+def _products(pair: bool, sizes: Sequence[int], size: int) -> list[Config]:
+    """Return candidates for products of few rows: narrow blocks of columns, so that there are
+    programs for all processors, or the sum in parts where there are not."""
+    block, columns, depth, *unit = sizes
+    found = []
+    for width in (16, 32):
+        if (unit and unit[0] % width) or width > max(16, columns):
+            continue
+        for split in (1,) if pair else (1, 2, 4, 8):
+            programs = -(-columns // width) * split
+            short = depth // split < MIN_DEPTH
+            if split > 1 and (short or programs > PROGRAMS[1] // 2):
+                continue
+            can_split = not pair and depth // (2 * split) >= MIN_DEPTH
+            if programs < PROGRAMS[0] and (width > 16 or can_split):
+                continue
+            for k, stages in DEPTHS_AND_STAGES:
+                held = (block + width * (2 if pair else 1)) * k * size * stages
+                if held <= SHARED_MEMORY_BYTES and k <= max(64, depth // split):
+                    found.append(Config(0, width, k, split, 4, stages))
+    return found or [Config(0, 16, 32, 1, 4, 2)]
+
+
+def _attention(rows: int, kv: int, dim: int, size: int) -> list[Config]:
+    found = []
+    for block in (16, 32, 64, 128):
+        blocks = -(-rows // block) * kv
+        if block > 16 and rows < block:
+            continue
+        for split in (1, 2, 4, 8, 16):
+            programs = blocks * split
+            if programs > PROGRAMS[1] or (split > 1 and programs > 320):
+                continue
+            if programs < PROGRAMS[0] and split < 16:
+                continue
+            for keys, warps, stages in ((64, 4, 2), (32, 4, 3), (64, 8, 2), (128, 8, 2)):
+                bytes_ = dim * size * (block + 2 * keys * stages)
+                if bytes_ <= SHARED_MEMORY_BYTES and block * dim <= 128 * 128 * warps // 4:
+                    found.append(Config(block, keys, 0, split, warps, stages))
+    return found or [Config(16, 16, 0, 1, 4, 1)]
+
+
+def _file_name(card: str, dtype: torch.dtype) -> str:
+    name = re.sub(r'[^a-z0-9]+', '_', card.lower()).strip('_')
+    return f'{name}_{str(dtype).removeprefix("torch.")}.json'
