@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fake_robot import FakeRobot
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -241,3 +242,25 @@ def test_when_the_bag_cannot_be_made_expect_exit_code_2_and_one_line(graph, tmp_
     assert graph.wait_for_exit(process) == 2
     (line,) = process.error_lines()
     assert str(tmp_path / 'file') in line
+
+
+def test_when_a_recorder_alone_hears_the_commands_expect_the_guard_not_to_take_it_for_a_robot(
+    graph, recorder
+):
+    for subscription in list(graph.node.subscriptions):
+        if subscription.topic_name == '/joint_trajectory':
+            graph.node.destroy_subscription(subscription)  # the watcher's own
+    robot = FakeRobot(graph)
+    graph.start_guard(auto_arm=False)
+    recorder(nodes=['guard'])
+    graph.wait(lambda: '/execution_state' in graph.recorders[-1].topics, 'the recorder to hear it')
+    graph.wait(lambda: recorder_hears(graph, '/joint_trajectory'), 'the recorder on the commands')
+    answer = graph.trigger('guard/arm')
+    robot.leave()
+    assert not answer.success
+    assert answer.message == 'nobody subscribes to the command topic'
+
+
+def recorder_hears(graph, topic):
+    listening = graph.node.get_subscriptions_info_by_topic(topic)
+    return {info.node_name for info in listening} == {'recorder'}

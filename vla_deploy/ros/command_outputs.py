@@ -25,6 +25,9 @@ from vla_deploy.ros.vendor_messages import VendorMessage
 
 Array = NDArray[np.float64]
 
+# Ours, and that of `ros2 bag record`.
+RECORDERS = ('recorder', 'rosbag2_recorder')
+
 
 class CommandOutputs:
     """Every publisher of commands; a stream goes on to the end of its last motion by itself."""
@@ -75,8 +78,14 @@ class CommandOutputs:
         self._stream.bounds = bounds
 
     def subscribers(self) -> int:
-        """Subscribers of the command topic that has the fewest."""
-        return min(publisher.get_subscription_count() for publisher in self.publishers)
+        """Subscribers of the command topic that has the fewest; a recorder moves no robot."""
+        return min(
+            sum(
+                info.node_name not in RECORDERS
+                for info in self._node.get_subscriptions_info_by_topic(publisher.topic_name)
+            )
+            for publisher in self.publishers
+        )
 
     def other_publishers(self) -> int:
         """Publishers on the command topics besides the guard."""
