@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 
 PACKAGE = 'vla_deploy'
 SHARED_FOLDERS = ('launch', 'config', 'urdf', 'policies')
-VERBS = ('up', 'export', 'validate', 'demo', 'guard', 'verify_log', 'traces', 'replay')
+VERBS = ('up', 'export', 'validate', 'demo', 'guard', 'verify_log', 'traces', 'replay', 'bench')
 NODES = ('inference', 'recorder', 'sim_robot')
 
 

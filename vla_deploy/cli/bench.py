@@ -1,0 +1,216 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Time a bundle on a backend, stage by stage, over the observations that it brings.
+
+    ros2 run vla_deploy bench BUNDLE [--iterations 100] [--backend torch_cuda:cuda:bf16:unrolled]
+    ros2 run vla_deploy bench BUNDLE --compare onnx_runtime torch_cuda:cuda:bf16 [--json FILE]
+
+A backend is written NAME[:PROVIDER[:PRECISION[:VARIANT]]]. Exit code 0: measured. 2: an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_deploy.cli.output import one_line, progress_lines, unforeseen
+from vla_deploy.files import write_bytes
+from vla_deploy.pipeline import BundleError, Policy, PolicyError
+from vla_deploy.pipeline.backend import BackendOptions
+from vla_deploy.pipeline.bundle import FIXTURES, open_bundle
+from vla_deploy.pipeline.fixtures import read_fixtures
+
+PERCENTILES = (50, 95, 99)
+STAGES = ('preprocess', 'prefix', 'sample', 'postprocess', 'total')
+MIB = 2**20
+STATUS = Path('/proc/self/status')
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A backend with its options, as BackendOptions has them."""
+
+    backend: str
+    provider: str
+    precision: str
+    variant: str
+
+    def __str__(self) -> str:
+        return ':'.join(dataclasses.astuple(self))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        choices = arguments.compare or [arguments.backend]
+        rows = _measure_all(arguments.bundle, choices, arguments.iterations, arguments.threads)
+        if arguments.json is not None:
+            text = json.dumps({'bundle': str(arguments.bundle), 'rows': rows}, indent=1) + '\n'
+            write_bytes(arguments.json, text.encode('ascii'))
+    except (BundleError, PolicyError, OSError) as error:
+        print(f'bench: {one_line(error)}', file=sys.stderr)
+        return 2
+    except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
+        print(f'bench: {unforeseen("bench", error)}', file=sys.stderr)
+        return 2
+    print('\n'.join(_table(rows)))
+    return 0
+
+
+def _measure_all(
+    bundle: Path, choices: Sequence[Choice], iterations: int, threads: int | None
+) -> list[dict[str, Any]]:
+    """Measure one backend after the other; each chunk is compared with the first one's."""
+    progress, rows = progress_lines('bench'), []
+    first: list[NDArray[np.float32]] = []
+    for choice in choices:
+        progress(f'loading {choice}')
+        row, chunks = _measure(bundle, choice, iterations, threads)
+        first = first or chunks
+        pairs = zip(chunks, first, strict=True)
+        row['max_abs_to_first'] = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+        rows.append(row)
+        gc.collect()  # the weights of this one must not lie beside those of the next
+    return rows
+
+
+def _measure(
+    bundle: Path, choice: Choice, iterations: int, threads: int | None
+) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
+    """Return the figures of a backend, and its chunks of the bundle's fixtures."""
+    begin = time.perf_counter()
+    policy = Policy.load(bundle, *dataclasses.astuple(choice), threads=threads)
+    loaded = time.perf_counter()
+    test = policy.self_test()
+    fixtures = read_fixtures(bundle / FIXTURES, policy.contract)
+    chunks = [policy.infer(f.observation, noise=f.noise).raw for f in fixtures]
+    durations: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for index in range(iterations):
+        fixture = fixtures[index % len(fixtures)]
+        start = time.perf_counter()
+        timings = policy.infer(fixture.observation, noise=fixture.noise).timings
+        durations['total'].append(time.perf_counter() - start)
+        for stage in STAGES[:-1]:
+            durations[stage].append(getattr(timings, f'{stage}_s'))
+    stages = {
+        stage: {f'p{p}_ms': 1e3 * float(np.percentile(values, p)) for p in PERCENTILES}
+        for stage, values in durations.items()
+    }
+    row = {
+        'backend': str(choice),
+        'iterations': iterations,
+        'load_s': loaded - begin,
+        'self_test': dataclasses.asdict(test),
+        'stages': stages,
+        'host_resident_MiB': _resident_bytes() / MIB,
+        **(_on_gpu(bundle, stages) if choice.provider != 'cpu' else {}),
+    }
+    return row, chunks
+
+
+def _on_gpu(bundle: Path, stages: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Return the card, its floor for this policy, and the memory that torch took of it."""
+    try:
+        import torch
+
+        from vla_deploy.backends.parameters import BundleParameters
+        from vla_deploy.backends.roofline import measure_ceilings, phase_costs
+    except ImportError:
+        return {}  # served without torch, which measures the card
+    peak = torch.cuda.max_memory_allocated()
+    source = BundleParameters(open_bundle(bundle), torch.device('cpu'))
+    costs = phase_costs(source.config)
+    source.close()
+    ceilings = measure_ceilings()
+    floor = sum(cost.floor_s(ceilings) for cost in costs.values())
+    computed = stages['prefix']['p50_ms'] + stages['sample']['p50_ms']
+    return {
+        'card': torch.cuda.get_device_name(),
+        'read_TB_per_s': ceilings.read_bytes_per_s / 1e12,
+        'bf16_TFLOP_per_s': ceilings.flops_per_s / 1e12,
+        'floor_ms': 1e3 * floor,
+        'times_floor': computed / (1e3 * floor),
+        'peak_GPU_MiB': peak / MIB,
+    }
+
+
+def _resident_bytes() -> int:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith('VmRSS:'):
+            return int(line.split()[1]) * 1024
+    raise OSError(f'{STATUS}: has no VmRSS')
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one block of lines a backend."""
+    lines = []
+    for row in rows:
+        test = row['self_test']
+        lines += [
+            f'{row["backend"]}: {row["iterations"]} chunks, loaded in {row["load_s"]:.1f} s, '
+            f'{row["host_resident_MiB"]:.0f} MiB of memory',
+            f'  self-test {"passed" if test["passed"] else "FAILED"}: max_abs {test["max_abs"]!r} '
+            f'(at most {test["threshold"]!r}); to the first backend {row["max_abs_to_first"]!r}',
+            '  stage            p50 ms     p95 ms     p99 ms',
+        ]
+        lines += [
+            f'  {stage:12s}' + ''.join(f' {figures[f"p{p}_ms"]:10.3f}' for p in PERCENTILES)
+            for stage, figures in row['stages'].items()
+        ]
+        if 'floor_ms' in row:
+            lines.append(
+                f'  {row["times_floor"]:.2f} x the floor of {row["card"]}, '
+                f'{row["floor_ms"]:.3f} ms; {row["peak_GPU_MiB"]:.0f} MiB of its memory'
+            )
+    return lines
+
+
+def _choice(text: str) -> Choice:
+    defaults = BackendOptions()
+    parts = text.split(':')
+    given = (parts + [''] * 4)[:4]
+    if len(parts) > 4 or not given[0]:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not NAME[:PROVIDER[:PRECISION[:VARIANT]]]'
+        )
+    return Choice(
+        given[0], given[1] or defaults.provider, given[2] or defaults.precision,
+        given[3] or defaults.variant,
+    )
+
+
+def _iterations(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1')
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='bench', description='Time a bundle on a backend.')
+    parser.add_argument('bundle', type=Path, metavar='BUNDLE', help='folder that export wrote')
+    parser.add_argument('--iterations', type=_iterations, default=100, metavar='N',
+                        help='chunks that are timed (100)')
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--backend', type=_choice, default=_choice('onnx_runtime'),
+                       metavar='NAME[:PROVIDER[:PRECISION[:VARIANT]]]',
+                       help='what is timed (onnx_runtime:cpu:fp32:split)')
+    which.add_argument('--compare', type=_choice, nargs='+', metavar='BACKEND',
+                       help='several, one after the other, with how far their chunks are apart')
+    parser.add_argument('--threads', type=int, metavar='N', help='threads of the backend')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())
