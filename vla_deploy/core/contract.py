@@ -165,6 +165,14 @@ class Contract:
         """Return what contract.yaml holds; `from_mapping` reads it back to an equal contract."""
         return strict.to_mapping(self)
 
+    def commanding(self, joints: Sequence[str]) -> Contract:
+        """Return the contract of what is commanded, where actions are made into positions of other
+        joints than the policy's own elements; raises ContractError for more than padded_dim."""
+        action = dataclasses.replace(
+            self.action, joints=tuple(joints), units=None, dim=len(joints)
+        )
+        return dataclasses.replace(self, action=action)
+
     def with_robot(
         self,
         state_joints: Sequence[str] | None = None,

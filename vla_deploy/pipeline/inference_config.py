@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vla_deploy.core.parameter import parameter
+from vla_deploy.pipeline.end_effector import ROTATIONS, SEMANTICS
 from vla_deploy.pipeline.guidance import SCHEDULES
 from vla_deploy.pipeline.strategy import ASYNCHRONOUS, STRATEGIES
 
@@ -160,8 +161,39 @@ class InferenceConfig:
         minimum=0.0,
         maximum=3600.0,
     )
+    end_effector_link: str = parameter(
+        '',
+        'Link whose pose the first six elements of an action are; they become positions of the '
+        'joints that move it. Empty: every element is a joint.',
+    )
+    end_effector_semantics: str = parameter(
+        'absolute',
+        'What those six are: a pose in the frame of the root link, or a change along and about its '
+        'axes, from the observed pose or from that of the sample before.',
+        choices=SEMANTICS,
+    )
+    end_effector_rotation: str = parameter(
+        'rotation_vector',
+        'Form of the three elements of rotation: axis times angle, or roll, pitch and yaw.',
+        choices=ROTATIONS,
+    )
+    end_effector_others: list[str] = parameter(
+        [], 'Joints that the elements after those six are positions of, as of a gripper.'
+    )
+    end_effector_max_residual_m: float = parameter(
+        0.005,
+        'How far the link may stay from a pose out of reach; beyond it no chunk is sent.',
+        'm',
+        minimum=1e-6,
+        maximum=1.0,
+    )
+    end_effector_max_residual_rad: float = parameter(
+        0.02, 'The same for its rotation.', 'rad', minimum=1e-6, maximum=3.2
+    )
     urdf_path: str = parameter(
-        '', 'File of the URDF; get_action_chunk verifies against it, and gives nothing without.'
+        '',
+        'File of the URDF; get_action_chunk verifies against it, and gives nothing without. An '
+        'end_effector_link is found in it.',
     )
     limits_path: str = parameter('', 'File with the limits that a URDF cannot hold; as urdf_path.')
     image_max_age_s: float = parameter(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vla_deploy.pipeline import Guidance, Observation, ObservationError, PolicyChunk
 from vla_deploy.pipeline.assembly import Assembled
@@ -44,6 +44,7 @@ class ChunkMaker:
         """Take the name of the strategy, for the messages, and parameters of the same names."""
         self.contract = served.contract
         self._policy, self._adaptive_error = served.policy, served.adaptive_error
+        self._effector = served.effector
         self._strategy = strategy
         self._seed = noise_seed
         self._valid_ns = round(chunk_valid_s * 1e9)
@@ -76,6 +77,9 @@ class ChunkMaker:
         seed = self._next_seed() if noise_seed is None else noise_seed
         haste = Haste(deadline_s, self._adaptive_tolerance, injected_latency_s)
         chunk = self._policy.infer(observation, noise_seed=seed, guidance=guidance, haste=haste)
+        if self._effector is not None:
+            positions = self._effector.to_joints(chunk.actions, assembled.state)
+            chunk = replace(chunk, actions=positions)
         return Made(chunk, assembled, guidance, decode_s, time.perf_counter() - begin_s)
 
     def message(

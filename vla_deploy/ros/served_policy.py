@@ -5,9 +5,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vla_deploy.core.contract import Contract, ContractError
+from vla_deploy.core.kinematics import KinematicsError
+from vla_deploy.core.urdf import MAX_BYTES, UrdfError, parse_urdf
+from vla_deploy.files import read_text
 from vla_deploy.pipeline import Policy, PolicyError
+from vla_deploy.pipeline.end_effector import EndEffector, EndEffectorRules
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.strategy import (
     ENSEMBLING,
@@ -21,11 +26,14 @@ from vla_deploy.pipeline.strategy import (
 class ServedPolicy:
     """A policy, and its contract with what the parameters add where the bundle is silent.
 
-    `adaptive_error`: the largest action error of `adaptive_steps` on the bundle's fixtures.
+    `effector`: what makes joint positions of the policy's actions, whose names and number the
+    contract then gives; None where they are joint positions. `adaptive_error`: the largest action
+    error of `adaptive_steps` on the bundle's fixtures.
     """
 
     policy: Policy
     contract: Contract
+    effector: EndEffector | None = None
     adaptive_error: float = 0.0
 
     def measured(self, adaptive_steps: float) -> ServedPolicy:
@@ -47,10 +55,42 @@ def load_policy(config: InferenceConfig) -> ServedPolicy:
         threads=config.threads or None,
         stub_value=config.stub_value,
     )
+    effector = None
     contract = completed_contract(policy.contract, config)
+    if config.end_effector_link:
+        effector = load_effector(contract, config)
+        contract = contract.commanding(effector.joint_names)
     _check_steps(policy, config)
     _check_strategy(contract, config)
-    return ServedPolicy(policy, contract)
+    return ServedPolicy(policy, contract, effector)
+
+
+def load_effector(contract: Contract, config: InferenceConfig) -> EndEffector:
+    """Return what makes joint positions of a policy's actions.
+
+    Raises PolicyError where link, joints and contract do not go together, and FileError.
+    """
+    if not config.urdf_path:
+        raise PolicyError("parameter 'end_effector_link' needs 'urdf_path', to find the link in")
+    rules = EndEffectorRules(
+        config.end_effector_semantics, config.end_effector_rotation,
+        config.end_effector_max_residual_m, config.end_effector_max_residual_rad,
+    )  # fmt: skip
+    try:
+        urdf = parse_urdf(read_text(Path(config.urdf_path), MAX_BYTES))
+        effector = EndEffector(urdf, config.end_effector_link, config.end_effector_others,
+                               contract.state.joints or (), rules)
+    except UrdfError as error:
+        raise PolicyError(f'{config.urdf_path}: {error}') from error
+    except (KinematicsError, ValueError) as error:
+        raise PolicyError(f"parameter 'end_effector_link': {error}") from error
+    if contract.action.control_mode != 'position' or contract.action.dim != effector.action_dim:
+        raise PolicyError(
+            f'an action with a pose of {config.end_effector_link!r} has {effector.action_dim} '
+            f"elements and control mode 'position'; the bundle's has {contract.action.dim} and "
+            f'{contract.action.control_mode!r}'
+        )
+    return effector
 
 
 def strategy_options(contract: Contract, config: InferenceConfig) -> StrategyOptions:
@@ -109,10 +149,13 @@ def completed_contract(contract: Contract, config: InferenceConfig) -> Contract:
     """Return the contract with what the configuration adds where the bundle is silent."""
     names = config.joint_names or None
     contract = contract.with_robot(
-        state_joints=names, action_joints=names, period_s=config.period_s or None
+        state_joints=names,
+        action_joints=None if config.end_effector_link else names,
+        period_s=config.period_s or None,
     )
     where = f'{config.bundle}/contract.yaml'
-    if contract.state.joints is None or contract.action.joints is None:
+    unnamed = contract.action.joints is None and not config.end_effector_link
+    if contract.state.joints is None or unnamed:
         raise ContractError(f"{where} names no joints: give parameter 'joint_names'")
     if contract.period_s is None:
         raise ContractError(f"{where} gives no period_s: give parameter 'period_s'")
