@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit log of a guard that runs: whole however it ends, exact in replay, and its loss told."""
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -117,6 +118,40 @@ def test_when_the_log_folder_cannot_be_used_expect_configure_to_fail_naming_it(
         assert guard.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert guard.configure_error.startswith(f'audit log {tmp_path / "file"}/guard_')
         assert guard.configure_error.endswith('Not a directory')
+    finally:
+        shared_graph.remove_node(guard)
+
+
+def test_when_the_bundle_is_known_expect_its_digest_in_the_genesis(
+    shared_graph, reach_bundle, tmp_path
+):
+    given = {**guard_parameters(), **WITHIN, 'log_folder': str(tmp_path),
+             'bundle': str(reach_bundle)}
+    guard = shared_graph.add_node(GuardNode, **given)
+    try:
+        assert guard.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    finally:
+        shared_graph.remove_node(guard)
+    receipt = json.loads((reach_bundle / 'receipt.json').read_bytes())
+    assert read_genesis(the_log(tmp_path)).model_sha256 == receipt['self_sha256']
+
+
+@pytest.mark.parametrize(('content', 'said'), [
+    (None, 'receipt.json: cannot be read'),
+    (b'{"a": 1}', 'receipt.json: is not the receipt of a bundle: is not canonical'),
+    (b'{"a":1}', "receipt.json: is not the receipt of a bundle: 'self_sha256'"),
+    (b'[1]', 'receipt.json: is not the receipt of a bundle'),
+])
+def test_when_the_bundle_is_none_expect_configure_to_fail_naming_its_receipt(
+    shared_graph, tmp_path, content, said
+):
+    if content is not None:
+        (tmp_path / 'receipt.json').write_bytes(content)
+    given = {**guard_parameters(), **WITHIN, 'bundle': str(tmp_path)}
+    guard = shared_graph.add_node(GuardNode, **given)
+    try:
+        assert guard.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert said in guard.configure_error
     finally:
         shared_graph.remove_node(guard)
 

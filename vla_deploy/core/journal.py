@@ -67,7 +67,8 @@ class Genesis:
     """What a log begins with: all that the guard was made of.
 
     files: name -> SHA-256 of the URDF, the limits and whatever else was read. build: name ->
-    version of the package, of Python and numpy, and the machine.
+    version of the package, of Python and numpy, and the machine. model_sha256: digest of the
+    bundle that was to be served, empty if that was not known.
     """
 
     limits: tuple[JointLimit, ...]
@@ -78,14 +79,16 @@ class Genesis:
     build: dict[str, str]
     format: int = 0
     workspace: WorkspaceLimits | None = None
+    model_sha256: str = ''
 
 
 def genesis_of(
-    limits: JointLimits, config: GuardConfig, files: Mapping[str, str], build: Mapping[str, str]
+    limits: JointLimits, config: GuardConfig, files: Mapping[str, str], build: Mapping[str, str],
+    model_sha256: str = '',
 ) -> dict[str, Any]:
     """Return the first record of a log."""
     genesis = Genesis(limits.joints, limits.notes, limits.sha256, config, dict(files),
-                      dict(build), FORMAT, limits.workspace)
+                      dict(build), FORMAT, limits.workspace, model_sha256)
     return {'kind': 'genesis', **to_plain(genesis)}
 
 

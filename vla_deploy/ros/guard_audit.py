@@ -38,7 +38,7 @@ class GuardAudit:
         if not config.log_folder:
             return
         folder = _new_folder(Path(config.log_folder).expanduser(), node_name)
-        genesis = genesis_of(robot.limits, guard, robot.files, build())
+        genesis = genesis_of(robot.limits, guard, robot.files, build(), robot.model_sha256)
         self._log = AuditLog(folder, config, genesis)
         self._log.start()
 

@@ -78,6 +78,11 @@ class GuardNodeConfig:
     joint_state_prefixes: list[str] = parameter(
         [], 'For each of these topics what its joint names get before them; none: nothing.'
     )
+    bundle: str = parameter(
+        '',
+        'Folder of the bundle that will be served: its digest goes into the genesis of the audit '
+        'log. Empty: not known before the first chunk.',
+    )
     simulated: bool = parameter(False, 'The robot is simulated; without this, auto_arm is refused.')
     auto_arm: bool = parameter(False, 'Arm once after activation; simulated robots only.')
     sched_fifo_priority: int = parameter(

@@ -8,20 +8,26 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from vla_deploy.core.canonical import parse_canonical_json
 from vla_deploy.core.limits import JointLimits, LimitsError, tighten
 from vla_deploy.core.urdf import MAX_BYTES, UrdfError, parse_urdf
-from vla_deploy.files import read_bytes, read_text
+from vla_deploy.files import FileError, read_bytes, read_text
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
 from vla_deploy.ros.lifecycle import ConfigureError
 from vla_deploy.ros.robot_limits import MAX_LIMITS_BYTES, robot_limits
 
+RECEIPT = 'receipt.json'
+MAX_RECEIPT_BYTES = 2**24
+
 
 @dataclass(frozen=True, eq=False)
 class GuardedRobot:
-    """limits: in force. files: what they were read from -> its SHA-256."""
+    """limits: in force. files: what they were read from -> its SHA-256. model_sha256: digest of
+    the bundle that will be served, empty if that is not known."""
 
     limits: JointLimits
     files: dict[str, str]
+    model_sha256: str
 
 
 def load_robot(config: GuardNodeConfig, published: str) -> GuardedRobot:
@@ -43,7 +49,20 @@ def load_robot(config: GuardNodeConfig, published: str) -> GuardedRobot:
         except (UrdfError, LimitsError) as error:
             raise ConfigureError(f"topic 'robot_description': {error}") from error
         files["topic 'robot_description'"] = _sha256(published.encode())
-    return GuardedRobot(limits, files)
+    return GuardedRobot(limits, files, _model_sha256(config.bundle))
+
+
+def _model_sha256(bundle: str) -> str:
+    """Return the digest that a bundle's receipt gives; inference holds the bundle against it."""
+    if not bundle:
+        return ''
+    path = Path(bundle) / RECEIPT
+    try:
+        return str(parse_canonical_json(read_bytes(path, MAX_RECEIPT_BYTES))['self_sha256'])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise ConfigureError(f'{path}: is not the receipt of a bundle: {error}') from None
 
 
 def _description(config: GuardNodeConfig, published: str) -> tuple[str, str]:
