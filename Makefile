@@ -6,7 +6,7 @@ SECONDS ?=
 run := . tools/setup/env.sh &&
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench fuzz lint clean
+.PHONY: help setup build demo test bench fuzz faults lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,10 @@ bench: setup ## measure into build/bench/ (not a test)
 
 fuzz: setup ## drive the guard with hostile chunks and judge all it sends (SECONDS=60 SEED=7)
 	@$(run) exec python test/fuzz/fuzz_guard.py $(or $(SECONDS),60) $(SEED)
+
+faults: setup ## kill, stall and contradict the processes of a moving robot, ten times each
+	@$(run) FAULT_REPEATS=10 exec python -m pytest -q test/graph/test_faults.py \
+	  test/graph/test_guard_stops.py test/graph/test_full_graph.py -k 'test_faults or emergency or killed'
 
 lint: setup ## ruff and mypy
 	@$(run) exec tools/setup/lint.sh

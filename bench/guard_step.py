@@ -1,6 +1,8 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one guard step, 7 and 14 joints: plans of 50 samples, noisy ones, and standing still.
+"""Time of one guard step: plans of 50 samples, noisy ones, and standing still.
+
+For 7 and 14 joints, and for 7 whose jerk is limited, so that Ruckig makes their stops.
 
     python bench/guard_step.py [OUTPUT.json]       default build/bench/guard_step.json
 """
@@ -30,12 +32,12 @@ from vla_deploy.ros.realtime import calm_garbage_collector  # noqa: E402
 TICKS = 6000
 WARM_UP = 200
 TICKS_PER_CHUNK = 30
-ARMS = (1, 2)
+JERK = 5000.0
 
 
-def arms(count: int) -> JointLimits:
+def arms(count: int, jerk: float | None = None) -> JointLimits:
     """Limits of so many FR3 arms side by side."""
-    return JointLimits.of([replace(joint, name=f'arm{i}_{joint.name}')
+    return JointLimits.of([replace(joint, name=f'arm{i}_{joint.name}', jerk=jerk)
                            for i in range(count) for joint in fr3_limits().joints])
 
 
@@ -80,14 +82,14 @@ def main() -> int:
     """Print a line for each load and number of joints, and write them as JSON."""
     arguments = parser(__doc__ or '', 'guard_step').parse_args()
     results: dict[str, dict[str, dict[str, float]]] = {}
-    for limits in map(arms, ARMS):
-        count = len(limits.names)
-        figures = results[f'{count}_joints'] = {}
+    for name, limits in (('7 joints', arms(1)), ('14 joints', arms(2)),
+                         ('7 joints, jerk', arms(1, JERK))):
+        figures = results[name] = {}
         for kind in ('plan', 'noisy', 'hold'):
             figures[kind] = measure(kind, limits)
             text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us'
                              for key, value in figures[kind].items())
-            print(f'guard step, {count} joints, {kind}: {text}', flush=True)
+            print(f'guard step, {name}, {kind}: {text}', flush=True)
     write(arguments.output, {'ticks': TICKS, 'results': results})
     return 0
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ LIMITS = SHARE / 'config' / 'franka' / 'joint_limits.yaml'
 JOINTS = tuple(f'fr3_joint{i}' for i in range(1, 8))
 HOME = (0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.785)
 LEAD_NS = round(GuardConfig().lead_s * 1e9)
+# How often each fault is tried: `make faults` says 10.
+REPEATS = range(int(os.environ.get('FAULT_REPEATS', '1')))
 PERIOD_S = 0.1  # between the samples of chunks that tests publish
 
 

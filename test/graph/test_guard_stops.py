@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import rclpy
-from fr3_motion import HOME, JOINTS, URDF, latest_rest_ns, rest_time_ns, sweep
+from fr3_motion import HOME, JOINTS, REPEATS, URDF, latest_rest_ns, rest_time_ns, sweep
 from graph_harness import WAIT_S
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Bool, String
@@ -94,8 +94,9 @@ def stop_by_topic(profile):
         pytest.param(stop_by_topic(qos.ESTOP_LATCHED), id='reliable_latched'),
     ],
 )
+@pytest.mark.parametrize('repeat', REPEATS)
 def test_when_stopped_in_an_emergency_expect_one_braking_trajectory_and_then_silence(
-    robot, stop, record_property
+    robot, stop, repeat, record_property
 ):
     robot.move()
     with contextlib.ExitStack() as stack:

@@ -2,13 +2,16 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# tools/setup/test.sh : lint, types, then every test through colcon, results shown. The exit status
-# is not 0 when anything failed, and when no test ran.
+# tools/setup/test.sh : lint, types, a minute of fuzz, then every test through colcon, results shown.
+# The exit status is not 0 when anything failed, and when no test ran.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tools/setup/env.sh
 
 tools/setup/lint.sh
+
+echo '[fuzz] hostile chunks, judged as executed'
+python test/fuzz/fuzz_guard.py 60
 
 colcon() { python -c 'import sys; from colcon_core.command import main; sys.exit(main())' "$@"; }
 results=build/vla_deploy/pytest.xml
