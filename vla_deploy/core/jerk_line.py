@@ -21,6 +21,7 @@ from vla_deploy.core.command import CommandLine
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.jerk import JerkMotion, acceleration_before
 from vla_deploy.core.plan import Plan
+from vla_deploy.core.screen import holds
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory, segment_hull, trajectory_extrema
 from vla_deploy.core.workspace import Workspace
 
@@ -92,18 +93,21 @@ class JerkLine(CommandLine):
         bounds, p, v = self._bounds, motion.position, motion.velocity
         if len(p) < 2:
             return True
-        extrema = trajectory_extrema(motion)
-        inside = (
-            (extrema.lower >= np.minimum(bounds.lower, p[0]))
-            & (extrema.upper <= np.maximum(bounds.upper, p[0]))
-            & (extrema.speed <= np.maximum(bounds.velocity, np.abs(v[0])))
-            & (extrema.acceleration <= bounds.acceleration * (1.0 + 0.5 * ROUNDING))
-        )
-        if not inside.all():
+        h = np.broadcast_to((np.diff(motion.times) * NS_TO_S)[:, None], p[1:].shape)
+        hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], (p[1:] - p[:-1]) / h, h)
+        lower, upper = np.minimum(bounds.lower, p[0]), np.maximum(bounds.upper, p[0])
+        fastest = np.maximum(bounds.velocity, np.abs(v[0]))
+        gentle = hull.acceleration <= bounds.acceleration * (1.0 + 0.5 * ROUNDING)
+        if not holds(gentle):
             return False
+        # Mostly the cheap hull shows the rest; only else the exact extrema are needed.
+        speed = np.abs(v)
+        if not (holds(hull.lower >= lower) and holds(hull.upper <= upper)
+                and holds(hull.inner_speed <= fastest) and holds(speed <= fastest)):
+            extrema = trajectory_extrema(motion)
+            if not ((extrema.lower >= lower) & (extrema.upper <= upper)
+                    & (extrema.speed <= fastest)).all():
+                return False
         if bounds.envelope is None:
             return True
-        h = (np.diff(motion.times).astype(np.float64) * NS_TO_S)[:, None]
-        hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], (p[1:] - p[:-1]) / h, h)
-        speed, limit = bounds.envelope.judge(p[:-1], p[1:], v[:-1], v[1:], h, hull)
-        return bool((speed <= limit).all())
+        return bounds.envelope.allows(p[:-1], p[1:], v[:-1], v[1:], h, hull)
