@@ -138,7 +138,11 @@ def test_when_graph_is_wrong_expect_exit_1_and_nothing_left(
 def test_when_graph_gives_nan_expect_exit_1_and_nothing_left(
     run_cli, checkpoint, ready_graphs, capsys
 ):
-    ready_graphs.append(lambda data: data.__setitem__(slice(0, 4096), b'\xff' * 4096))
+    def spoil(data):
+        middle = len(data) // 2 // 4096 * 4096
+        data[middle : middle + 4096] = b'\xff' * 4096
+
+    ready_graphs.append(spoil)
     assert run_cli() == 1
     assert not left_behind(checkpoint)
     assert 'holds NaN or infinity' in capsys.readouterr().err

@@ -95,7 +95,7 @@ def outputs(folder, cases):
     pipeline = TorchPipeline(model, contract, statistics, tokenizer)
     case = next(golden_cases(cases, contract))
     chunk = pipeline.chunk(pipeline.inputs(case.observation), case.noise)
-    return contract, chunk, pipeline.actions(chunk)
+    return contract, chunk, pipeline.actions(chunk, case.observation)
 
 
 def require_same(name, folder):

@@ -108,20 +108,69 @@ def test_when_image_resolution_does_not_fit_expect_both(folder):
     assert 'image_resolution is [224, 224]' in refused(folder)
 
 
-def test_when_actions_are_relative_expect_a_refusal(folder):
-    config = folder / 'checkpoint' / 'config.json'
-    edit_json(config, lambda c: c.update(use_relative_actions=True))
-    assert 'use_relative_actions is set' in refused(folder)
-    edit_json(config, lambda c: c.pop('use_relative_actions'))
-    assert contract(folder).family in ('pi0', 'pi05')
+def make_relative(folder, names=None, **changes):
+    """Say in all three files that actions are differences to the state."""
+    checkpoint = folder / 'checkpoint'
+    edit_json(checkpoint / 'config.json', lambda c: c.update(use_relative_actions=True))
+    for file, which in (('pre', 'relative'), ('post', 'absolute')):
 
-    def enable(values):
-        for step in values['steps']:
-            if step['registry_name'] == 'relative_actions_processor':
-                step['config']['enabled'] = True
+        def enable(values, name=f'{which}_actions_processor'):
+            for step in values['steps']:
+                if step['registry_name'] == name:
+                    step['config']['enabled'] = True
+                    if 'action_names' in step['config']:
+                        step['config'].update(action_names=names, **changes)
 
-    edit_json(folder / 'checkpoint' / 'policy_preprocessor.json', enable)
-    assert 'relative_actions_processor is enabled' in refused(folder)
+        edit_json(checkpoint / f'policy_{file}processor.json', enable)
+
+
+JOINTS = [f'joint{i}.pos' for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ('names', 'excluded', 'dims'),
+    [
+        (None, ['gripper'], (0, 1, 2, 3, 4, 5, 6)),
+        ([*JOINTS, 'Gripper.pos'], ['gripper'], (0, 1, 2, 3, 4, 5)),
+        ([*JOINTS, 'gripper.pos'], ['joint3', 'pos5', ''], (0, 1, 2, 4, 5, 6)),
+        (JOINTS[:3], ['joint1'], (0, 2, 3, 4, 5, 6)),
+    ],
+)
+def test_when_actions_are_relative_expect_the_dims_in_the_contract(folder, names, excluded, dims):
+    assert contract(folder).action.delta_dims == ()
+    make_relative(folder, names, exclude_joints=excluded)
+    action = contract(folder).action
+    assert (action.semantics, action.delta_dims) == ('delta', dims)
+
+
+@pytest.mark.parametrize(
+    ('file', 'message'),
+    [
+        ('config.json', 'use_relative_actions is False, the processors differ'),
+        ('policy_preprocessor.json', 'only one of relative_actions_processor and'),
+        ('policy_postprocessor.json', 'only one of relative_actions_processor and'),
+    ],
+)
+def test_when_files_disagree_on_relative_actions_expect_a_refusal(folder, file, message):
+    before = (folder / 'checkpoint' / file).read_bytes()
+    make_relative(folder)
+    (folder / 'checkpoint' / file).write_bytes(before)
+    assert message in refused(folder)
+
+
+@pytest.mark.parametrize('file', ['policy_preprocessor.json', 'policy_postprocessor.json'])
+def test_when_relative_actions_are_in_the_normalized_space_expect_a_refusal(folder, file):
+    make_relative(folder)
+
+    def swap(values):
+        names = [step['registry_name'] for step in values['steps']]
+        relative = next(i for i, name in enumerate(names) if '_actions_' in name)
+        normalizer = next(i for i, name in enumerate(names) if 'normalizer' in name)
+        steps = values['steps']
+        steps[relative], steps[normalizer] = steps[normalizer], steps[relative]
+
+    edit_json(folder / 'checkpoint' / file, swap)
+    assert 'normalizer' in refused(folder)
 
 
 def test_when_prompt_is_of_the_other_family_expect_a_refusal(folder):

@@ -11,12 +11,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from vla_deploy.cli import export as export_cli
 from vla_deploy.cli import validate as validate_cli
-from vla_deploy.export import build, quantize
+from vla_deploy.export import build, precisions
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.parity import Figure, GateError
-from vla_deploy.export.quantize import Int8Parity, int8_failures
+from vla_deploy.export.precisions import PrecisionParity, precision_failures
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import (
     FIXTURES,
@@ -64,7 +63,7 @@ def test_when_served_at_int8_expect_its_own_figure_and_threshold(bundle):
     assert test.threshold == 1.25 * receipt['parity']['int8']['chunk']['max_abs']
     # coarser than float32 by far: it is really the other graphs that ran
     assert test.max_abs > receipt['thresholds']['target_max_abs']
-    assert test.cosine >= quantize.MIN_COSINE
+    assert test.cosine >= precisions.MIN_COSINE
 
 
 def test_when_served_at_fp32_expect_the_figure_of_fp32(bundle):
@@ -121,8 +120,9 @@ def test_when_validated_expect_the_int8_figures_too(bundle, tmp_path):
 
 def test_when_int8_misses_its_gate_expect_nothing_written(copy_graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(build, 'export_graphs', copy_graphs)
-    monkeypatch.setattr(build, 'run_variants', lambda *arguments: {})
-    monkeypatch.setattr(quantize, 'MAX_ACTION_ERROR', 1e-6)
+    for module in (build, precisions):
+        monkeypatch.setattr(module, 'run_variants', lambda *arguments: {})
+    monkeypatch.setattr(precisions, 'MAX_ACTION_ERROR', 1e-6)
     options = ExportOptions(CHECKPOINT, tmp_path / 'bundle', precision='int8')
     with pytest.raises(GateError, match='int8, actions: max_abs .* of the size of a dimension'):
         export_bundle(options, 1, lambda stage: None)
@@ -130,14 +130,11 @@ def test_when_int8_misses_its_gate_expect_nothing_written(copy_graphs, tmp_path,
 
 
 def test_when_direction_is_lost_expect_it_to_fail():
-    parity = Int8Parity(Figure(0.1, 0.99), Figure(0.01, 0.99), (0.01,), ())
-    assert int8_failures(parity) == ['int8, chunk: cosine 0.99 (at least 0.999)']
-    parity = Int8Parity(Figure(0.1, float('nan')), Figure(float('nan'), 1.0), (0.01,), ())
-    assert len(int8_failures(parity)) == 2
+    def failures(chunk, actions):
+        parity = PrecisionParity('int8', chunk, actions, (0.01,), (), None, {})
+        return precision_failures(parity, 1e-4)
 
-
-def test_when_precision_is_not_built_expect_usage_error(capsys):
-    with pytest.raises(SystemExit) as error:
-        export_cli.main(['--model', 'a', '--output', 'b', '--precision', 'bf16'])
-    assert error.value.code == 2
-    assert "invalid choice: 'bf16'" in capsys.readouterr().err
+    assert failures(Figure(0.1, 0.99), Figure(0.01, 0.99)) == [
+        'int8, chunk: cosine 0.99 (at least 0.999)'
+    ]
+    assert len(failures(Figure(0.1, float('nan')), Figure(float('nan'), 1.0))) == 2

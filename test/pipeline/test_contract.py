@@ -54,7 +54,7 @@ def test_when_key_is_misspelt_expect_error_with_the_nearest_known(values):
 @pytest.mark.parametrize(
     ('path', 'value', 'message'),
     [
-        (('schema_version',), 3, 'schema_version is 3'),
+        (('schema_version',), 4, 'schema_version is 4'),
         (('cameras',), [], 'cameras is empty'),
         (('tokenizer', 'prompt'), 'poem', "tokenizer.prompt is 'poem'"),
         (('image', 'placement'), 'stretch', "image.placement is 'stretch'"),
@@ -69,7 +69,9 @@ def test_when_key_is_misspelt_expect_error_with_the_nearest_known(values):
         (('state', 'normalization', 'mode'), 'zscore', "state.normalization.mode is 'zscore'"),
         (('state', 'normalization', 'epsilon'), -1.0, 'state.normalization.epsilon'),
         (('action', 'control_mode'), 'torque', "action.control_mode is 'torque'"),
-        (('action', 'semantics'), 'delta', "action.semantics is 'delta'"),
+        (('action', 'semantics'), 'sum', "action.semantics is 'sum'"),
+        (('action', 'semantics'), 'delta', "delta_dims is [], but action.semantics is 'delta'"),
+        (('action', 'delta_dims'), [0], "delta_dims is [0], but action.semantics is 'absolute'"),
         (('action', 'first_sample_offset_steps'), 2, 'action.first_sample_offset_steps'),
         (('action', 'units'), [3] * 7, 'action.units[0] must be str'),
         (('chunk_steps',), 0, 'chunk_steps is 0'),
@@ -124,15 +126,34 @@ def test_when_robot_contradicts_the_contract_expect_error(plain_contract):
         plain_contract.with_robot(state_joints=list('abcdefg'))
 
 
-def test_when_contract_is_of_version_1_expect_its_prompt_to_be_the_instruction(
-    plain_contract, values
+@pytest.mark.parametrize('version', [1, 2])
+def test_when_contract_is_of_an_older_version_expect_what_all_were_then(
+    plain_contract, values, version
 ):
-    values['schema_version'] = 1
-    del values['tokenizer']['prompt']
+    values['schema_version'] = version
+    del values['action']['delta_dims']
+    if version == 1:
+        del values['tokenizer']['prompt']
     assert Contract.from_mapping(values) == plain_contract
 
 
-def test_when_version_1_has_a_key_of_version_2_expect_a_refusal(values):
-    values['schema_version'] = 1
-    with pytest.raises(ContractError, match='schema_version is 1'):
+@pytest.mark.parametrize('version', [1, 2])
+def test_when_an_older_version_has_a_key_of_today_expect_a_refusal(values, version):
+    values['schema_version'] = version
+    with pytest.raises(ContractError, match=f'schema_version is {version}'):
+        Contract.from_mapping(values)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'delta_dims': [7]}, 'delta_dims: 7 is no dim'),
+        ({'delta_dims': [1, 1]}, 'delta_dims: 1 is no dim of state and action, or twice there'),
+        ({'control_mode': 'velocity'}, "needs control_mode 'position'"),
+        ({'joints': list('abcdefg')}, "delta_dims: 2 is 'c' in the action, but 'fr3_joint3'"),
+    ],
+)
+def test_when_deltas_cannot_be_made_absolute_expect_an_error(values, changes, message):
+    values['action'] |= {'semantics': 'delta', 'delta_dims': [2]} | changes
+    with pytest.raises(ContractError, match=message):
         Contract.from_mapping(values)

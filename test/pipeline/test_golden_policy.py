@@ -66,7 +66,7 @@ def test_when_states_are_normalized_expect_the_references(served):
 def test_when_actions_are_unnormalized_expect_the_references_to_the_bit(served):
     policy, cases, _ = served
     for case in cases:
-        robot = policy._to_robot(case.arrays['chunk_model'])
+        robot = policy._to_robot(case.arrays['chunk_model'], case.arrays['state'])
         assert np.array_equal(robot, case.arrays['chunk_robot'])
 
 

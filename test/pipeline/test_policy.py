@@ -9,6 +9,7 @@ import pytest
 from vla_deploy.core.contract import TimeEmbedding
 from vla_deploy.pipeline import BundleError, Observation, ObservationError, Policy, PolicyError
 from vla_deploy.pipeline import fixtures as fixture_files
+from vla_deploy.pipeline.guidance import Guidance
 from vla_deploy.pipeline.sampler import (
     DeadlineError,
     EulerSampler,
@@ -65,6 +66,35 @@ def test_when_backend_answers_in_model_space_expect_robot_units(straight):
     assert chunk.raw.shape == (6, 8)
     assert np.abs(chunk.raw - 0.25).max() <= 1e-6
     assert np.abs(chunk.actions - expected).max() <= 1e-6
+
+
+@pytest.fixture
+def differing(plain_bundle, plain_contract):
+    """Return a policy whose joints 1 and 5 are differences to the state, and its backend."""
+    from vla_deploy.pipeline.bundle import open_bundle
+
+    action = dataclasses.replace(plain_contract.action, semantics='delta', delta_dims=(1, 5))
+    bundle = plain_bundle(dataclasses.replace(plain_contract, action=action), 'differing')
+    backend = StraightBackend(np.float32(0.25))
+    return Policy(open_bundle(bundle), backend)
+
+
+def test_when_actions_are_differences_expect_the_observed_state_added(straight, differing):
+    state = np.linspace(-0.5, 0.7, 7)
+    observation = dataclasses.replace(OBSERVATION, state=state)
+    noise = philox_noise(1, (6, 8))
+    absolute = straight[0].infer(observation, noise=noise).actions
+    actions = differing.infer(observation, noise=noise).actions
+    expected = np.zeros(7)
+    expected[[1, 5]] = state[[1, 5]]
+    assert actions - absolute == pytest.approx(np.tile(expected, (6, 1)), abs=1e-6)
+
+
+def test_when_actions_are_differences_expect_guidance_refused(straight, differing):
+    guidance = Guidance(np.zeros((3, 7), np.float32), 1, 3, 'linear', 5.0)
+    straight[0].infer(OBSERVATION, guidance=guidance)
+    with pytest.raises(PolicyError, match='guidance needs absolute actions'):
+        differing.infer(OBSERVATION, guidance=guidance)
 
 
 def test_when_sampling_expect_one_step_per_time_with_the_same_negative_dt(straight):

@@ -79,7 +79,7 @@ def test_when_it_is_served_expect_the_same_chunk_as_in_training(fresh):
     ours = ReachPolicy(model, statistics).chunks(
         image[None, ::2, ::2], position[None], ['reach the green cube'], noise[None]
     )[0]
-    theirs = served.actions(served.chunk(served.inputs(observation), noise))
+    theirs = served.actions(served.chunk(served.inputs(observation), noise), observation)
     assert np.abs(ours - theirs).max() < 1e-5
 
 

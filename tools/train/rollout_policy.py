@@ -51,9 +51,10 @@ def torch_policy(checkpoint: Path) -> Infer:
         if guidance is not None:
             raise ValueError('the torch policy is not guided: give a bundle')
         noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-        inputs = pipeline.inputs(Observation({CAMERA: image}, position, sentence))
-        chunk = pipeline.chunk(inputs, noise)
-        return pipeline.actions(chunk).astype(np.float64), np.asarray(chunk, np.float32)
+        observation = Observation({CAMERA: image}, position, sentence)
+        chunk = pipeline.chunk(pipeline.inputs(observation), noise)
+        actions = pipeline.actions(chunk, observation).astype(np.float64)
+        return actions, np.asarray(chunk, np.float32)
 
     return infer
 

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
-from vla_deploy.pipeline.bundle import GRAPHS, VARIANTS, Bundle
+from vla_deploy.pipeline.bundle import GRAPHS, VARIANTS, Bundle, graphs_of
 
 Float32 = NDArray[np.float32]
 PROVIDERS = {'cpu': 'CPUExecutionProvider'}
@@ -149,7 +149,7 @@ def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend | WholeO
     require('provider', options.provider, tuple(PROVIDERS), 'onnx_runtime')
     if options.threads is not None and options.threads < 1:
         raise PolicyError(f'threads is {options.threads}, but must be at least 1')
-    graphs, contract = GRAPHS[options.precision], bundle.contract
+    graphs, contract = graphs_of(options.precision, options.provider), bundle.contract
     provider, threads = PROVIDERS[options.provider], options.threads or 0
     if options.variant == 'split':
         prefix, step = (_file(bundle, name, options) for name in (graphs.prefix, graphs.step))
@@ -180,6 +180,9 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = ERROR_SEVERITY
+    # an arena grows in powers of two and gives nothing back; a run makes few and large tensors
+    settings.enable_cpu_mem_arena = False
+    settings.enable_mem_pattern = False
     # threads that spin while they wait would take the cores from the guard
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:

@@ -120,9 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--precision',
-        choices=('fp32', 'int8'),
+        choices=('fp32', 'bf16', 'fp16', 'int8'),
         default='fp32',
-        help='int8 adds 8-bit graphs for CPUs to the float32 ones, which are always there (fp32)',
+        help='bf16 and fp16 add graphs with products in 16 bits for GPUs, int8 graphs for CPUs, to '
+        'the float32 ones, which are always there (fp32)',
     )
     parser.add_argument(
         '--tokenizer', type=Path, metavar='DIR', help='folder with tokenizer.json'

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 from vla_deploy.core import strict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PLACEMENTS = ('pad_left_top', 'pad_center')
 NORMALIZATIONS = ('identity', 'mean_std', 'quantiles', 'min_max')
 PADDINGS = ('max_length', 'longest')
 NEWLINES = ('append_if_missing', 'none')
 PROMPTS = ('instruction', 'instruction_and_state')
 CONTROL_MODES = ('position', 'velocity')
-SEMANTICS = ('absolute',)
+SEMANTICS = ('absolute', 'delta')
 # inputs of the step graph of a policy that was trained to continue its previous chunk
 CONTINUATION = ('prev_chunk', 'delay')
 
@@ -79,7 +79,9 @@ class StateSpec:
 @dataclasses.dataclass(frozen=True)
 class ActionSpec:
     """One action: as StateSpec, and what it commands. Sample i of a chunk is wanted at
-    observation time + (i + first_sample_offset_steps) × period_s."""
+    observation time + (i + first_sample_offset_steps) × period_s. With semantics 'delta' the
+    elements `delta_dims` are, in every sample, relative to the element of the same index of the
+    observation's state; with 'absolute' there are none."""
 
     joints: tuple[str, ...] | None
     units: tuple[str, ...] | None
@@ -88,6 +90,7 @@ class ActionSpec:
     normalization: Normalization
     control_mode: str
     semantics: str
+    delta_dims: tuple[int, ...]
     first_sample_offset_steps: int
 
 
@@ -192,16 +195,23 @@ class Contract:
 
 
 def _of_today(values: object) -> object:
-    """Return a mapping of schema version 1 in today's form: all its prompts were instructions."""
-    if not isinstance(values, Mapping) or values.get('schema_version') != 1:
+    """Return a mapping of an older schema version in today's form.
+
+    In version 1 all prompts were instructions; up to version 2 all actions were absolute.
+    """
+    if not isinstance(values, Mapping) or values.get('schema_version') not in (1, 2):
         return values
-    tokenizer = values.get('tokenizer')
-    if not isinstance(tokenizer, Mapping) or 'prompt' in tokenizer:
+    tokenizer, action = values.get('tokenizer'), values.get('action')
+    if not isinstance(tokenizer, Mapping) or not isinstance(action, Mapping):
+        return values
+    is_first = values['schema_version'] == 1
+    if 'delta_dims' in action or (is_first and 'prompt' in tokenizer):
         return values
     return {
         **values,
         'schema_version': SCHEMA_VERSION,
-        'tokenizer': {**tokenizer, 'prompt': 'instruction'},
+        'tokenizer': {**tokenizer, **({'prompt': 'instruction'} if is_first else {})},
+        'action': {**action, 'delta_dims': []},
     }
 
 
@@ -237,6 +247,7 @@ def _check(contract: Contract) -> None:
     _check_positive(contract)
     for part in ('state', 'action'):
         _check_vector(part, getattr(contract, part))
+    _check_delta(contract)
     if contract.period_s is not None and contract.period_s <= 0:
         raise ContractError(f'period_s is {contract.period_s!r}, but must be above 0')
     if contract.image.value_low >= contract.image.value_high:
@@ -305,6 +316,29 @@ def _check_vector(part: str, spec: StateSpec | ActionSpec) -> None:
             raise ContractError(f'{part}.{name} has {len(values)} names, but dim is {spec.dim}')
     if spec.joints is not None:
         _check_unique(f'{part}.joints', spec.joints)
+
+
+def _check_delta(contract: Contract) -> None:
+    action, state = contract.action, contract.state
+    if (action.semantics == 'delta') != bool(action.delta_dims):
+        raise ContractError(
+            f'action.delta_dims is {list(action.delta_dims)}, but action.semantics is '
+            f'{action.semantics!r}'
+        )
+    if action.semantics == 'delta' and action.control_mode != 'position':
+        raise ContractError(
+            f"action.semantics 'delta' needs control_mode 'position', not {action.control_mode!r}"
+        )
+    for index in action.delta_dims:
+        if not 0 <= index < min(action.dim, state.dim) or action.delta_dims.count(index) > 1:
+            raise ContractError(
+                f'action.delta_dims: {index} is no dim of state and action, or twice there'
+            )
+        if action.joints and state.joints and action.joints[index] != state.joints[index]:
+            raise ContractError(
+                f'action.delta_dims: {index} is {action.joints[index]!r} in the action, but '
+                f'{state.joints[index]!r} in the state'
+            )
 
 
 def _check_unique(name: str, values: Sequence[str]) -> None:

@@ -22,23 +22,31 @@ from vla_deploy.export.compose import compose_variants
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case, make_cases
 from vla_deploy.export.graph import export_graphs
+from vla_deploy.export.lerobot import direct_summary, is_installed, try_lerobot
 from vla_deploy.export.parameters import write_parameters
 from vla_deploy.export.parity import (
     DEFAULT_THRESHOLD,
     MIN_COSINE,
     STRICT_THRESHOLD,
     GateError,
-    GraphParity,
+    TorchRun,
 )
-from vla_deploy.export.quantize import PRECISION, int8_failures, quantize_graphs, run_int8
-from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report, with_int8
+from vla_deploy.export.precisions import (
+    precision_failures,
+    reference_error,
+    run_precision,
+    write_graphs,
+)
+from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report, with_precision
 from vla_deploy.export.rungs import (
+    RECORDED,
     FixtureParity,
     Progress,
     evidence_summary,
     failures,
     run_graphs,
     run_pipeline,
+    run_reference,
 )
 from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.staging import staged_folder
@@ -62,6 +70,7 @@ from vla_deploy.pipeline.bundle import (
     sha256_of_file,
 )
 from vla_deploy.pipeline.fixtures import Fixture, write_fixtures
+from vla_deploy.pipeline.fixtures import compare as compare_served
 
 
 @dataclass(frozen=True)
@@ -101,15 +110,28 @@ def export_bundle(options: ExportOptions, threads: int | None, progress: Progres
     family = family_of(checkpoint)
     contract = family.contract(checkpoint)
     evidence = evidence_summary(checkpoint.family)
-    if options.strict and evidence['changed_sources']:
+    if options.strict and evidence['changed_sources'] and not is_installed():
         raise GateError([f'rung 2: {_changed(evidence)}'])
     still = still_states(contract, checkpoint.processors.statistics)
     if options.strict and still:
         raise CheckpointError(f'{options.model}: refused by --strict: {"; ".join(still)}')
     threshold = STRICT_THRESHOLD if options.strict else DEFAULT_THRESHOLD
     with staged_folder(options.output) as folder:
-        traced = _trace(folder, checkpoint, contract, threads, progress)
-        # torch's weights are gone from here on
+        cases = make_cases(contract, checkpoint.processors.statistics)
+        direct, reason = try_lerobot(checkpoint, contract, cases, progress)
+        if direct is None:
+            evidence |= {'why_not_direct': reason}
+            if options.strict and evidence['changed_sources']:
+                raise GateError([f'rung 2: {_changed(evidence)}'])
+        traced = _trace(folder, checkpoint, contract, cases, options.precision, threads, progress)
+        if direct is not None:
+            traced = dataclasses.replace(
+                traced,
+                chunks=[run.chunk for run in direct],
+                actions=[run.actions for run in direct],
+            )
+            evidence |= direct_summary(direct, [run.chunk for run in traced.runs])
+        # the torch modules are gone from here on, and the runtime may load their weights
         proven = _prove(
             folder, checkpoint, contract, traced, evidence, threshold, options, threads, progress
         )
@@ -118,23 +140,28 @@ def export_bundle(options: ExportOptions, threads: int | None, progress: Progres
 
 @dataclass(frozen=True, eq=False)
 class _Traced:
-    """What is left of the torch modules once they are gone: rung 1, and what they computed."""
+    """What is left of the torch modules once they are gone: their runs; chunks and robot-unit
+    actions, which are LeRobot's own where it ran; `reference_error` at the precision that is asked
+    for beside float32."""
 
     dtypes: tuple[str, ...]
     cases: tuple[Case, ...]
-    graphs: list[GraphParity]
+    runs: list[TorchRun]
     chunks: list[NDArray[np.float32]]
     actions: list[NDArray[np.float32]]
+    reference_error: float | None
 
 
 def _trace(
     folder: Path,
     checkpoint: Checkpoint,
     contract: Contract,
+    cases: tuple[Case, ...],
+    precision: str,
     threads: int | None,
     progress: Progress,
 ) -> _Traced:
-    """Write graphs, weights and data, and run rung 1 against the torch modules."""
+    """Write graphs, weights and data, and run the torch modules on every fixture."""
     model, dtypes = family_of(checkpoint).load(checkpoint)
     count = sum(parameter.numel() for parameter in model.parameters())
     progress(f'exporting two graphs of {count / 1e6:.1f} M parameters')
@@ -144,10 +171,13 @@ def _trace(
     statistics = checkpoint.processors.statistics
     tokenizer = load_tokenizer(checkpoint.tokenizer)
     reference = TorchPipeline(model, contract, statistics, tokenizer)
-    cases = make_cases(contract, statistics)
-    graphs, chunks = run_graphs(folder, reference, cases, threads, progress)
-    actions = [reference.actions(chunk) for chunk in chunks]
-    return _Traced(dtypes, cases, graphs, chunks, actions)
+    runs = run_reference(reference, cases, threads, progress)
+    actions = [
+        reference.actions(run.chunk, case.observation)
+        for run, case in zip(runs, cases, strict=True)
+    ]
+    error = reference_error(reference, runs, precision, progress)
+    return _Traced(dtypes, cases, runs, [run.chunk for run in runs], actions, error)
 
 
 def _checkpoint(options: ExportOptions) -> Checkpoint:
@@ -182,6 +212,7 @@ def _prove(
     statistics = checkpoint.processors.statistics
     thresholds = _thresholds(threshold)
     compose_variants(folder, GRAPHS['fp32'], contract)
+    graphs = run_graphs(folder, traced.runs, threads, progress)
     cases, chunks = traced.cases, traced.chunks
     write_fixtures(
         folder / FIXTURES,
@@ -194,10 +225,11 @@ def _prove(
     served = run_pipeline(policy, cases, chunks, traced.actions, statistics, progress)
     parities = tuple(
         FixtureParity(case.observation.instruction, graph, one.chunk, one.actions)
-        for case, graph, one in zip(cases, traced.graphs, served, strict=True)
+        for case, graph, one in zip(cases, graphs, served, strict=True)
     )
-    progress('rung 3, target: the self-test of the backend that serves')
-    target = policy.self_test()
+    target = compare_served(
+        [(one.raw, chunk) for one, chunk in zip(served, chunks, strict=True)], threshold
+    )
     missed = failures(parities, target, threshold)
     if missed:
         raise GateError(missed)
@@ -210,19 +242,18 @@ def _prove(
         thresholds, target, fp32,
     )
     notes = variant_notes('fp32', fp32)
-    if options.precision == PRECISION:
-        progress('quantising to int8')
-        quantize_graphs(folder, contract)
+    if options.precision != 'fp32':
+        progress(f'writing the graphs of {options.precision}')
+        write_graphs(folder, contract, options.precision)
         _seal(folder, receipt)
-        int8 = run_int8(
-            folder, contract, cases, chunks, traced.actions, statistics, threads, progress
+        parity = run_precision(
+            folder, options.precision, contract, cases, chunks, traced.actions, statistics,
+            traced.reference_error, threads, progress,
         )
-        variants = run_variants(folder, PRECISION, cases, int8.raw, threads, progress)
-        missed = int8_failures(int8) + variant_failures(PRECISION, variants, threshold)
-        if missed:
+        if missed := precision_failures(parity, threshold):
             raise GateError(missed)
-        receipt = with_int8(receipt, int8, variants)
-        notes += variant_notes(PRECISION, variants)
+        receipt = with_precision(receipt, parity)
+        notes += variant_notes(options.precision, parity.variants)
     (folder / REPORT).write_text(report(receipt, parities), encoding='utf-8')
     sealed = _seal(folder, receipt)
     return Exported(
@@ -266,7 +297,7 @@ def _warnings(
     lines += family_of(checkpoint).notes(checkpoint)
     if dtypes != ('float32',):
         lines.append(f'weights are {", ".join(dtypes)}; parity holds for them cast to float32')
-    if evidence['changed_sources']:
+    if evidence['kind'] == RECORDED and evidence['changed_sources']:
         lines.append(_changed(evidence))
     return tuple(lines)
 

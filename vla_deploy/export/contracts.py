@@ -48,14 +48,17 @@ def make_contract(
         padded_dim=sizes.max_state_dim,
         normalization=processors.state,
     )
+    action_dim = _vector_dim(config, 'output_features', ACTION_KEY, path)
+    delta_dims = processors.relative.dims(action_dim) if processors.relative else ()
     action = ActionSpec(
         joints=robot.action.joints if robot else None,
         units=robot.action.units if robot else None,
-        dim=_vector_dim(config, 'output_features', ACTION_KEY, path),
+        dim=action_dim,
         padded_dim=sizes.max_action_dim,
         normalization=processors.action,
         control_mode=robot.action.control_mode if robot else 'position',
-        semantics='absolute',
+        semantics='delta' if delta_dims else 'absolute',
+        delta_dims=delta_dims,
         first_sample_offset_steps=robot.action.first_sample_offset_steps if robot else 0,
     )
     _require_statistics(checkpoint, state.dim, action.dim)

@@ -142,7 +142,7 @@ def compare_golden(folder: Path, bundle: Path, threads: int | None = None) -> di
         torch_chunk = reference.chunk(own, case.noise)
         graph_chunk = _sample(runner, own, case.noise, reference)
         served = policy.infer(case.observation, noise=case.noise)
-        torch_actions = reference.actions(torch_chunk)
+        torch_actions = reference.actions(torch_chunk, case.observation)
         torch_figure = compare(torch_chunk, chunk, 'torch chunk')
         served_figure = compare(served.raw, chunk, 'served chunk')
         robot = recorded['chunk_robot']
@@ -176,7 +176,7 @@ def _guided_figures(
         for index, guidance in enumerate(case.guidances):
             expected = case.recorded[f'rtc{index}/chunk_model']
             step = reference.step_function(case.model_inputs(contract))
-            chunk = sample(step, case.noise, guidance)
+            chunk, _ = sample(step, case.noise, guidance)
             served = policy.infer(case.observation, noise=case.noise, guidance=guidance)
             torch_errors.append(compare(chunk, expected, 'guided torch chunk').max_abs)
             served_errors.append(compare(served.raw, expected, 'guided served chunk').max_abs)

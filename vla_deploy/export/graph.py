@@ -5,6 +5,10 @@
 `prefix` turns an observation into keys and values; `step` takes one Euler step. Both are static
 in every shape and free of a batch dimension at their inputs. Other variants are composed from
 these two over the same weights.
+
+Graphs are traced with parameters that have a shape and no content. The weights go from the module
+to the file one at a time, so that tracing takes no memory beside them; in the graph they have the
+names that the module gives them.
 """
 
 from __future__ import annotations
@@ -14,14 +18,17 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnxscript import ir
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from vla_deploy.models.families import FlowPolicy
 
@@ -36,6 +43,8 @@ PREFIX_INPUTS = ('images', 'image_mask', 'tokens', 'token_mask', 'state')
 PREFIX_OUTPUTS = ('key', 'value', 'prefix_mask')
 STEP_INPUTS = ('key', 'value', 'prefix_mask', 'x', 'time_embedding', 'dt')
 STEP_OUTPUTS = ('x_next', 'velocity')
+# A weight that a product takes as columns is stored so; its name says that it was turned.
+TURNED = '.transposed'
 
 
 class PrefixGraph(nn.Module):
@@ -136,8 +145,8 @@ class WeightStore:
             if tensor is None or tensor.nbytes < INLINE_BYTES:
                 continue
             value.const_value = ir.ExternalTensor(
-                self._file_path.name,
-                self._append(tensor.tobytes()),
+                self.file_name,
+                self.append(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)),
                 tensor.nbytes,
                 tensor.dtype,
                 shape=tensor.shape,
@@ -145,20 +154,26 @@ class WeightStore:
                 base_dir=self._file_path.parent,
             )
 
-    def _append(self, data: bytes) -> int:
-        digest = hashlib.sha256(data).digest()
+    @property
+    def file_name(self) -> str:
+        """Name of the file, which graphs refer to."""
+        return self._file_path.name
+
+    def append(self, content: NDArray[np.uint8]) -> int:
+        """Return the place of a tensor's bytes, which are written unless they are there."""
+        digest = hashlib.sha256(content.data).digest()
         if digest not in self._offsets:
             self._file.write(b'\0' * (-self._file.tell() % ALIGNMENT_BYTES))
             self._offsets[digest] = self._file.tell()
-            self._file.write(data)
+            self._file.write(content.data)
         return self._offsets[digest]
 
 
 def _export(
     graph: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> ir.Model:
-    """Return the traced graph, whose weights are still torch's own memory where they can be."""
-    with _quiet(), torch.no_grad():
+    """Return the traced graph, whose weights are the module's own memory."""
+    with _quiet(), torch.no_grad(), _stand_ins(graph) as weights:
         program = torch.onnx.export(
             graph.eval(),
             example,
@@ -168,14 +183,75 @@ def _export(
             dynamo=True,
             external_data=False,
             verbose=False,
+            optimize=False,
         )
-    if program is None:
-        raise RuntimeError('torch.onnx.export returned nothing')
+        if program is None:
+            raise RuntimeError('torch.onnx.export returned nothing')
+        _initializers_to_inputs(program.model.graph, weights)
+        program.optimize()
     exported = program.model
+    _inputs_to_initializers(exported.graph, weights)
     if exported.opset_imports != {'': OPSET}:
         raise RuntimeError(f'exported opset {exported.opset_imports}, not {OPSET}')
     exported.ir_version = IR_VERSION
     return exported
+
+
+@contextlib.contextmanager
+def _stand_ins(module: nn.Module) -> Iterator[Mapping[str, Tensor]]:
+    """Replace the parameters by ones that have a shape and no content; yield the real ones."""
+    weights = dict(module.named_parameters())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for name, weight in weights.items():
+            _set_parameter(module, name, torch.empty(weight.shape, dtype=weight.dtype))
+    try:
+        yield {name: weight.detach() for name, weight in weights.items()}
+    finally:
+        for name, weight in weights.items():
+            _set_parameter(module, name, weight)
+
+
+def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
+    owner, _, attribute = name.rpartition('.')
+    if not isinstance(value, nn.Parameter):
+        value = nn.Parameter(value, requires_grad=False)
+    setattr(module.get_submodule(owner), attribute, value)
+
+
+def _initializers_to_inputs(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
+    """Make inputs of the weights, so that the optimiser, which folds constants, does not ask for
+    their content."""
+    for name in [name for name in weights if name in graph.initializers]:
+        value = graph.initializers.pop(name)
+        value.const_value = None
+        graph.inputs.append(value)
+
+
+def _inputs_to_initializers(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
+    """Undo `_initializers_to_inputs`, with the content, and turn what the graph would turn."""
+    for value in [value for value in graph.inputs if value.name in weights]:
+        graph.inputs.remove(value)
+        weight = weights[str(value.name)]
+        for user, _ in tuple(value.uses()):
+            if user.op_type == 'Transpose' and weight.dim() == 2:
+                turned = user.outputs[0]
+                stored = _initializer(f'{value.name}{TURNED}', weight.t())
+                turned.replace_all_uses_with(stored)
+                graph.remove(user, safe=True)
+                graph.initializers.add(stored)
+        if value.uses():
+            value.const_value = ir.tensor(weight.numpy(), name=value.name)
+            graph.initializers.add(value)
+
+
+def _initializer(name: str, weight: Tensor) -> ir.Value:
+    content = ir.tensor(weight.numpy(), name=name)
+    return ir.Value(
+        name=name,
+        shape=content.shape,
+        type=ir.TensorType(content.dtype),
+        const_value=content,
+    )
 
 
 def _without_notes(model: ir.Model) -> onnx.ModelProto:

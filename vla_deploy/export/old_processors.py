@@ -63,9 +63,8 @@ def read_old_processors(
                 raise CheckpointError(f'{weights}: mode {mode} needs {name}, which is missing')
             require_valid(name, stored[name], weights)
             statistics[f'{part}.{what}'] = stored[name].reshape(-1)
-    return Processors(
-        specs['state'], specs['action'], statistics, _tokenization(family, config, config_path), {}
-    )
+    tokenization = _tokenization(family, config, config_path)
+    return Processors(specs['state'], specs['action'], statistics, tokenization, {}, None)
 
 
 def _tokenization(family: str, config: Mapping[str, Any], path: Path) -> Tokenization:

@@ -52,23 +52,25 @@ def write_parameters(folder: Path, family: str, model: FlowPolicy) -> None:
 def _place(file: BinaryIO, ranges: Ranges, array: NDArray[np.float32]) -> dict[str, Any]:
     """Return the entry of a parameter: where its bytes lie, and whether its axes are swapped."""
     shape = list(array.shape)
-    offset = _find(file, ranges, np.ascontiguousarray(array.T)) if array.ndim == 2 else None
+    offset = _find(file, ranges, array.T) if array.ndim == 2 else None
     if offset is not None:
         return {'shape': shape, 'offset': offset, 'transposed': True}
-    array = np.ascontiguousarray(array)
     offset = _find(file, ranges, array)
     if offset is None:
         file.seek(0, 2)
         file.write(b'\0' * (-file.tell() % ALIGNMENT_BYTES))
         offset = file.tell()
-        file.write(array.tobytes())
+        file.write(np.ascontiguousarray(array).data)
     return {'shape': shape, 'offset': offset, 'transposed': False}
 
 
 def _find(file: BinaryIO, ranges: Ranges, array: NDArray[np.float32]) -> int | None:
     """Return where the graphs' weights hold exactly these bytes."""
-    flat = array.reshape(-1).view(np.uint8)
-    for offset in ranges.get((flat.size, flat[:KEY_BYTES].tobytes()), []):
+    first = array.flat[: KEY_BYTES // array.itemsize].tobytes()
+    if (array.nbytes, first) not in ranges:  # an embedding is not turned in vain
+        return None
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for offset in ranges[array.nbytes, first]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             stored = np.frombuffer(mapped, np.uint8, flat.size, offset)
             same = np.array_equal(stored, flat)

@@ -19,11 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.export.graph import (
-    PREFIX_INPUTS,
-    PREFIX_OUTPUTS,
-    STEP_OUTPUTS,
-)
+from vla_deploy.export.graph import PREFIX_INPUTS, PREFIX_OUTPUTS, STEP_OUTPUTS
 from vla_deploy.export.torch_pipeline import ModelInputs
 from vla_deploy.models.families import FlowPolicy
 
@@ -95,6 +91,8 @@ class GraphRunner:
     def __init__(self, prefix: Path, step: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = False  # as the backend that serves
+        options.enable_mem_pattern = False
         providers = ['CPUExecutionProvider']
         self._prefix = onnxruntime.InferenceSession(str(prefix), options, providers=providers)
         self._step = onnxruntime.InferenceSession(str(step), options, providers=providers)
@@ -114,35 +112,62 @@ class GraphRunner:
         return x_next, velocity
 
 
-@torch.no_grad()
-def graph_parity(
-    model: FlowPolicy, runner: GraphRunner, inputs: ModelInputs, noise: Array
-) -> tuple[GraphParity, Array]:
-    """Run rung 1 on one set of model inputs; raises GateError.
+@dataclass(frozen=True, eq=False)
+class TorchRun:
+    """What the torch modules made of one set of model inputs.
 
-    Returns the figures and the torch modules' chunk, float32 [steps,padded_dim].
+    prefix: keys, values and mask by name. times: the embedding of each Euler step, [steps,dim].
+    x: what each step began with, and after the last the chunk, [steps+1,chunk,padded_dim].
+    velocity: [steps,chunk,padded_dim].
     """
-    batched = (getattr(inputs, name)[None] for name in PREFIX_INPUTS)
-    prefix = model.prefix(*batched)
-    ran = runner.prefix(inputs)
-    key = compare(ran['key'], prefix.key.numpy(), 'key')
-    value = compare(ran['value'], prefix.value.numpy(), 'value')
-    own = dict(zip(PREFIX_OUTPUTS, (prefix.key, prefix.value, prefix.mask), strict=True))
-    own_arrays = {name: tensor.numpy() for name, tensor in own.items()}
-    dt = -1.0 / model.config.num_steps
-    x_torch = torch.from_numpy(noise)[None]
-    x_graph = noise
-    velocities = []
+
+    inputs: ModelInputs
+    prefix: Mapping[str, NDArray[np.generic]]
+    times: Array
+    x: Array
+    velocity: Array
+
+    @property
+    def chunk(self) -> Array:
+        """The model-space chunk, float32 [chunk,padded_dim]."""
+        return self.x[-1]
+
+
+@torch.no_grad()
+def run_torch(model: FlowPolicy, inputs: ModelInputs, noise: Array) -> TorchRun:
+    """Run the torch modules, and keep what the graphs are compared with."""
+    prefix = model.prefix(*(getattr(inputs, name)[None] for name in PREFIX_INPUTS))
+    x = torch.from_numpy(noise)[None]
+    states, velocities = [x[0].numpy()], []
     for time in model.time_table:
-        _, velocity = runner.step(own_arrays, x_torch[0].numpy(), time.numpy(), dt)
-        x_graph, _ = runner.step(ran, x_graph, time.numpy(), dt)
-        x_torch, expected = model.step(
-            prefix.key, prefix.value, prefix.mask, x_torch, time[None], dt
+        x, velocity = model.step(
+            prefix.key, prefix.value, prefix.mask, x, time[None], -1.0 / model.config.num_steps
         )
-        velocities.append(compare(velocity, expected[0].numpy(), 'velocity'))
-    expected_chunk = x_torch[0].numpy()
-    chunk = compare(x_graph, expected_chunk, 'chunk')
-    return GraphParity(key, value, worst(velocities), chunk), expected_chunk
+        states.append(x[0].numpy())
+        velocities.append(velocity[0].numpy())
+    outputs = (prefix.key, prefix.value, prefix.mask)
+    return TorchRun(
+        inputs,
+        {name: value.numpy() for name, value in zip(PREFIX_OUTPUTS, outputs, strict=True)},
+        model.time_table.numpy(),
+        np.stack(states),
+        np.stack(velocities),
+    )
+
+
+def graph_parity(runner: GraphRunner, run: TorchRun) -> GraphParity:
+    """Run rung 1 from the model inputs of a run of the torch modules; raises GateError."""
+    ran = runner.prefix(run.inputs)
+    key = compare(ran['key'], run.prefix['key'], 'key')
+    value = compare(ran['value'], run.prefix['value'], 'value')
+    dt = -1.0 / len(run.times)
+    x_graph = run.x[0]
+    velocities = []
+    for time, x, expected in zip(run.times, run.x, run.velocity, strict=False):
+        _, velocity = runner.step(run.prefix, x, time, dt)
+        x_graph, _ = runner.step(ran, x_graph, time, dt)
+        velocities.append(compare(velocity, expected, 'velocity'))
+    return GraphParity(key, value, worst(velocities), compare(x_graph, run.chunk, 'chunk'))
 
 
 def action_scale(contract: Contract, statistics: Mapping[str, Array]) -> NDArray[np.float64]:

@@ -84,8 +84,9 @@ def model_config(checkpoint: Checkpoint) -> PiConfig:
     """Return the sizes of the model; raises CheckpointError, which names the key or tensor."""
     config, path = checkpoint.config, checkpoint.path / CONFIG
     require_fixed(config, _FIXED, path)
-    if config.get('use_relative_actions', False) is not False:  # older files lack the key
-        raise CheckpointError(f'{path}: use_relative_actions is set, which is not supported')
+    stated = config.get('use_relative_actions', False)  # older files lack the key
+    if stated is not (checkpoint.processors.relative is not None):
+        raise CheckpointError(f'{path}: use_relative_actions is {stated!r}, the processors differ')
     shapes = tensor_shapes(checkpoint.weights, _renaming(checkpoint))
     dims = read_json(checkpoint.dims) if checkpoint.dims else {}
     try:

@@ -33,7 +33,7 @@ MODES = {
 }
 _NEW_LINE = ('smolvla_new_line_processor', 'pi0_new_line_processor')
 _STATE_IN_TEXT = 'pi05_prepare_state_tokenizer_processor_step'
-_RELATIVE = ('relative_actions_processor', 'absolute_actions_processor')
+_RELATIVE, _ABSOLUTE = 'relative_actions_processor', 'absolute_actions_processor'
 # Steps that only move data between containers and devices.
 _NEUTRAL = ('to_batch_processor', 'device_processor')
 _UNDERSTOOD = {
@@ -42,9 +42,10 @@ _UNDERSTOOD = {
         *_NEW_LINE,
         _STATE_IN_TEXT,
         'tokenizer_processor',
+        _RELATIVE,
         'normalizer_processor',
     ),
-    POSTPROCESSOR: ('unnormalizer_processor',),
+    POSTPROCESSOR: ('unnormalizer_processor', _ABSOLUTE),
 }
 
 
@@ -61,10 +62,30 @@ class Tokenization:
 
 
 @dataclass(frozen=True)
+class RelativeActions:
+    """Actions are differences to the state, but for those whose name holds one of `excluded`.
+
+    `names` of the action's dimensions, or None: then none is excluded.
+    """
+
+    excluded: tuple[str, ...]
+    names: tuple[str, ...] | None
+
+    def dims(self, count: int) -> tuple[int, ...]:
+        """Return the indices of the dimensions that are differences, of `count`."""
+        names = [name.lower() for name in self.names or ()] + [''] * count
+        excluded = [part.lower() for part in self.excluded if part]
+        return tuple(
+            index for index in range(count) if not any(part in names[index] for part in excluded)
+        )
+
+
+@dataclass(frozen=True)
 class Processors:
     """Both files. `statistics` holds `state.<what>` and `action.<what>`, float32 [dim].
 
-    `renamed` maps the policy's observation keys to those of the robot.
+    `renamed` maps the policy's observation keys to those of the robot. `relative` where actions
+    are differences to the state.
     """
 
     state: Normalization
@@ -72,6 +93,7 @@ class Processors:
     statistics: Mapping[str, NDArray[np.float32]]
     tokenization: Tokenization
     renamed: Mapping[str, str]
+    relative: RelativeActions | None
 
 
 def read_processors(folder: Path) -> Processors:
@@ -93,6 +115,7 @@ def read_processors(folder: Path) -> Processors:
         {**state_statistics, **action_statistics},
         _tokenization(before, folder / PREPROCESSOR),
         _renamed(before, folder / PREPROCESSOR),
+        _relative(before, after, folder),
     )
 
 
@@ -123,9 +146,8 @@ def _steps(path: Path) -> list[tuple[str, dict[str, Any]]]:
         name = need(step, 'registry_name', str, f'{path}: steps[{index}]')
         if name in _NEUTRAL:
             continue
-        if name in _RELATIVE:
-            if need(step['config'], 'enabled', bool, f'{path}: {name}'):
-                raise CheckpointError(f'{path}: {name} is enabled, which is not supported')
+        optional = name in (_RELATIVE, _ABSOLUTE)
+        if optional and not need(step['config'], 'enabled', bool, f'{path}: {name}'):
             continue
         if name not in _UNDERSTOOD[path.name]:
             raise CheckpointError(f'{path}: step {name!r} is not supported')
@@ -205,6 +227,32 @@ def _tokenization(steps: list[tuple[str, dict[str, Any]]], path: Path) -> Tokeni
         padding,
         'append_if_missing' if newlines else 'none',
         'instruction_and_state' if state_in_text else 'instruction',
+    )
+
+
+def _relative(
+    before: list[tuple[str, dict[str, Any]]], after: list[tuple[str, dict[str, Any]]], folder: Path
+) -> RelativeActions | None:
+    """Return what the pair of steps says that makes actions relative and absolute again."""
+    names, names_after = [name for name, _ in before], [name for name, _ in after]
+    if (_RELATIVE in names) != (_ABSOLUTE in names_after):
+        raise CheckpointError(f'{folder}: only one of {_RELATIVE} and {_ABSOLUTE} is enabled')
+    if _RELATIVE not in names:
+        return None
+    path = folder / PREPROCESSOR
+    if names.index(_RELATIVE) > names.index('normalizer_processor'):
+        raise CheckpointError(f'{path}: {_RELATIVE} must stand before the normalizer')
+    if names_after.index(_ABSOLUTE) < names_after.index('unnormalizer_processor'):
+        raise CheckpointError(
+            f'{folder / POSTPROCESSOR}: {_ABSOLUTE} must stand behind the unnormalizer'
+        )
+    config = _one(before, _RELATIVE, path)['config']
+    excluded = need(config, 'exclude_joints', list, f'{path}: {_RELATIVE}')
+    action_names = config.get('action_names')
+    if not all(isinstance(name, str) for name in (*excluded, *(action_names or ()))):
+        raise CheckpointError(f'{path}: {_RELATIVE}: exclude_joints and action_names must be names')
+    return RelativeActions(
+        tuple(excluded), None if action_names is None else tuple(action_names)
     )
 
 

@@ -17,11 +17,16 @@ from typing import Any
 from vla_deploy import __version__
 from vla_deploy.export.checkpoint import Checkpoint
 from vla_deploy.export.fixtures import SEED
-from vla_deploy.export.quantize import Int8Parity, int8_thresholds
-from vla_deploy.export.rungs import FixtureParity, figures_mapping, table
+from vla_deploy.export.precisions import (
+    PRECISIONS,
+    PrecisionParity,
+    precision_figures,
+    precision_thresholds,
+)
+from vla_deploy.export.rungs import DIRECT, FixtureParity, figures_mapping, table
 from vla_deploy.export.variants import VariantParity
 from vla_deploy.pipeline import SelfTest
-from vla_deploy.pipeline.bundle import sha256_of_file
+from vla_deploy.pipeline.bundle import sha256_of_file, threshold_name
 
 _LIBRARIES = ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'numpy', 'tokenizers', 'safetensors')
 
@@ -87,33 +92,18 @@ def make_receipt(
     }
 
 
-def with_int8(
-    receipt: Mapping[str, Any], parity: Int8Parity, variants: Mapping[str, VariantParity]
-) -> dict[str, Any]:
-    """Return the receipt with what the int8 graphs gave, and what they are held to."""
+def with_precision(receipt: Mapping[str, Any], parity: PrecisionParity) -> dict[str, Any]:
+    """Return the receipt with what another precision gave, and what it is held to."""
     return {
         **receipt,
-        'thresholds': {**receipt['thresholds'], **int8_thresholds(parity)},
-        'parity': {**receipt['parity'], 'int8': int8_figures(parity, variants)},
-    }
-
-
-def int8_figures(
-    parity: Int8Parity, variants: Mapping[str, VariantParity]
-) -> dict[str, Any]:
-    """Return the figures of the int8 graphs as the receipt holds them."""
-    return {
-        'chunk': asdict(parity.chunk),
-        'actions_scaled': asdict(parity.actions),
-        'action_error': list(parity.action_error),
-        'variants': {name: asdict(found) for name, found in variants.items()},
+        'thresholds': {**receipt['thresholds'], **precision_thresholds(parity)},
+        'parity': {**receipt['parity'], parity.precision: precision_figures(parity)},
     }
 
 
 def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str:
     """Return VERIFICATION.md."""
     reference = receipt['reference']
-    names = ', '.join(f'{k} {v}' for k, v in sorted(reference['reference'].items()))
     dtypes = ', '.join(receipt['checkpoint']['weights_dtypes'])
     thresholds = receipt['thresholds']
     target = receipt['parity']['target']
@@ -138,19 +128,34 @@ def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str
         '',
         *_variant_lines(receipt['parity']['variants']),
         '',
-        *_int8_lines(receipt),
+        *_precision_lines(receipt),
         '## Reference',
         '',
-        f'The torch pipeline was compared with {names} on recorded cases, not on this checkpoint:',
+        *_reference_lines(reference),
+    ]
+    lines += ['', '## Versions', '']
+    lines += [f'- {name} {version}' for name, version in sorted(receipt['versions'].items())]
+    return '\n'.join(lines) + '\n'
+
+
+def _reference_lines(reference: Mapping[str, Any]) -> list[str]:
+    names = ', '.join(f'{k} {v}' for k, v in sorted(reference['reference'].items()))
+    if reference['kind'] == DIRECT:
+        return [
+            f'Rungs 2 and 3 compare with {names}, run on this checkpoint with its own processors.',
+            'The torch modules of rung 1 differ from it by at most '
+            f'{reference["torch_chunk_max_abs"]!r} in model space.',
+        ]
+    lines = [
+        f'The torch pipeline was compared with {names} on recorded cases, not on this checkpoint',
+        f'({reference["why_not_direct"]}):',
         '',
     ]
     lines += [f'- {name}: {figures}' for name, figures in sorted(reference['cases'].items())]
     if reference['changed_sources']:
         changed = ', '.join(reference['changed_sources'])
         lines += ['', f'**Changed since that comparison: {changed}. It does not hold for them.**']
-    lines += ['', '## Versions', '']
-    lines += [f'- {name} {version}' for name, version in sorted(receipt['versions'].items())]
-    return '\n'.join(lines) + '\n'
+    return lines
 
 
 def _variant_lines(variants: Mapping[str, Any]) -> list[str]:
@@ -161,22 +166,47 @@ def _variant_lines(variants: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _int8_lines(receipt: Mapping[str, Any]) -> list[str]:
-    if 'int8' not in receipt['parity']:
-        return []
-    figures, thresholds = receipt['parity']['int8'], receipt['thresholds']
+_ABOUT = {
+    'int8': 'The weights of matrix products in 8 bits, activations quantised as they come,',
+    'bf16': 'Products of large weights with factors and results rounded to bfloat16,',
+    'fp16': 'Products of large weights with factors and results rounded to float16,',
+}
+
+
+def _precision_lines(receipt: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for precision in PRECISIONS:
+        if precision in receipt['parity']:
+            figures = receipt['parity'][precision]
+            lines += _lines_of(precision, figures, receipt['thresholds'])
+    return lines
+
+
+def _lines_of(
+    precision: str, figures: Mapping[str, Any], thresholds: Mapping[str, float]
+) -> list[str]:
     chunk, actions = figures['chunk'], figures['actions_scaled']
-    return [
-        '## int8',
+    at_most = thresholds[threshold_name(precision)]
+    lines = [
+        f'## {precision}',
         '',
-        'The weights of matrix products in 8 bits, activations quantised as they come, against the',
-        'float32 reference, over all fixtures:',
+        _ABOUT[precision],
+        'against the float32 reference, over all fixtures:',
         '',
         f'- chunk: max_abs {chunk["max_abs"]!r} (rung 3 on the serving machine: at most '
-        f'{thresholds["int8_target_max_abs"]!r}), cosine {chunk["cosine"]!r} (at least '
-        f'{thresholds["int8_min_cosine"]!r})',
-        f'- actions, each dimension divided by its size: max_abs {actions["max_abs"]!r} (at most '
-        f'{thresholds["int8_actions_scaled_max_abs"]!r})',
+        f'{at_most!r}), cosine {chunk["cosine"]!r}',
+    ]
+    if 'reference_max_abs' in figures:
+        lines.append(
+            f'- the torch modules themselves at {precision}: max_abs '
+            f'{figures["reference_max_abs"]!r}, of which 1.25 times is allowed'
+        )
+    else:
+        lines.append(f'- cosine at least {thresholds["int8_min_cosine"]!r}, actions at most '
+                     f'{thresholds["int8_actions_scaled_max_abs"]!r}')
+    return [
+        *lines,
+        f'- actions, each dimension divided by its size: max_abs {actions["max_abs"]!r}',
         '- largest error of each action dimension, in its robot unit: '
         + ', '.join(repr(error) for error in figures['action_error']),
         *_variant_lines(figures['variants']),

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,14 @@ from vla_deploy.export.backbone import load_tokenizer
 from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case
-from vla_deploy.export.parity import GraphParity
-from vla_deploy.export.quantize import PRECISION, int8_failures, run_int8
-from vla_deploy.export.receipt import int8_figures
+from vla_deploy.export.lerobot import direct_summary, try_lerobot
+from vla_deploy.export.parity import GraphParity, TorchRun
+from vla_deploy.export.precisions import (
+    PRECISIONS,
+    precision_failures,
+    precision_figures,
+    run_precision,
+)
 from vla_deploy.export.rungs import (
     FixtureParity,
     Progress,
@@ -29,14 +34,17 @@ from vla_deploy.export.rungs import (
     figures_mapping,
     run_graphs,
     run_pipeline,
+    run_reference,
 )
 from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import FIXTURES, GRAPHS, NORMALIZER
+from vla_deploy.pipeline.bundle import FIXTURES, NORMALIZER, graphs_of, threshold_name
 from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
-from vla_deploy.pipeline.normalize import VectorNormalizer, read_statistics
+from vla_deploy.pipeline.fixtures import compare as compare_served
+from vla_deploy.pipeline.normalize import ActionDecoder, read_statistics
+from vla_deploy.pipeline.observation import check_observation
 
 
 @dataclass(frozen=True)
@@ -69,14 +77,21 @@ def validate_bundle(
     recorded = read_fixtures(bundle / FIXTURES, contract)
     cases = [Case(fixture.observation, fixture.noise) for fixture in recorded]
     statistics = read_statistics(bundle / NORMALIZER)
+    evidence = evidence_summary(contract.family)
+    reason = 'no checkpoint was given'
     graphs: list[GraphParity] | list[None]
     if model is None:
         graphs = [None] * len(cases)
         chunks, actions = _recorded(recorded, contract, statistics)
     else:
-        reference = _reference(model, tokenizer, dims, contract)
-        graphs, chunks = run_graphs(bundle, reference, cases, threads, progress)
-        actions = [reference.actions(chunk) for chunk in chunks]
+        checkpoint = _matching(model, tokenizer, dims, contract)
+        direct, reason = try_lerobot(checkpoint, contract, cases, progress)
+        runs, actions = _run_checkpoint(checkpoint, contract, cases, threads, progress)
+        graphs = [*run_graphs(bundle, runs, threads, progress)]
+        chunks = [run.chunk for run in runs]
+        if direct is not None:
+            evidence |= direct_summary(direct, chunks)
+            chunks, actions = [run.chunk for run in direct], [run.actions for run in direct]
     served = run_pipeline(policy, cases, chunks, actions, statistics, progress)
     parities = tuple(
         FixtureParity(case.observation.instruction, graph, one.chunk, one.actions)
@@ -88,20 +103,25 @@ def validate_bundle(
     raws = [one.raw for one in served]
     variants = run_variants(bundle, 'fp32', cases, raws, threads, progress)
     missed += variant_failures('fp32', variants, threshold)
-    int8: dict[str, Any] = {}
-    if (bundle / GRAPHS[PRECISION].prefix).exists():
-        parity = run_int8(
-            bundle, contract, cases, chunks, actions, statistics, threads, progress
+    others: dict[str, Any] = {}
+    for precision in PRECISIONS[1:]:
+        if not (bundle / graphs_of(precision, 'cpu').prefix).exists():
+            continue
+        stated = policy.receipt['parity'][precision].get('reference_max_abs')
+        parity = run_precision(
+            bundle, precision, contract, cases, chunks, actions, statistics, stated, threads,
+            progress,
         )
-        found = run_variants(bundle, PRECISION, cases, parity.raw, threads, progress)
-        missed += int8_failures(parity) + variant_failures(PRECISION, found, threshold)
-        served_int8 = Policy.load(bundle, precision=PRECISION, threads=threads).self_test()
-        if not served_int8.passed:
+        missed += precision_failures(parity, threshold)
+        again = compare_served(
+            list(zip(parity.raw, chunks, strict=True)),
+            policy.receipt['thresholds'][threshold_name(precision)],
+        )
+        if not again.passed:
             missed.append(
-                f'rung 3, int8: max_abs {served_int8.max_abs!r} (at most '
-                f'{served_int8.threshold!r})'
+                f'rung 3, {precision}: max_abs {again.max_abs!r} (at most {again.threshold!r})'
             )
-        int8 = int8_figures(parity, found)
+        others[precision] = precision_figures(parity)
     summary = {
         'model_sha256': policy.model_sha256,
         'threshold': threshold,
@@ -111,24 +131,40 @@ def validate_bundle(
             **figures_mapping(parities),
             'target': dataclasses.asdict(target),
             'variants': {name: dataclasses.asdict(found) for name, found in variants.items()},
-            **({'int8': int8} if int8 else {}),
+            **others,
         },
-        'reference': evidence_summary(contract.family),
+        'reference': {**evidence, **({'why_not_direct': reason} if reason else {})},
     }
     return Validation(parities, tuple(missed), summary)
 
 
-def _reference(
+def _matching(
     model: Path, tokenizer: Path | None, dims: Path | None, contract: Contract
-) -> TorchPipeline:
-    """Return the checkpoint in torch, with as many steps as the bundle; the rest must agree."""
+) -> Checkpoint:
+    """Return the checkpoint with as many steps as the bundle; the rest must agree."""
     checkpoint = read_checkpoint(model, contract.family, tokenizer, dims=dims)
     checkpoint = with_steps(checkpoint, contract.denoise_steps)
     _require_same(checkpoint, contract)
+    return checkpoint
+
+
+def _run_checkpoint(
+    checkpoint: Checkpoint,
+    contract: Contract,
+    cases: Sequence[Case],
+    threads: int | None,
+    progress: Progress,
+) -> tuple[list[TorchRun], list[NDArray[np.float32]]]:
+    """Run the checkpoint in torch; return its runs and robot-unit actions."""
     module, _ = family_of(checkpoint).load(checkpoint)
-    return TorchPipeline(
+    reference = TorchPipeline(
         module, contract, checkpoint.processors.statistics, load_tokenizer(checkpoint.tokenizer)
     )
+    runs = run_reference(reference, cases, threads, progress)
+    return runs, [
+        reference.actions(run.chunk, case.observation)
+        for run, case in zip(runs, cases, strict=True)
+    ]
 
 
 def _require_same(checkpoint: Checkpoint, contract: Contract) -> None:
@@ -156,6 +192,7 @@ def _require_same(checkpoint: Checkpoint, contract: Contract) -> None:
 def _recorded(
     fixtures: list[Fixture], contract: Contract, statistics: Mapping[str, NDArray[np.float32]]
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    normalizer = VectorNormalizer('action', contract.action, statistics)
+    decode = ActionDecoder(contract.action, statistics)
     chunks = [fixture.chunk for fixture in fixtures]
-    return chunks, [normalizer.unnormalize(c[:, : contract.action.dim]) for c in chunks]
+    states = [check_observation(f.observation, contract).state for f in fixtures]
+    return chunks, [decode(c, state) for c, state in zip(chunks, states, strict=True)]

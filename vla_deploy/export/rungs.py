@@ -20,10 +20,12 @@ from vla_deploy.export.parity import (
     Figure,
     GraphParity,
     GraphRunner,
+    TorchRun,
     action_scale,
     compare,
     compare_actions,
     graph_parity,
+    run_torch,
     worst,
 )
 from vla_deploy.export.torch_pipeline import TorchPipeline
@@ -31,6 +33,8 @@ from vla_deploy.pipeline import Policy, SelfTest
 from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH
 
 Progress = Callable[[str], None]
+# How a bundle is compared with the reference: by what was recorded once, or by running it.
+RECORDED, DIRECT = 'recorded cases', 'direct comparison'
 
 
 @dataclass(frozen=True)
@@ -58,28 +62,34 @@ class Served:
     raw: NDArray[np.float32]
 
 
-def run_graphs(
-    folder: Path,
-    reference: TorchPipeline,
-    cases: Sequence[Case],
-    threads: int | None,
-    progress: Progress,
-) -> tuple[list[GraphParity], list[NDArray[np.float32]]]:
-    """Run rung 1 for every fixture; return its figures and the torch modules' chunks."""
-    runner = GraphRunner(folder / PREFIX_GRAPH, folder / STEP_GRAPH, threads or 0)
-    figures, chunks = [], []
+def run_reference(
+    reference: TorchPipeline, cases: Sequence[Case], threads: int | None, progress: Progress
+) -> list[TorchRun]:
+    """Run every fixture through the torch modules."""
+    runs = []
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(threads or torch_threads)  # its last bits depend on them, too
     try:
         for index, case in enumerate(cases):
-            progress(f'rung 1, graphs: fixture {index + 1} of {len(cases)}')
+            progress(f'torch modules: fixture {index + 1} of {len(cases)}')
             inputs = reference.inputs(case.observation)
-            figure, chunk = graph_parity(reference.model, runner, inputs, case.noise)
-            figures.append(figure)
-            chunks.append(chunk)
+            runs.append(run_torch(reference.model, inputs, case.noise))
     finally:
         torch.set_num_threads(torch_threads)
-    return figures, chunks
+    return runs
+
+
+def run_graphs(
+    folder: Path, runs: Sequence[TorchRun], threads: int | None, progress: Progress
+) -> list[GraphParity]:
+    """Run rung 1 for every fixture. The torch modules are better gone by then: the runtime loads
+    the same weights."""
+    runner = GraphRunner(folder / PREFIX_GRAPH, folder / STEP_GRAPH, threads or 0)
+    figures = []
+    for index, run in enumerate(runs):
+        progress(f'rung 1, graphs: fixture {index + 1} of {len(runs)}')
+        figures.append(graph_parity(runner, run))
+    return figures
 
 
 def run_pipeline(
@@ -110,10 +120,10 @@ def run_pipeline(
 
 
 def evidence_summary(family: str) -> dict[str, Any]:
-    """Return what the receipt says about the family's reference."""
+    """Return what the receipt says about the recorded cases of the family's reference."""
     evidence = evidence_for(family)
     return {
-        'kind': 'recorded cases',
+        'kind': RECORDED,
         'reference': evidence['reference'],
         'cases': evidence['cases'],
         'changed_sources': evidence['changed_sources'],

@@ -8,6 +8,7 @@ pipeline that serves. Its own agreement with LeRobot is recorded in `evidence/`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -89,6 +90,19 @@ class TorchPipeline:
         return result
 
     @torch.no_grad()
+    def chunks(self, inputs: ModelInputs, noises: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return one chunk for each noise, both float32 [n,steps,padded_dim]."""
+        prefix, count = self._prefix(inputs), len(noises)
+        many = dataclasses.replace(
+            prefix,
+            key=prefix.key.expand(-1, count, -1, -1, -1),
+            value=prefix.value.expand(-1, count, -1, -1, -1),
+            mask=prefix.mask.expand(count, -1),
+        )
+        result: NDArray[np.float32] = self.model.sample(many, torch.from_numpy(noises)).numpy()
+        return result
+
+    @torch.no_grad()
     def step_function(self, inputs: ModelInputs) -> StepFunction:
         """Return Euler steps of these inputs for the pipeline's sampler."""
         prefix = self._prefix(inputs)
@@ -105,8 +119,11 @@ class TorchPipeline:
 
         return step
 
-    def actions(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return robot-unit actions, float32 [steps,dim], of a model-space chunk."""
+    def actions(
+        self, chunk: NDArray[np.float32], observation: Observation
+    ) -> NDArray[np.float32]:
+        """Return robot-unit actions, float32 [steps,dim], of a model-space chunk; what is relative
+        to the observation's state is made absolute."""
         spec = self.contract.action
         values = torch.from_numpy(chunk[:, : spec.dim].copy())
         mode = spec.normalization.mode
@@ -115,6 +132,9 @@ class TorchPipeline:
         elif mode != 'identity':
             low, span = self._range('action')
             values = (values + 1.0) * span / 2.0 + low
+        state = torch.tensor(observation.state, dtype=torch.float32)
+        for dim in spec.delta_dims:
+            values[:, dim] += state[dim]
         result: NDArray[np.float32] = values.numpy()
         return result
 

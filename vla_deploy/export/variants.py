@@ -15,7 +15,7 @@ from vla_deploy.export.fixtures import Case
 from vla_deploy.export.parity import STRICT_THRESHOLD, compare
 from vla_deploy.export.rungs import Progress
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import GRAPHS
+from vla_deploy.pipeline.bundle import graphs_of
 
 WHOLE_VARIANTS = ('unrolled', 'loop')
 
@@ -43,7 +43,7 @@ def run_variants(
     """
     found = {}
     for variant in WHOLE_VARIANTS:
-        if (folder / getattr(GRAPHS[precision], variant)).exists():
+        if (folder / getattr(graphs_of(precision, 'cpu'), variant)).exists():
             progress(f'variant {variant} against split, {precision}')
             found[variant] = _compare(folder, precision, variant, cases, split, threads)
     return found

@@ -15,6 +15,9 @@ from torch import nn
 from vla_deploy.export.layouts import MODEL, Renaming, require_one_each
 from vla_deploy.export.source import CheckpointError, unreadable
 
+# Elements that are looked at together; the check of a whole embedding would take twice its size.
+PART = 1 << 24
+
 Module = TypeVar('Module', bound=nn.Module)
 
 
@@ -35,17 +38,28 @@ def load_module(
             names = _renamed(file.keys(), rename, path)
             stored = {now: name for name, now in names.items()}
             _require_equal_names(stored, expected, {MODEL + name for name in unused}, path)
-            dtypes = set()
-            tensors = {}
-            for name, shape in expected.items():
-                tensor = file.get_tensor(stored[name])
-                _check_tensor(path, stored[name], tensor, shape)
-                dtypes.add(str(tensor.dtype).removeprefix('torch.'))
-                tensors[name.removeprefix(MODEL)] = tensor.float()
+        dtypes = set()
+        tensors = {}
+        for name, shape in expected.items():
+            tensor = _read_tensor(path, stored[name])
+            _check_tensor(path, stored[name], tensor, shape)
+            dtypes.add(str(tensor.dtype).removeprefix('torch.'))
+            tensors[name.removeprefix(MODEL)] = tensor.to(torch.float32, copy=True)
     except (OSError, SafetensorError) as error:
         raise unreadable(path, error) from None
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval().requires_grad_(False), tuple(sorted(dtypes))
+
+
+def _read_tensor(path: Path, name: str) -> torch.Tensor:
+    """Return one tensor in the file's own pages.
+
+    The file is opened anew, so that these pages are given back with the tensor. The caller copies
+    it: where a tensor begins in the file is chance, and sums of unaligned numbers differ in bits.
+    """
+    with safe_open(path, framework='pt') as file:
+        tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
 
 
 def tensor_shapes(path: Path, rename: Renaming) -> dict[str, tuple[int, ...]]:
@@ -90,5 +104,5 @@ def _check_tensor(path: Path, name: str, tensor: torch.Tensor, shape: torch.Size
         )
     if not tensor.is_floating_point():
         raise CheckpointError(f'{path}: {name} has dtype {tensor.dtype}, not a floating one')
-    if not bool(torch.isfinite(tensor).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in tensor.flatten().split(PART)):
         raise CheckpointError(f'{path}: {name} holds NaN or infinity; the training diverged')

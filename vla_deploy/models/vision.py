@@ -77,14 +77,19 @@ class VisionAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Map [N,patches,hidden] to the same shape."""
+        """Map [N,patches,hidden] to the same shape.
+
+        Images look at nothing of one another, and their scores, heads·patches² each, are the
+        largest tensors of the whole policy: they are made for one image after the other.
+        """
         count, length, width = hidden.shape
 
-        def split(projected: Tensor) -> Tensor:
-            return projected.view(count, length, self.heads, -1).transpose(1, 2)
+        def split(projected: Tensor) -> tuple[Tensor, ...]:
+            return projected.view(count, length, self.heads, -1).transpose(1, 2).split(1)
 
-        mixed = F.scaled_dot_product_attention(
-            split(self.q_proj(hidden)), split(self.k_proj(hidden)), split(self.v_proj(hidden))
+        parts = (split(layer(hidden)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        mixed = torch.cat(
+            [F.scaled_dot_product_attention(q, k, v) for q, k, v in zip(*parts, strict=True)]
         )
         return self.out_proj(mixed.transpose(1, 2).reshape(count, length, width))
 

@@ -41,16 +41,24 @@ class Graphs:
     weights: str = WEIGHTS
 
 
+def _graphs(mark: str, weights: str) -> Graphs:
+    prefix, step, unrolled, loop = (
+        f'{part}.{mark}.onnx' for part in ('prefix', 'step', 'unrolled', 'loop')
+    )
+    return Graphs(prefix, step, unrolled, loop, weights)
+
+
 # Of each precision, what a bundle may hold; FILES are in every bundle.
 GRAPHS = {
     'fp32': Graphs(),
-    'int8': Graphs(
-        'prefix.int8.onnx',
-        'step.int8.onnx',
-        'unrolled.int8.onnx',
-        'loop.int8.onnx',
-        'weights.int8.bin',
-    ),
+    'bf16': _graphs('bf16', 'weights.bf16.bin'),
+    'fp16': _graphs('fp16', 'weights.fp16.bin'),
+    'int8': _graphs('int8', 'weights.int8.bin'),
+}
+# Of a precision and a provider that lacks its kernels: other graphs over the same weights.
+_GRAPHS_ON = {
+    ('bf16', 'cpu'): _graphs('bf16.cpu', 'weights.bf16.bin'),
+    ('fp16', 'cpu'): _graphs('fp16.cpu', 'weights.fp16.bin'),
 }
 VARIANTS = ('split', 'unrolled', 'loop')
 MAX_RECEIPT_BYTES = 16 << 20
@@ -88,6 +96,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except FileError as error:
         raise BundleError(str(error)) from error
     return Bundle(folder, contract, receipt, receipt['self_sha256'])
+
+
+def graphs_of(precision: str, provider: str) -> Graphs:
+    """Return the names of the graphs that a provider runs at a precision."""
+    return _GRAPHS_ON.get((precision, provider), GRAPHS[precision])
 
 
 def threshold_name(precision: str) -> str:

@@ -89,6 +89,25 @@ class VectorNormalizer:
         return np.where(width == 0, self._epsilon, width)
 
 
+class ActionDecoder:
+    """Turns model-space chunks into actions of the robot, absolute ones where they are deltas."""
+
+    def __init__(self, spec: ActionSpec, statistics: Mapping[str, Float32]) -> None:
+        """Take what the spec needs of `statistics`; raises StatisticsError as VectorNormalizer."""
+        self._dim = spec.dim
+        self._normalizer = VectorNormalizer('action', spec, statistics)
+        self._delta_dims = list(spec.delta_dims)
+
+    def __call__(self, raw: Float32, state: Float32) -> Float32:
+        """Return float32 [steps, dim] in robot units of `raw` [steps, padded_dim], with the state
+        [dim] of the observation added where the policy gives differences to it."""
+        actions = self._normalizer.unnormalize(raw[:, : self._dim])
+        if self._delta_dims:
+            actions = actions.copy()
+            actions[:, self._delta_dims] += state[self._delta_dims]
+        return actions
+
+
 def _check_statistic(name: str, values: Float32 | None, dim: int) -> None:
     if values is None:
         raise StatisticsError(f'{name} is missing')

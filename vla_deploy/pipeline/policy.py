@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline import bundle as bundles
-from vla_deploy.pipeline.backend import Backend, BackendOptions, load_backend
+from vla_deploy.pipeline.backend import Backend, BackendOptions, PolicyError, load_backend
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
 from vla_deploy.pipeline.guidance import Guidance, continuation_inputs
-from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
+from vla_deploy.pipeline.normalize import (
+    ActionDecoder,
+    StatisticsError,
+    VectorNormalizer,
+    read_statistics,
+)
 from vla_deploy.pipeline.observation import Observation, check_observation
 from vla_deploy.pipeline.preprocess import ModelInputs, Preprocessor
 from vla_deploy.pipeline.sampler import NO_HASTE, EulerSampler, Haste, philox_noise
@@ -93,7 +98,7 @@ class Policy:
             statistics = read_statistics(bundle.path / bundles.NORMALIZER)
             encoder = PromptEncoder(bundle.path / bundles.TOKENIZER, contract.tokenizer)
             state_normalizer = VectorNormalizer('state', contract.state, statistics)
-            self._action_normalizer = VectorNormalizer('action', contract.action, statistics)
+            self._decode_actions = ActionDecoder(contract.action, statistics)
         except TokenizerError as error:
             raise BundleError(str(error)) from error
         except StatisticsError as error:
@@ -143,6 +148,11 @@ class Policy:
     def model_sha256(self) -> str:
         """Digest of the bundle's receipt, which holds the digests of all its files."""
         return self._bundle.model_sha256
+
+    @property
+    def receipt(self) -> Mapping[str, Any]:
+        """What export wrote about the bundle: digests, figures, thresholds, the reference."""
+        return self._bundle.receipt
 
     def infer(
         self,
@@ -220,6 +230,9 @@ class Policy:
         haste: Haste,
     ) -> PolicyChunk:
         begin = time.perf_counter()
+        if guidance is not None and self.contract.action.semantics != 'absolute':
+            # what is left in model space is relative to a state that is past
+            raise PolicyError('guidance needs absolute actions; this policy gives differences')
         checked = check_observation(observation, self.contract)
         inputs = self._preprocess(checked)
         preprocessed = time.perf_counter()
@@ -233,7 +246,7 @@ class Policy:
             prefixed = time.perf_counter()
             raw, steps = self._sample_steps(prefix, noise, guidance, haste)
         sampled = time.perf_counter()
-        actions = self._to_robot(raw)
+        actions = self._to_robot(raw, checked.state)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
         end = time.perf_counter()
         return PolicyChunk(
@@ -264,11 +277,12 @@ class Policy:
             lambda x, t, dt: self._backend.step(prefix, x, t, dt, *given), noise, guidance, haste
         )
 
-    def _to_robot(self, raw: NDArray[np.float32]) -> NDArray[np.float64]:
-        actions = raw[:, : self.contract.action.dim]
-        if not self._backend.emits_robot_units:
-            actions = self._action_normalizer.unnormalize(actions)
-        return actions.astype(np.float64)
+    def _to_robot(
+        self, raw: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        if self._backend.emits_robot_units:
+            return raw[:, : self.contract.action.dim].astype(np.float64)
+        return self._decode_actions(raw, state).astype(np.float64)
 
 
 def _arrays(inputs: ModelInputs) -> tuple[NDArray[Any], ...]:

@@ -77,6 +77,7 @@ def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkConte
     msg.denoise_steps = chunk.denoise_steps
     msg.adaptive_error = context.adaptive_error
     msg.prompt_truncated = chunk.prompt_truncated
+    msg.state_lost = chunk.state_lost
     msg.timings.decode_s = context.decode_s
     msg.timings.preprocess_s = chunk.timings.preprocess_s
     msg.timings.prefix_s = chunk.timings.prefix_s

@@ -1,0 +1,175 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""bf16 and fp16: the same graphs with the products of their large weights in 16 bits.
+
+Both factors of such a product and its result are rounded to 16 bits; sums, norms, softmax,
+rotations, attention, everything that comes from the flow time, and the projections of states and
+actions stay float32. `as_reference` rounds the torch modules where LeRobot runs at the precision:
+factors and results of every linear layer, and the residual stream behind every block. That gives
+the error that the policy itself has at the precision.
+
+On CPUs ONNX Runtime has no bf16 products, and leaves out roundings to fp16. For them there is a
+second form of the graphs over the same weights: it rounds at the same places and multiplies in
+float32, so that a bundle for a GPU can be proven anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from onnx import TensorProto, external_data_helper, helper
+from torch import Tensor, nn
+
+from vla_deploy.core.contract import Contract
+from vla_deploy.export.compose import compose_variants
+from vla_deploy.export.graph import WeightStore
+from vla_deploy.export.parity import GateError
+from vla_deploy.models.gemma import GemmaLayer
+from vla_deploy.models.language import DecoderLayer
+from vla_deploy.models.vision import VisionLayer
+from vla_deploy.pipeline.bundle import GRAPHS, Graphs, graphs_of
+
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+_ONNX_DTYPES = {'bf16': TensorProto.BFLOAT16, 'fp16': TensorProto.FLOAT16}
+BLOCKS = (VisionLayer, DecoderLayer, GemmaLayer)
+# Parts of names of layers that stay float32.
+KEPT = ('time_mlp', 'action_in_proj', 'action_out_proj', 'state_proj', '.dense.')
+
+
+def write_half_graphs(folder: Path, contract: Contract, precision: str) -> None:
+    """Write the graphs of `precision`, split and composed, beside the float32 ones.
+
+    Raises GateError for a weight that fp16 cannot hold.
+    """
+    source, target = GRAPHS['fp32'], GRAPHS[precision]
+    on_cpu = graphs_of(precision, 'cpu')
+    with open(folder / target.weights, 'wb') as file:
+        store = WeightStore(file, folder / target.weights)
+        for name, written in ((source.prefix, 'prefix'), (source.step, 'step')):
+            model = onnx.load(folder / name, load_external_data=False)
+            weights = _store_weights(model, folder, precision, store)
+            _write(folder, target, written, _rewritten(model, weights, precision, widened=False))
+            _write(folder, on_cpu, written, _rewritten(model, weights, precision, widened=True))
+    for graphs in (target, on_cpu):
+        compose_variants(folder, graphs, contract)
+
+
+@contextlib.contextmanager
+def as_reference(model: nn.Module, precision: str) -> Iterator[None]:
+    """Let the torch modules round to `precision` where the reference does."""
+    dtype = DTYPES[precision]
+    patched: list[tuple[nn.Module, str]] = []
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.forward = functools.partial(_rounded_linear, module, dtype)  # type: ignore[method-assign]
+            patched.append((module, 'forward'))
+        elif isinstance(module, BLOCKS):
+            name = 'forward' if isinstance(module, VisionLayer) else 'finish'
+            setattr(module, name, _rounded_result(getattr(module, name), dtype))
+            patched.append((module, name))
+    try:
+        yield
+    finally:
+        for module, name in patched:
+            delattr(module, name)  # the class's own is back
+
+
+def _rounded_result(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+    return lambda *arguments: function(*arguments).to(dtype).float()
+
+
+def _rounded_linear(layer: nn.Linear, dtype: torch.dtype, hidden: Tensor) -> Tensor:
+    product = F.linear(hidden.to(dtype).float(), layer.weight.to(dtype).float())
+    product = product.to(dtype).float()
+    return product if layer.bias is None else product + layer.bias
+
+
+def _store_weights(
+    model: onnx.ModelProto, folder: Path, precision: str, store: WeightStore
+) -> dict[str, TensorProto]:
+    """Write the weights of products in 16 bits; return them by their name in the graph."""
+    wide = {
+        tensor.name: tensor
+        for tensor in model.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+        and not any(part in tensor.name for part in KEPT)
+    }
+    used = dict.fromkeys(n.input[1] for n in model.graph.node if n.op_type == 'MatMul')
+    return {
+        name: _narrow(wide[name], folder, precision, store) for name in used if name in wide
+    }
+
+
+def _narrow(
+    tensor: TensorProto, folder: Path, precision: str, store: WeightStore
+) -> TensorProto:
+    place = external_data_helper.ExternalDataInfo(tensor)
+    values: NDArray[np.float32] = np.memmap(
+        folder / place.location, np.float32, 'r', place.offset, tuple(tensor.dims)
+    )
+    narrow = torch.from_numpy(np.array(values)).to(DTYPES[precision])
+    if not bool(torch.isfinite(narrow).all()):
+        raise GateError([f'{precision}: cannot hold {tensor.name}, which has larger values'])
+    data = narrow.view(torch.uint8).numpy().reshape(-1)
+    made = TensorProto(name=tensor.name, data_type=_ONNX_DTYPES[precision], dims=tensor.dims)
+    made.data_location = TensorProto.EXTERNAL
+    for key, value in (
+        ('location', store.file_name), ('offset', store.append(data)), ('length', data.nbytes)
+    ):
+        made.external_data.add(key=key, value=str(value))
+    return made
+
+
+def _rewritten(
+    model: onnx.ModelProto, weights: dict[str, TensorProto], precision: str, widened: bool
+) -> onnx.ModelProto:
+    """Return the graph with products in 16 bits, or, `widened`, with products in float32 of
+    factors and results that are rounded to 16 bits."""
+    dtype = _ONNX_DTYPES[precision]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend([*kept, *weights.values()])
+    made: set[str] = set()
+
+    def cast(name: str, to: int) -> str:
+        """Append a cast, unless it is there, and return the name of its result."""
+        suffix = 'float' if to == TensorProto.FLOAT else precision
+        target = f'{name}/{suffix}'
+        if target not in made:
+            made.add(target)
+            graph.node.append(helper.make_node('Cast', [name], [target], name=target, to=to))
+        return target
+
+    for node in model.graph.node:
+        if node.op_type != 'MatMul' or node.input[1] not in weights:
+            graph.node.append(node)
+            continue
+        factors = [cast(node.input[0], dtype), node.input[1]]
+        if widened:
+            factors = [cast(name, TensorProto.FLOAT) for name in factors]
+        product = f'{node.output[0]}/product'
+        graph.node.append(helper.make_node('MatMul', factors, [product], name=node.name))
+        if widened:
+            product = cast(product, dtype)
+        graph.node.append(
+            helper.make_node(
+                'Cast', [product], [node.output[0]], name=f'{product}/out', to=TensorProto.FLOAT
+            )
+        )
+    return result
+
+
+def _write(folder: Path, graphs: Graphs, which: str, model: onnx.ModelProto) -> None:
+    path = folder / getattr(graphs, which)
+    path.write_bytes(model.SerializeToString(deterministic=True))
