@@ -251,7 +251,7 @@ def test_when_served_otherwise_than_the_reference_expect_self_test_failed(straig
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'backend': 'tensor_rt'}, "backend 'tensor_rt' is not one of onnx_runtime, stub"),
+        ({'backend': 'tensor_rt'}, "backend 'tensor_rt' is not one of onnx_runtime, torch_cuda"),
         ({'provider': 'cuda'}, "provider 'cuda' is not possible with backend stub; possible: cpu"),
         ({'precision': 'fp16'}, "precision 'fp16' is not possible"),
         ({'variant': 'unrolled'}, "variant 'unrolled' is not possible"),
