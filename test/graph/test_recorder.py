@@ -177,7 +177,7 @@ def test_when_the_queue_is_full_expect_the_drop_in_status_diagnostics_and_bag(gr
     assert status.recording
     assert list(status.topics).index('/image/front') == 0
     assert status.topic_dropped[0] == status.dropped
-    assert 'dropped, the disk is too slow: /image/front' in status.reason
+    assert 'dropped, the queue was full: /image/front' in status.reason
     graph.wait(
         lambda: any(s.level == DiagnosticStatus.WARN for d in diagnostics for s in d.status),
         'a warning among the diagnostics',

@@ -60,7 +60,7 @@ def test_when_the_queue_is_full_expect_drops_counted_and_what_must_be_kept_taken
     assert taken == [True, True, False, False, False]
     assert recording.waiting_bytes == 3 * len(DATA)
     assert recording.counts.dropped == {'/text': 3}
-    assert 'dropped, the disk is too slow: /text' in recording.problem()
+    assert 'dropped, the queue was full: /text' in recording.problem()
     assert recording.offer(TOPIC, 9, 9, DATA, keep=True)
     go_on.set()
     wait(lambda: recording.counts.recorded.get('/text') == 4)

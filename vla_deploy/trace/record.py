@@ -117,7 +117,7 @@ class Recorder:
             return f'{self._writer.file}: the thread that writes it has ended'
         with self._lock:
             missing = {
-                'dropped, the disk is too slow': dict(self.counts.dropped),
+                'dropped, the queue was full': dict(self.counts.dropped),
                 'lost on the way here': dict(self.counts.lost),
             }
         return '; '.join(
