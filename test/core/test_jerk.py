@@ -250,3 +250,28 @@ def test_when_asked_before_a_knot_expect_the_acceleration_that_leads_there() -> 
     assert acceleration_before(motion, 0) == pytest.approx([0.0])
     assert acceleration_before(motion, 3 * 10**9) == pytest.approx([0.0])
     assert trajectory_extrema(motion).acceleration.max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize('which', [1, 2])
+def test_when_a_target_is_beyond_what_is_left_of_a_limit_expect_no_way(which: int) -> None:
+    limits = fr3_limits(jerk=5000.0)
+    smooth = JerkMotion.of(limits, Bounds.of(limits, 0.005))
+    assert smooth is not None
+    for part, possible in ((0.9, True), (1.0, False)):
+        target = [HOME + 0.1, np.zeros(7), np.zeros(7)]
+        target[which] = part * (limits.velocity if which == 1 else limits.acceleration)
+        way = smooth.reach(0, HOME, np.zeros(7), np.zeros(7), 0.5, tuple(target))
+        assert (way is not None) is possible
+
+
+def test_when_a_plan_begins_near_the_limit_of_acceleration_expect_it_joined_or_followed() -> None:
+    limits = fr3_limits(jerk=5000.0)
+    for share in (0.90, 0.94, 0.96, 0.98):
+        world = World(GuardConfig(knot_scale=1.0), limits)
+        world.arm()
+        t = np.arange(12) * 0.05
+        data = HOME + np.outer(0.5 * share * 10.0 * np.minimum(t, 0.2) ** 2, np.eye(7)[4])
+        data[5:, 4] = data[4, 4] + share * 10.0 * 0.2 * (t[5:] - 0.2) * 0.5
+        world.tick(chunks=(world.chunk(data),))
+        world.ticks(60)
+        assert world.core.state in (GuardState.ARMED, GuardState.HOLD)

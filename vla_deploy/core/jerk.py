@@ -62,11 +62,15 @@ class JerkMotion:
     def reach(
         self, t_ns: int, position: Array, velocity: Array, acceleration: Array, duration_s: float,
         target: tuple[Array, Array, Array],
-    ) -> Trajectory:
+    ) -> Trajectory | None:
         """The way to a target state (position, velocity, acceleration), all joints together.
 
-        It takes duration_s, or longer if the limits ask for it.
+        It takes duration_s, or longer if the limits ask for it. None where there is none: the
+        target itself is beyond what Ruckig is given of the limits.
         """
+        if (np.abs(target[1]) > self._velocity).any() or (
+            np.abs(target[2]) > self.acceleration).any():
+            return None
         given = self._input(position, velocity, acceleration)
         given.synchronization = self._ruckig.Synchronization.Time
         given.minimum_duration = duration_s

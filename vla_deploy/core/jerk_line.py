@@ -61,7 +61,8 @@ class JerkLine(CommandLine):
             acceleration_before(self._line, splice_ns), duration_s,
             (route.position[1], route.velocity[1], route.acceleration_at_start(1)
              if len(route.times) > 2 else np.zeros_like(route.position[1])))
-        if float(way.end_ns - route.times[1]) * NS_TO_S > TIMELY_S + duration_s * 1e-9:
+        late_s = TIMELY_S + duration_s * 1e-9
+        if way is None or float(way.end_ns - route.times[1]) * NS_TO_S > late_s:
             return False
         way = way.knots(0, int(way.times.searchsorted(route.times[1] - GRID_NS, 'right')))
         self._route = way.then(route.knots(1))
@@ -82,7 +83,7 @@ class JerkLine(CommandLine):
         for slower in SLOWER:
             fresh = self._smooth.reach(splice_ns, position, velocity, before,
                                        slower * self._config.horizon_s, (target, rest, rest))
-            if self._within_bounds(fresh):
+            if fresh is not None and self._within_bounds(fresh):
                 break
         else:
             fresh = self._brake(self._line, splice_ns, position, velocity)
