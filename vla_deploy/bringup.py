@@ -42,6 +42,9 @@ class BringUpOptions:
         '', "Folder of the exported policy; empty: the robot's own, exported at first use."
     )
     backend: str = parameter('onnx_runtime', 'What computes the policy.')
+    provider: str = parameter('cpu', 'Where it computes, as cpu or cuda; never another one.')
+    precision: str = parameter('fp32', 'In which precision, as fp32, bf16 or int8.')
+    variant: str = parameter('split', 'Form of the graphs: split, unrolled or loop.')
     inference: bool = parameter(
         True, 'Start inference; false: robot and guard only, for chunks that come from elsewhere.'
     )
@@ -155,6 +158,9 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         'limits_path': str(share / description['limits']),
         'bundle': '' if bundle is None else str(bundle),
         'backend': options.backend,
+        'provider': options.provider,
+        'precision': options.precision,
+        'variant': options.variant,
         'instruction': options.instruction,
         'use_sim_time': options.use_sim_time,
         'sched_fifo_priority': options.sched_fifo_priority,

@@ -42,6 +42,9 @@ def test_when_real_expect_that_the_guard_does_not_arm_itself(bundle):
     [
         ('instruction', 'reach the red cube'),
         ('backend', 'stub'),
+        ('provider', 'cuda'),
+        ('precision', 'bf16'),
+        ('variant', 'unrolled'),
         ('use_sim_time', True),
         ('sched_fifo_priority', 7),
         ('log_folder', '/elsewhere'),

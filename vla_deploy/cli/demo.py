@@ -66,7 +66,11 @@ def _run(
     """Run all episodes on one clock; the report is empty if real time turns out not to be kept."""
     simulated = clock == 'simulated'
     options = BringUpOptions(
-        sim=True, use_sim_time=simulated, log_folder=str(Path(arguments.output) / 'audit')
+        sim=True,
+        use_sim_time=simulated,
+        backend=arguments.backend,
+        provider=arguments.provider,
+        log_folder=str(Path(arguments.output) / 'audit'),
     )
     processes = [_with_controls(p) for p in bring_up(_ROBOT, options, bundle)]
     plans = plan_episodes(arguments.episodes, arguments.controls, arguments.seed)
@@ -161,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--seed', type=_count, default=1, help='of the scenes (default 1)')
     parser.add_argument('--bundle', default='', help="another bundle than the robot's own")
+    parser.add_argument('--backend', default='onnx_runtime', help='what computes the policy')
+    parser.add_argument('--provider', default='cpu', help='where the backend computes it')
     parser.add_argument(
         '--clock',
         choices=('auto', 'wall', 'simulated'),
