@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Braking tails and the limiter, judged on the motion that comes of them."""
 
+import math
+
 import numpy as np
 import pytest
 from guard_world import HOME, fr3_limits
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from vla_deploy.core.bounds import GRID_NS, GRID_S, Bounds
 from vla_deploy.core.braking import brake, slew_then_brake
-from vla_deploy.core.limiter import StepLimiter
+from vla_deploy.core.limiter import JointStep, StepLimiter
 from vla_deploy.core.trajectory import trajectory_extrema
 
 seeds = st.integers(0, 2**32 - 1)
@@ -143,3 +145,28 @@ def test_when_the_target_waves_expect_it_followed_closely() -> None:
     target = HOME + 0.2 * np.sin(2 * np.pi * ticks * 0.01 * 0.5)
     error = follow(target, HOME) - target[1:-1]
     assert np.abs(error[100:]).max() < 2e-3
+
+
+@settings(max_examples=200)
+@given(seeds, st.booleans())
+def test_when_mirrored_expect_the_mirrored_step_and_room_to_brake_in(
+    seed: int, near_an_end: bool
+) -> None:
+    """Without a curve, so that nothing but the room holds the joint back."""
+    rng = np.random.default_rng(seed)
+    lower, upper = -rng.uniform(0.2, 2.0), rng.uniform(0.2, 2.0)
+    v_max, a_max, dt = rng.uniform(0.5, 3.0), rng.uniform(1.0, 20.0), rng.uniform(0.004, 0.04)
+    joint = JointStep(lower, upper, v_max, a_max, None, dt)
+    mirror = JointStep(-upper, -lower, v_max, a_max, None, dt)
+    q, target, drift = rng.uniform(lower, upper), rng.uniform(-3.0, 3.0), rng.uniform(-2.0, 2.0)
+    if near_an_end:
+        q = lower + rng.uniform(0.0, 0.05)
+    v = rng.uniform(-1.0, 1.0) * v_max
+    v = min(max(v, -math.sqrt(2.0 * a_max * (q - lower))), math.sqrt(2.0 * a_max * (upper - q)))
+    after, brakes = joint.step(q, v, target, drift)
+    assert mirror.step(-q, -v, -target, -drift) == (-after, brakes)
+    if not brakes:
+        end = q + 0.5 * dt * (v + after)
+        stop = after * abs(after) / (2.0 * a_max)
+        assert lower - 1e-9 <= end + min(stop, 0.0)
+        assert end + max(stop, 0.0) <= upper + 1e-9
