@@ -142,6 +142,42 @@ def test_when_a_stream_is_missing_or_malformed_expect_it_named(shared_graph, rob
     shared_graph.wait(lambda: ask().error_code != Response.ERROR_OBSERVATION, 'recovery')
 
 
+def test_when_several_ask_at_once_expect_one_served_and_the_others_told_to_ask_again(
+    shared_graph, robot, serve, permissive
+):
+    node = serve(backend='onnx_runtime', inject_latency_ms=300.0, **permissive)
+    wait_for_streams(shared_graph, node)
+    client = shared_graph.node.create_client(GetActionChunk, 'get_action_chunk')
+    shared_graph.wait(client.service_is_ready, 'the service')
+    request = GetActionChunk.Request(instruction='reach')
+    asked = [client.call_async(request) for _ in range(5)]
+    shared_graph.wait(lambda: all(future.done() for future in asked), 'five answers')
+    codes = [future.result().error_code for future in asked]
+    assert codes[0] != Response.ERROR_POLICY
+    refused = [f.result() for f in asked if f.result().error_code == Response.ERROR_POLICY]
+    assert len(refused) == 4
+    assert all('ask again' in answer.error_msg for answer in refused)
+    shared_graph.node.destroy_client(client)
+
+
+def test_when_a_request_waits_for_its_chunk_expect_the_other_callbacks_to_go_on(
+    shared_graph, robot, serve, permissive
+):
+    node = serve(backend='onnx_runtime', inject_latency_ms=1000.0, **permissive)
+    wait_for_streams(shared_graph, node)
+    client = shared_graph.node.create_client(GetActionChunk, 'get_action_chunk')
+    shared_graph.wait(client.service_is_ready, 'the service')
+    answer = client.call_async(GetActionChunk.Request(instruction='reach'))
+    shared_graph.wait(lambda: node.loop._asked is not None, 'the request to be computed')
+    stamp_ns = node.streams.newest_positions(JOINTS)[0]
+    shared_graph.wait(
+        lambda: node.streams.newest_positions(JOINTS)[0] > stamp_ns + 100_000_000, 'joint states'
+    )
+    assert not answer.done()
+    shared_graph.wait(answer.done, 'the answer')
+    shared_graph.node.destroy_client(client)
+
+
 def test_when_inactive_expect_its_code_in_each_lifecycle_state(shared_graph, robot, serve, ask):
     serve(**VERIFIES)
     for transition in ('deactivate', 'cleanup'):

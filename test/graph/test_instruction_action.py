@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The action ExecuteInstruction: limits, feedback, cancel, replacement and errors with a code."""
 
+import signal
+
 import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
-from fake_robot import grey_image
-from inference_waits import next_chunk
+from fake_robot import FakeRobot, grey_image
+from inference_waits import HOLD, PATIENT, next_chunk
 from lifecycle_msgs.msg import State
 from rclpy.action import ActionClient
 
@@ -213,3 +215,20 @@ def test_when_inactive_expect_goals_refused_and_a_running_one_ended_with_its_cod
     assert not instructor.send().accepted
     assert instructor.cancel(handle) is not None
     assert node.lifecycle_state == State.PRIMARY_STATE_INACTIVE
+
+
+def test_when_the_process_is_asked_to_end_expect_the_goal_answered_with_its_code_first(
+    graph, reach_bundle
+):
+    robot, instructor = FakeRobot(graph, ['front'], guard_state=HOLD), Instructor(graph)
+    process = graph.start_inference(reach_bundle, backend='stub', **PATIENT)
+    graph.wait(
+        lambda: graph.policy.lifecycle_state == State.PRIMARY_STATE_ACTIVE, 'inference to be active'
+    )
+    result = instructor.send().get_result_async()
+    next_chunk(graph)
+    process.send(signal.SIGINT)
+    graph.wait(result.done, 'the result')
+    assert result.result().result.error_code == Result.ERROR_INACTIVE
+    assert graph.wait_for_exit(process) == 0
+    robot.leave()

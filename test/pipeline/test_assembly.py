@@ -80,6 +80,28 @@ def test_when_cameras_differ_in_rate_expect_each_held_to_its_own_age():
         assembler.assemble(1301 * MS)
 
 
+def test_when_a_camera_is_slower_expect_the_image_of_the_other_at_the_same_moment():
+    assembler = make()
+    for ms in (100, 133, 167, 200, 233):
+        assembler.add_image('front', ms * MS, f'front {ms}')
+        assembler.add_state(ms * MS, np.array([float(ms)]))
+    assembler.add_image('wrist', 110 * MS, 'wrist 110')
+    got = assembler.assemble(240 * MS)
+    assert got.images == {'front': 'front 100', 'wrist': 'wrist 110'}
+    assert got.stamp_ns == 100 * MS
+    assert got.state.tolist() == [100.0]
+
+
+def test_when_nothing_is_kept_of_that_moment_expect_the_late_camera_named():
+    assembler = make()
+    assembler.add_image('wrist', 100 * MS, 'wrist')
+    for ms in range(190, 280, 10):
+        assembler.add_image('front', ms * MS, 'front')
+        assembler.add_state(ms * MS, np.array([float(ms)]))
+    with pytest.raises(StreamError, match='image/wrist: 0.100 s behind'):
+        assembler.assemble(290 * MS)
+
+
 def test_when_cameras_are_out_of_step_expect_the_late_one_named():
     with pytest.raises(StreamError, match='image/wrist: 0.090 s behind'):
         fill(make(), front_ms=190, wrist_ms=100, state_ms=190).assemble(195 * MS)

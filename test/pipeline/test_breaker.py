@@ -46,7 +46,8 @@ def test_when_faults_are_enough_expect_open_until_its_time_is_up(now_s, state, r
 def test_when_refused_expect_the_count_the_fault_and_the_time_told():
     text = tripped().refusal(103.0)
     assert text == (
-        'inference failed 3 times in a row, the last time with "out of memory"; retry after 2.0 s'
+        'policy left alone: inference failed 3 times in a row, the last time with '
+        '"out of memory"; retry after 2.0 s'
     )
 
 

@@ -3,8 +3,9 @@
 """One observation out of several streams: images and joint states that belong together.
 
 Streams are bounded buffers; the payload of an image is kept undecoded, since most images are
-never used. The joint state is the one nearest in time to the oldest image, because the policy was
-trained on images and states of the same moment.
+never used. The slowest camera sets the moment: of the others the image nearest to its newest one is
+taken, and the joint state nearest to the oldest of these, because the policy was trained on images
+and states of the same moment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 _NS_PER_S = 1e9
 # 1 s of joint states at 1 kHz; older ones can match no image that is still fresh.
 _STATES_KEPT = 1000
+# Enough to find the partner of a camera that is this many times slower.
+_IMAGES_KEPT = 8
 
 
 class StreamError(ValueError):
@@ -36,7 +39,7 @@ class Assembled:
 
 
 class ObservationAssembler:
-    """Keeps the newest image of each camera and the recent joint states."""
+    """Keeps the recent images of each camera and the recent joint states."""
 
     def __init__(
         self,
@@ -50,14 +53,16 @@ class ObservationAssembler:
         }
         self._state_max_age_ns = int(joint_state_max_age_s * _NS_PER_S)
         self._max_skew_ns = int(max_skew_s * _NS_PER_S)
-        self._images: dict[str, tuple[int, Any] | None] = dict.fromkeys(image_max_age_s)
+        self._images: dict[str, deque[tuple[int, Any]]] = {
+            camera: deque(maxlen=_IMAGES_KEPT) for camera in image_max_age_s
+        }
         self._states: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_STATES_KEPT)
 
     def add_image(self, camera: str, stamp_ns: int, payload: Any) -> None:
         """Keep an image of a declared camera; one older than the newest is dropped."""
         held = self._images[camera]
-        if held is None or stamp_ns >= held[0]:
-            self._images[camera] = (stamp_ns, payload)
+        if not held or stamp_ns >= held[-1][0]:
+            held.append((stamp_ns, payload))
 
     def add_state(self, stamp_ns: int, position: NDArray[np.float64]) -> None:
         """Keep a joint state; one older than the newest is dropped."""
@@ -66,20 +71,20 @@ class ObservationAssembler:
 
     def clear(self) -> None:
         """Forget everything, as after a backward jump of the clock."""
-        self._images = dict.fromkeys(self._images)
+        for held in self._images.values():
+            held.clear()
         self._states.clear()
 
     def assemble(self, now_ns: int) -> Assembled:
         """Return an observation that is fresh and in step, or raise StreamError."""
-        images: dict[str, tuple[int, Any]] = {}
         for camera, held in self._images.items():
-            if held is None:
+            if not held:
                 raise StreamError(f'image/{camera}: no image yet')
-            _check_age(f'image/{camera}', now_ns - held[0], self._image_max_age_ns[camera])
-            images[camera] = held
+            _check_age(f'image/{camera}', now_ns - held[-1][0], self._image_max_age_ns[camera])
         if not self._states:
             raise StreamError('joint_states: no joint state yet')
         _check_age('joint_states', now_ns - self._states[-1][0], self._state_max_age_ns)
+        images = self._in_step()
         stamps = [stamp for stamp, _ in images.values()] or [self._states[-1][0]]
         oldest_ns, newest_ns = min(stamps), max(stamps)
         if newest_ns - oldest_ns > self._max_skew_ns:
@@ -88,7 +93,7 @@ class ObservationAssembler:
                 f'image/{late}: {(newest_ns - oldest_ns) / _NS_PER_S:.3f} s behind the other '
                 f'cameras, more than {self._max_skew_ns / _NS_PER_S:.3f} s'
             )
-        state_ns, state = min(self._states, key=lambda held: abs(held[0] - oldest_ns))
+        state_ns, state = _nearest(self._states, oldest_ns)
         if abs(state_ns - oldest_ns) > self._max_skew_ns:
             raise StreamError(
                 f'joint_states: {abs(state_ns - oldest_ns) / _NS_PER_S:.3f} s away from the '
@@ -96,6 +101,17 @@ class ObservationAssembler:
             )
         payloads = {camera: payload for camera, (_, payload) in images.items()}
         return Assembled(payloads, state, min(oldest_ns, state_ns))
+
+    def _in_step(self) -> dict[str, tuple[int, Any]]:
+        """Return an image of each camera, as near in time to one another as there are any."""
+        if not self._images:
+            return {}
+        slowest_ns = min(held[-1][0] for held in self._images.values())
+        return {camera: _nearest(held, slowest_ns) for camera, held in self._images.items()}
+
+
+def _nearest(held: deque[tuple[int, Any]], stamp_ns: int) -> tuple[int, Any]:
+    return min(held, key=lambda item: abs(item[0] - stamp_ns))
 
 
 def _check_age(stream: str, age_ns: int, max_age_ns: int) -> None:

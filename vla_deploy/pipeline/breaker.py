@@ -60,6 +60,6 @@ class CircuitBreaker:
     def refusal(self, now_s: float) -> str:
         """Return what is told to whom is refused."""
         return (
-            f'inference failed {self._in_a_row} times in a row, the last time with '
-            f'"{self.last_fault}"; retry after {self.retry_after_s(now_s):.1f} s'
+            f'policy left alone: inference failed {self._in_a_row} times in a row, the last time '
+            f'with "{self.last_fault}"; retry after {self.retry_after_s(now_s):.1f} s'
         )

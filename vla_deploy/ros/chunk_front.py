@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future as WorkerFuture
 from typing import Protocol
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 
 from vla_deploy.core.guard_config import GuardConfig
@@ -47,7 +48,11 @@ class ChunkFront:
 
     def __init__(self, node: ManagedNode, serving: Serving, now_ns: Callable[[], int]) -> None:
         self._node, self._serving, self._now_ns = node, serving, now_ns
-        node.create_service(GetActionChunk, 'get_action_chunk', self._on_request)
+        # A group of its own: one that waits would hold up every other callback of its group.
+        group = ReentrantCallbackGroup()
+        node.create_service(
+            GetActionChunk, 'get_action_chunk', self._on_request, callback_group=group
+        )
 
     async def _on_request(self, request: GetActionChunk.Request, response: Response) -> Response:
         serving = self._serving
@@ -68,6 +73,8 @@ class ChunkFront:
         except RefusedError as error:
             return _refuse(response, Response.ERROR_POLICY, str(error))
         await self._done(computed)
+        if computed.cancelled():
+            return _refuse(response, Response.ERROR_INACTIVE, 'the node was cleaned up')
         error = computed.exception()
         if isinstance(error, ObservationError):
             return _refuse(response, Response.ERROR_OBSERVATION, str(error))

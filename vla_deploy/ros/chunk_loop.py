@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vla_deploy.pipeline import ObservationError
@@ -32,7 +32,7 @@ class NotFiniteError(ArithmeticError):
 
 
 class RefusedError(RuntimeError):
-    """The policy is left alone for a while; the text says for how long."""
+    """A request is not computed now; the text says why, and when to ask again."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class ChunkLoop:
         # session, strategy and breaker are shared with the worker
         self._lock = threading.Lock()
         self._last_now_ns = 0
+        self._asked: Future[Made] | None = None
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='inference')
 
     def close(self) -> None:
@@ -163,17 +164,26 @@ class ChunkLoop:
     def compute(self, instruction: str, noise_seed: int | None) -> Future[Made]:
         """Compute one chunk that belongs to no session and is not sent.
 
-        Raises StreamError where there is no observation, and RefusedError while the policy is left
-        alone; the future may hold ObservationError.
+        One at a time, so that whoever asks often cannot hold up the session. Raises StreamError
+        where there is no observation, and RefusedError while another is computed or the policy is
+        left alone; the future may hold ObservationError.
         """
         now_s = time.monotonic()
+        if self._asked is not None and not self._asked.done():
+            raise RefusedError('another request is being computed; ask again when it is answered')
         if not self._breaker.allows(now_s):
             raise RefusedError(self._breaker.refusal(now_s))
         assembled = self._streams.assemble(self._now_ns())
         with self._lock:
             self._breaker.begin(now_s)
-        future = self._worker.submit(self._maker.make, assembled, instruction, noise_seed)
-        future.add_done_callback(lambda done: self._judge(done.exception()))
+        self._asked = future = self._worker.submit(
+            self._maker.make,
+            assembled,
+            instruction,
+            noise_seed,
+            injected_latency_s=self._ports.injected_latency_s(),
+        )
+        future.add_done_callback(self._on_computed)
         return future
 
     def _skips(self) -> bool:
@@ -230,12 +240,16 @@ class ChunkLoop:
         self._ports.on_hindrance(hindrance)
         self._session.in_flight = False
 
+    def _on_computed(self, future: Future[Made]) -> None:
+        if not future.cancelled():
+            self._judge(future.exception())
+
     def _judge(self, error: BaseException | None) -> None:
         """Tell the breaker; only faults of the server itself count."""
         with self._lock:
             if error is None:
                 self._breaker.succeeded()
-            elif isinstance(error, (ObservationError, DeadlineError, CancelledError)):
+            elif isinstance(error, (ObservationError, DeadlineError)):
                 self._breaker.abandoned()
             else:
                 self._breaker.failed(time.monotonic(), str(error))

@@ -115,6 +115,9 @@ class InstructionFront:
         return CancelResponse.ACCEPT
 
     async def _execute(self, handle: Any) -> ExecuteInstruction.Result:
+        if handle.is_cancel_requested:  # before anything began
+            handle.canceled()
+            return _result(CANCELLED, 0, 0, 0.0)
         running = self._begin(handle, handle.request)
         if isinstance(running, Outcome):
             handle.abort()
