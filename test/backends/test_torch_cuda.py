@@ -8,6 +8,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from vla_deploy.pipeline import Policy, PolicyError  # noqa: E402
 from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
 from vla_deploy.pipeline.bundle import PARAMETERS, open_bundle, seal_receipt  # noqa: E402
 from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
+from vla_deploy.pipeline.sampler import Haste  # noqa: E402
 
 GOLDENS = Path(__file__).parents[1] / 'goldens'
 SETS = ('pi0', 'pi05', 'smolvla_2cam_empty')
@@ -160,6 +162,22 @@ def test_when_the_bundle_has_no_table_of_parameters_expect_to_export_again(
     (tmp_path / 'receipt.json').write_bytes(seal_receipt(receipt))
     with pytest.raises(PolicyError, match=f'holds no {PARAMETERS}.*export again'):
         Policy.load(tmp_path, backend='torch_cuda', provider='cpu')
+
+
+def test_when_a_policy_continues_its_previous_chunk_expect_another_backend_named(
+    plain_bundle, plain_contract
+):
+    contract = dataclasses.replace(plain_contract, reserved_inputs=('prev_chunk', 'delay'))
+    with pytest.raises(PolicyError, match="continues its previous chunk.*'onnx_runtime'"):
+        Policy.load(plain_bundle(contract), backend='torch_cuda', provider='cpu')
+
+
+def test_when_chunks_come_in_one_run_expect_the_steps_apart_all_the_same(serve):
+    policy = serve('pi0', variant='unrolled')
+    assert policy.takes_steps_apart
+    fixture = read_fixtures(policy._bundle.path / 'fixtures.npz', policy.contract)[0]
+    chunk = policy.infer(fixture.observation, haste=Haste(deadline_s=time.perf_counter() + 60.0))
+    assert chunk.finite
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

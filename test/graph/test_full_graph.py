@@ -123,7 +123,11 @@ def through_the_service(robot, serve, bundle, parameters):
     return {violation.rule for violation in answers[-1].report}
 
 
-BACKENDS = {'stub': {'stub_value': 100.0}, 'onnx_runtime': {}}
+BACKENDS = {
+    'stub': {'stub_value': 100.0},
+    'onnx_runtime': {},
+    'torch_cuda': {'provider': 'cpu'},
+}
 FRONTS = {
     'topics': through_topics,
     'action': through_the_action,

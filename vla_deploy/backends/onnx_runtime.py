@@ -101,6 +101,7 @@ class WholeOnnxRuntimeBackend:
     """
 
     emits_robot_units = False
+    takes_steps_apart = False
 
     def __init__(self, graph: Path, contract: Contract, provider: str, threads: int) -> None:
         """Load the graph; arguments and errors as for OnnxRuntimeBackend."""

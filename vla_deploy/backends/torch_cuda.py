@@ -217,6 +217,11 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     require('provider', options.provider, PROVIDERS, 'torch_cuda')
     require('precision', options.precision, tuple(DTYPES), 'torch_cuda')
     require('variant', options.variant, VARIANTS, 'torch_cuda')
+    if bundle.contract.reserved_inputs:
+        raise PolicyError(
+            f'{bundle.path}: the policy continues its previous chunk, which backend torch_cuda '
+            "does not compute: use 'onnx_runtime'"
+        )
     device, dtype = torch.device(options.provider), DTYPES[options.precision]
     on_gpu = device.type == 'cuda'
     if on_gpu:

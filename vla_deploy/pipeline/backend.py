@@ -37,7 +37,8 @@ class Backend(Protocol):
 
     A backend that computes a chunk in one run has besides
     `whole(images, image_mask, tokens, token_mask, state, noise) -> chunk`, noise and chunk float32
-    [steps, padded_dim]; if it cannot take the steps apart, `prefix` and `step` raise PolicyError.
+    [steps, padded_dim]; if it cannot take the steps apart, it has `takes_steps_apart = False`, and
+    `prefix` and `step` raise PolicyError.
     """
 
     emits_robot_units: bool

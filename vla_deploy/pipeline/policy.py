@@ -142,7 +142,7 @@ class Policy:
     @property
     def takes_steps_apart(self) -> bool:
         """Whether guidance, a deadline and adaptive steps are possible with what is served."""
-        return self._whole is None
+        return bool(getattr(self._backend, 'takes_steps_apart', True))
 
     @property
     def model_sha256(self) -> str:
