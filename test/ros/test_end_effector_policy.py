@@ -56,3 +56,14 @@ def test_when_the_policy_returns_nonsense_expect_no_chunk_and_the_reason(plain_b
 def test_when_parameters_do_not_fit_expect_one_line(plain_bundle, changes, says):
     with pytest.raises(PolicyError, match=says):
         load_policy(config(plain_bundle(), **changes))
+
+
+def test_when_what_is_left_of_a_chunk_is_relative_to_its_observation_expect_no_guidance_toward_it(
+    plain_bundle,
+):
+    guided = {'strategy': 'real_time_chunking', 'execute_steps': 3}
+    bundle = plain_bundle()
+    with pytest.raises(PolicyError, match="'strategy' is 'real_time_chunking'.*from_observation"):
+        load_policy(config(bundle, **guided))
+    for semantics in ('absolute', 'from_previous'):
+        load_policy(config(bundle, **guided, end_effector_semantics=semantics))

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from vla_deploy.pipeline import PolicyError
 from vla_deploy.pipeline.inference_config import InferenceConfig
-from vla_deploy.ros.served_policy import strategy_options
+from vla_deploy.ros.served_policy import load_policy, strategy_options
 
 CHANGES = {
     'strategy': 'ensembling',
@@ -23,14 +24,26 @@ CHANGES = {
 
 @pytest.mark.parametrize('name', CHANGES)
 def test_when_a_parameter_changes_expect_it_in_the_options(plain_contract, name):
-    before = strategy_options(plain_contract, InferenceConfig())
+    before = strategy_options(plain_contract, InferenceConfig(), 7)
     config = dataclasses.replace(InferenceConfig(), **{name: CHANGES[name]})
     option = 'name' if name == 'strategy' else name
-    after = strategy_options(plain_contract, config)
+    after = strategy_options(plain_contract, config, 7)
     assert after == dataclasses.replace(before, **{option: CHANGES[name]})
 
 
 def test_when_the_contract_says_it_expect_it_in_the_options(plain_contract):
-    options = strategy_options(plain_contract, InferenceConfig())
+    options = strategy_options(plain_contract, InferenceConfig(), 7)
     assert (options.chunk_steps, options.execute_steps, options.action_dim) == (6, 6, 7)
     assert (options.period_s, options.first_sample_offset_steps) == (0.1, 0)
+
+
+def test_when_actions_are_differences_expect_real_time_chunking_refused_at_once(
+    plain_bundle, plain_contract
+):
+    action = dataclasses.replace(plain_contract.action, semantics='delta', delta_dims=(0,))
+    bundle = plain_bundle(dataclasses.replace(plain_contract, action=action))
+    given = InferenceConfig(bundle=str(bundle), backend='stub', execute_steps=3)
+    assert load_policy(given).contract.action.semantics == 'delta'
+    guided = dataclasses.replace(given, strategy='real_time_chunking')
+    with pytest.raises(PolicyError, match="'strategy' is 'real_time_chunking'.*differences"):
+        load_policy(guided)

@@ -103,7 +103,8 @@ class InferenceNode(ManagedNode):
             config.allow_blank_instruction,
             config.strategy == SYNCHRONOUS,
         )
-        strategy = ChunkStrategy(strategy_options(served.contract, config))
+        own_dim = served.policy.contract.action.dim
+        strategy = ChunkStrategy(strategy_options(served.contract, config, own_dim))
         breaker = CircuitBreaker(config.breaker_failures, config.breaker_open_s)
         self._health.watch(strategy, breaker)
         self._create_interfaces()

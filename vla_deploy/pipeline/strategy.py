@@ -36,8 +36,9 @@ DELAY_PERCENTILE = 95
 @dataclass(frozen=True)
 class StrategyOptions:
     """name: one of STRATEGIES. execute_steps: samples of a chunk that are to be executed.
-    anchor: observation or arrival. chunk_steps, period_s, first_sample_offset_steps, action_dim:
-    of the contract. The others: as the parameters of the same names."""
+    anchor: observation or arrival. chunk_steps, period_s, first_sample_offset_steps: of the
+    contract. action_dim: of the policy's own actions. The others: as the parameters of the same
+    names."""
 
     name: str
     execute_steps: int

@@ -93,8 +93,11 @@ def load_effector(contract: Contract, config: InferenceConfig) -> EndEffector:
     return effector
 
 
-def strategy_options(contract: Contract, config: InferenceConfig) -> StrategyOptions:
-    """Return how chunks of a policy follow one another."""
+def strategy_options(
+    contract: Contract, config: InferenceConfig, policy_dim: int
+) -> StrategyOptions:
+    """Return how chunks of a policy follow one another; its own actions have `policy_dim`
+    elements, whatever is made of them."""
     assert contract.period_s is not None
     return StrategyOptions(
         name=config.strategy,
@@ -103,7 +106,7 @@ def strategy_options(contract: Contract, config: InferenceConfig) -> StrategyOpt
         chunk_steps=contract.chunk_steps,
         period_s=contract.period_s,
         first_sample_offset_steps=contract.action.first_sample_offset_steps,
-        action_dim=contract.action.dim,
+        action_dim=policy_dim,
         ensemble_decay=config.ensemble_decay,
         guidance_schedule=config.guidance_schedule,
         guidance_max_weight=config.guidance_max_weight,
@@ -137,6 +140,13 @@ def _check_strategy(contract: Contract, config: InferenceConfig) -> None:
         raise PolicyError(
             f"parameter 'execute_steps' is {executed}, but strategy {config.strategy!r} with "
             f'chunks of {steps} samples needs {least} to {most}'
+        )
+    poses = config.end_effector_link and config.end_effector_semantics == 'from_observation'
+    if config.strategy == REAL_TIME_CHUNKING and (poses or contract.action.semantics == 'delta'):
+        what = "end_effector_semantics 'from_observation'" if poses else 'actions of differences'
+        raise PolicyError(
+            f"parameter 'strategy' is 'real_time_chunking', but with {what} what is left of a "
+            'chunk is relative to another observation than the next one'
         )
     if config.action_similarity > 0.0 and config.strategy == SYNCHRONOUS:
         raise PolicyError(
