@@ -111,7 +111,8 @@ def test_when_a_chunk_of_an_older_session_comes_expect_it_refused_and_the_motion
     start = robot.measured()
     old = robot.publish_chunk(sweep(start, 0, 0.05, 2.0))
     robot.wait(lambda: robot.guard.state_name == 'ARMED', 'the old session')
-    new = robot.publish_chunk(sweep(start, 1, 0.1, 2.0))
+    way = -0.1 if start[1] > 0 else 0.1
+    new = robot.publish_chunk(sweep(start, 1, way, 2.0))
     robot.wait(lambda: executes(robot, new), 'the new session')
     late = robot.publish_chunk(sweep(start, 0, -0.3, 2.0), session_id=old.session_id, seq=5)
     robot.wait(lambda: 'session' in {v.rule for v in robot.violations}, 'the refusal')
@@ -119,7 +120,7 @@ def test_when_a_chunk_of_an_older_session_comes_expect_it_refused_and_the_motion
     assert refusal.session_id == late.session_id
     robot.wait(lambda: robot.guard.state_name == 'HOLD', 'the end of the plan')
     safe_at_rest(robot)
-    assert robot.measured()[1] - start[1] == pytest.approx(0.1, abs=0.01)
+    assert robot.measured()[1] - start[1] == pytest.approx(way, abs=0.01)
 
 
 @pytest.mark.parametrize('repeat', REPEATS)
@@ -128,9 +129,10 @@ def test_when_two_nodes_publish_chunks_expect_the_newest_session_alone_to_count(
     start = robot.measured()
     other = robot.node.create_publisher(ActionChunk, 'action_chunk', qos.CHUNK)
     robot.wait(lambda: other.get_subscription_count() > 1, 'the guard to hear the other')
-    first = robot.publish_chunk(sweep(start, 0, 0.2, 3.0))
+    inward = [-0.1 if position > 0 else 0.1 for position in start[:2]]
+    first = robot.publish_chunk(sweep(start, 0, inward[0], 3.0))
     robot.wait(lambda: executes(robot, first), 'the first session')
-    second = robot.publish_chunk(sweep(start, 1, 0.1, 3.0), session_id=f'other-{repeat}')
+    second = robot.publish_chunk(sweep(start, 1, inward[1], 3.0), session_id=f'other-{repeat}')
     robot.wait(lambda: executes(robot, second), 'the second session')
     refused = robot.guard.chunks_refused
     for seq in range(1, 6):
@@ -176,6 +178,6 @@ def test_when_simulated_time_jumps_back_while_moving_expect_hold_and_the_jump_na
             return 'clock_jump' in {v.rule for v in robot.violations}
 
         robot.wait(jumped, 'the jump to be noticed')
-        assert 'jumped back' in robot.guard.reason
+        robot.wait(lambda: 'jumped back' in robot.guard.reason, 'the reason')
         robot.sim_robot.send(signal.SIGCONT)
         safe_at_rest(robot)
