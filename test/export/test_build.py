@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import signal
 import struct
@@ -223,7 +224,11 @@ def test_when_it_breaks_off_expect_nothing_left(
 def test_when_the_process_is_ended_expect_exit_130_and_nothing_left(checkpoint, how):
     command = [sys.executable, '-m', 'vla_deploy.cli.export', '--model', str(checkpoint)]
     command += ['--output', str(checkpoint.parent / 'bundle')]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A shell that runs the tests in its background has them ignore SIGINT, and their children too.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         for line in process.stderr:
             if 'exporting two graphs' in line:
                 assert left_behind(checkpoint)  # the folder it works in

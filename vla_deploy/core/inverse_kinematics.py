@@ -18,8 +18,9 @@ from vla_deploy.core.kinematics import Chain
 
 Array = NDArray[np.float64]
 
-STEPS = 60
-LEAST_DAMPING = 1e-3
+STEPS = 200
+"""At most; a sample near the one before takes about five, one beside a singularity a hundred."""
+LEAST_DAMPING = 1e-4
 MOST_DAMPING = 1e3
 CLOSE = 1e-7
 """Error [m, rad] at which a pose counts as reached."""
