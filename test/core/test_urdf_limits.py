@@ -198,3 +198,13 @@ def test_when_figures_are_placeholders_expect_them_listed() -> None:
     limits = load_limits(a_robot(), ['a', 'slide'], changed(placeholder=True))
     assert limits.placeholders == ('a',)
     assert GuardConfig().accept_placeholder_limits is False
+
+
+def test_when_jerk_is_not_enforced_expect_no_such_limit_and_a_note_that_names_it() -> None:
+    limits = load_limits(a_robot(), ['a', 'slide'], changed(jerk=50.0))
+    without = limits.without_jerk()
+    assert without.jerk is None
+    assert without.sha256 != limits.sha256
+    assert (without.acceleration == limits.acceleration).all()
+    assert without.notes[-1].endswith('not enforced (enforce_jerk): a 50')
+    assert without.without_jerk() is without

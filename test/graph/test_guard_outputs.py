@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from fake_robot import FakeRobot
-from fr3_motion import HOME, JOINTS, LIMITS, guard_parameters, sweep
+from fr3_motion import HOME, JOINTS, guard_parameters, sweep
 from graph_harness import KEEP_ALL_RELIABLE
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Float64MultiArray
@@ -23,18 +23,10 @@ OUTPUTS = {
 }
 
 
-def without_jerk(folder):
-    """A copy of the limits without jerk, which a stream of positions cannot keep."""
-    path = folder / 'joint_limits.yaml'
-    lines = LIMITS.read_text().splitlines(keepends=True)
-    path.write_text(''.join(line for line in lines if not line.lstrip().startswith('jerk:')))
-    return str(path)
-
-
-def test_when_two_outputs_are_declared_expect_each_its_joints_in_its_order(graph, tmp_path):
+def test_when_two_outputs_are_declared_expect_each_its_joints_in_its_order(graph):
     arrays = graph.listen(Float64MultiArray, 'wrist/commands', KEEP_ALL_RELIABLE)
     robot = FakeRobot(graph)
-    graph.start_guard(**OUTPUTS, limits_path=without_jerk(tmp_path))
+    graph.start_guard(**OUTPUTS, enforce_jerk=False)  # a stream cannot keep jerk
     graph.wait(lambda: graph.guards and graph.guard.state_name == 'HOLD', 'the guard in control')
     graph.wait(lambda: arrays and graph.trajectories, 'commands on both topics')
     assert list(arrays[-1].data) == pytest.approx([HOME[6], HOME[5], HOME[4]])

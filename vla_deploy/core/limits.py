@@ -141,6 +141,15 @@ class JointLimits:
             workspace=workspace,
         )
 
+    def without_jerk(self) -> JointLimits:
+        """The same limits but those on jerk; a note names what was left out."""
+        named = [f'{j.name} {j.jerk:g}' for j in self.joints if j.jerk is not None]
+        if not named:
+            return self
+        note = f'jerk limits are recorded, not enforced (enforce_jerk): {", ".join(named)}'
+        joints = [replace(joint, jerk=None) for joint in self.joints]
+        return JointLimits.of(joints, (*self.notes, note), self.workspace)
+
 
 def _digest(joints: Sequence[JointLimit], workspace: WorkspaceLimits | None) -> str:
     figures: list[Any] = [

@@ -18,6 +18,11 @@ class GuardNodeConfig:
         '', 'File of the URDF; with neither, the topic robot_description must have come.'
     )
     limits_path: str = parameter('', 'File with the limits that a URDF cannot hold.')
+    enforce_jerk: bool = parameter(
+        True,
+        'Hold stops and clamped plans to the jerk limits of the file, by Ruckig; false: leave that '
+        'to a robot whose own controller limits jerk. Follows clamped plans half a horizon late.',
+    )
     joint_names: list[str] = parameter([], 'Joints under guard, in the order of the commands.')
     output_topics: list[str] = parameter(
         ['joint_trajectory'], 'Topics of the commands; the guard must be alone on each.'

@@ -49,6 +49,8 @@ def load_robot(config: GuardNodeConfig, published: str) -> GuardedRobot:
         except (UrdfError, LimitsError) as error:
             raise ConfigureError(f"topic 'robot_description': {error}") from error
         files["topic 'robot_description'"] = _sha256(published.encode())
+    if not config.enforce_jerk:
+        limits = limits.without_jerk()
     return GuardedRobot(limits, files, _model_sha256(config.bundle))
 
 
