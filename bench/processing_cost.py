@@ -4,7 +4,8 @@
 
 Three cameras of 640×480, a state and a text become model inputs, and a chunk of 50 becomes
 robot-unit actions. The torch side is what export compares with: LeRobot's processors, operation
-by operation. Both run in turns in one process, with the same number of threads.
+by operation. Both run in turns in one process, with the same number of threads; compared are the
+10th percentiles, which other load on the machine moves least.
 
     python bench/processing_cost.py [OUTPUT.json]   default build/bench/processing_cost.json
 """
