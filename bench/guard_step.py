@@ -1,8 +1,11 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one guard step: plans of 50 samples, noisy ones, and standing still.
+"""What a tick of the guard costs its process, and a chunk: plans of 50 samples, noisy ones, and
+standing still. The core's step, and the whole tick with publishing and the journal.
 
-For 7 and 14 joints, and for 7 whose jerk is limited, so that Ruckig makes their stops.
+For 7 and 14 joints, and for 7 whose jerk is limited, so that Ruckig makes their stops. Ticks follow
+one another without a pause; in a graph, where caches are cold after each one, they take longer
+(graph_latency.py).
 
     python bench/guard_step.py [OUTPUT.json]       default build/bench/guard_step.json
 """
@@ -10,11 +13,14 @@ For 7 and 14 joints, and for 7 whose jerk is limited, so that Ruckig makes their
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import rclpy
+from rclpy.node import Node
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'fuzz')]
@@ -22,12 +28,22 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'fuzz')]
 from _record import parser, write  # noqa: E402
 from guard_world import HOME, START_NS, fr3_limits  # noqa: E402
 
+from vla_deploy.core.audit import AuditLog  # noqa: E402
+from vla_deploy.core.audit_config import AuditConfig  # noqa: E402
+from vla_deploy.core.bounds import Bounds  # noqa: E402
 from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
 from vla_deploy.core.guard import GuardCore  # noqa: E402
 from vla_deploy.core.guard_config import GuardConfig  # noqa: E402
-from vla_deploy.core.guard_io import Inputs, JointState  # noqa: E402
+from vla_deploy.core.guard_io import Inputs, JointState, Outputs  # noqa: E402
+from vla_deploy.core.journal import genesis_of  # noqa: E402
 from vla_deploy.core.limits import JointLimits  # noqa: E402
+from vla_deploy.core.outputs import TRAJECTORY, Output  # noqa: E402
+from vla_deploy.ros import qos  # noqa: E402
+from vla_deploy.ros.command_outputs import CommandOutputs  # noqa: E402
+from vla_deploy.ros.execution_messages import ExecutionMessage  # noqa: E402
+from vla_deploy.ros.guard_inputs import GuardInputs  # noqa: E402
 from vla_deploy.ros.realtime import calm_garbage_collector  # noqa: E402
+from vla_deploy_msgs.msg import ExecutionState  # noqa: E402
 
 TICKS = 6000
 WARM_UP = 200
@@ -49,47 +65,90 @@ def plan(t0_s: float, noise: np.ndarray) -> np.ndarray:
     return np.tile(HOME, count // len(HOME)) + 0.2 * wave + noise
 
 
-def measure(kind: str, limits: JointLimits) -> dict[str, float]:
-    """Durations of TICKS steps [s], with a perfect robot; cpu_*: without preemption."""
-    core = GuardCore(limits, GuardConfig(trip_count=100000))
+class Sender:
+    """What the node does with a step beside making it: take the inputs, publish, keep a journal."""
+
+    def __init__(self, node: Node, limits: JointLimits, config: GuardConfig, log: Path) -> None:
+        names = limits.names
+        output = Output('command', TRAJECTORY, names, tuple(range(len(names))))
+        self._commands = CommandOutputs(node, [output], Bounds.of(limits, 0.0), config.period_s)
+        self._execution = node.create_publisher(ExecutionState, 'execution', qos.EXECUTION_STATE)
+        self._message = ExecutionMessage(names)
+        self._log = AuditLog(log, AuditConfig(log_queue_length=1000000),
+                             genesis_of(limits, config, {}, {}))
+        self.inputs = GuardInputs()
+
+    def send(self, now_ns: int, inputs: Inputs, out: Outputs) -> None:
+        self._commands.send(now_ns, out.trajectory)
+        self._log.step(now_ns, now_ns, inputs, out)
+        self._execution.publish(self._message.fill(out.execution, out.state))
+
+    def close(self) -> None:
+        self._log.close(60.0)
+
+
+def measure(kind: str, limits: JointLimits, node: Node, log: Path) -> dict[str, dict[str, float]]:
+    """Durations [s] of the core's step in a tick, of the whole tick, and of the steps that chunks
+    have of their own between two ticks; with a perfect robot."""
+    config = GuardConfig(trip_count=100000)
+    core, sender = GuardCore(limits, config), Sender(node, limits, config, log)
     rng = np.random.default_rng(1)
     joints = len(limits.names)
     position, now = np.tile(HOME, joints // len(HOME)), START_NS
-    durations, cpu = np.empty(TICKS), np.empty(TICKS)
+    durations: dict[str, list[float]] = {'step': [], 'tick': [], 'chunk': []}
     calm_garbage_collector()  # as the node does
+
+    def step(inputs: Inputs, began: float) -> Outputs:
+        step_began = time.perf_counter()
+        out = core.step(now, now, inputs)
+        step_ended = time.perf_counter()
+        sender.send(now, inputs, out)
+        if inputs.chunks:
+            durations['chunk'].append(time.perf_counter() - began)
+        else:
+            durations['step'].append(step_ended - step_began)
+            durations['tick'].append(time.perf_counter() - began)
+        return out
+
     for i in range(TICKS):
         now += 10_000_000
-        chunks: tuple[Chunk, ...] = ()
-        if kind != 'hold' and i % TICKS_PER_CHUNK == 5:
-            noise = rng.normal(0, 0.02 if kind == 'noisy' else 0.0, (50, joints))
-            chunks = (Chunk('a', i, now, now, now + 10**9, 0.05, ControlMode.POSITION,
-                            limits.names, plan(i * 0.01, noise)),)
         state = JointState(now, limits.names, position, None)
-        inputs = Inputs(chunks=chunks, joint_state=state, arm=i == 2)
-        began, cpu_began = time.perf_counter(), time.thread_time()
-        out = core.step(now, now, inputs)
-        durations[i] = time.perf_counter() - began
-        cpu[i] = time.thread_time() - cpu_began
+        began = time.perf_counter()
+        out = step(sender.inputs.take(joint_state=state, arm=i == 2), began)
+        if kind != 'hold' and i % TICKS_PER_CHUNK == 5:
+            now += 3_000_000
+            noise = rng.normal(0, 0.02 if kind == 'noisy' else 0.0, (50, joints))
+            chunk = Chunk('a', i, now, now, now + 10**9, 0.05, ControlMode.POSITION,
+                          limits.names, plan(i * 0.01, noise))
+            began = time.perf_counter()
+            step(sender.inputs.take(chunks=(chunk,)), began)
+            now -= 3_000_000
         if out.execution.commanded_position is not None:
             position = out.execution.commanded_position
-    p50, p95, p99 = np.percentile(durations[WARM_UP:], [50, 95, 99])
-    cpu_p50, cpu_p99 = np.percentile(cpu[WARM_UP:], [50, 99])
-    return {'p50_s': p50, 'p95_s': p95, 'p99_s': p99, 'max_s': durations[WARM_UP:].max(),
-            'cpu_p50_s': cpu_p50, 'cpu_p99_s': cpu_p99}
+    sender.close()
+    warm = {name: values[WARM_UP * len(values) // TICKS:] for name, values in durations.items()}
+    return {name: dict(zip(('p50_s', 'p95_s', 'p99_s', 'max_s'),
+                           np.percentile(values, [50, 95, 99, 100]).tolist(), strict=True))
+            for name, values in warm.items() if values}
 
 
 def main() -> int:
     """Print a line for each load and number of joints, and write them as JSON."""
     arguments = parser(__doc__ or '', 'guard_step').parse_args()
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for name, limits in (('7 joints', arms(1)), ('14 joints', arms(2)),
-                         ('7 joints, jerk', arms(1, JERK))):
-        figures = results[name] = {}
-        for kind in ('plan', 'noisy', 'hold'):
-            figures[kind] = measure(kind, limits)
-            text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us'
-                             for key, value in figures[kind].items())
-            print(f'guard step, {name}, {kind}: {text}', flush=True)
+    rclpy.init()
+    node = Node('guard_step')
+    results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, limits in (('7 joints', arms(1)), ('14 joints', arms(2)),
+                             ('7 joints, jerk', arms(1, JERK))):
+            figures = results[name] = {}
+            for kind in ('plan', 'noisy', 'hold'):
+                figures[kind] = measure(kind, limits, node, Path(folder) / f'{name} {kind}')
+                for what, row in figures[kind].items():
+                    text = '  '.join(f'{key[:-2]} {value * 1e6:.0f} us'
+                                     for key, value in row.items())
+                    print(f'guard, {name}, {kind}: {what} {text}', flush=True)
+    rclpy.shutdown()
     write(arguments.output, {'ticks': TICKS, 'results': results})
     return 0
 

@@ -141,6 +141,9 @@ def episode(seed: int, ticks: int = EPISODE_TICKS) -> int:
         dt_s = config.period_s * float(2.0 ** rng.uniform(-2, 2))
         if rng.random() < 0.03:
             dt_s = config.period_s * float(rng.uniform(5, 50))
+        elif 'chunks' in inputs and rng.random() < 0.5:
+            # Between two ticks, as soon as it came; under a simulated clock at the same time.
+            dt_s = config.period_s * float(rng.choice([0.0, 10.0 ** rng.uniform(-6, 0)]))
         out = world.tick(dt_s, **inputs)
         if out.state is GuardState.ESTOP_LATCHED:
             world.ticks(60)

@@ -66,6 +66,27 @@ def test_when_the_guard_is_killed_while_moving_expect_its_log_whole_and_exact_in
     assert {v.rule for _, out in steps for v in out.violations} == {'finite'}
 
 
+def test_when_chunks_arrive_between_two_ticks_expect_the_first_judged_at_once(graph, tmp_path):
+    period_s = 0.1
+    FakeRobot(graph)
+    graph.start_guard(log_folder=str(tmp_path / 'logs'), period_s=period_s, horizon_s=0.5,
+                      tick_gap_s=1.0)
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to arm itself')
+    for _ in range(5):
+        graph.publish_chunk(sweep(graph.measured(), 0, 0.0, 0.5))
+    graph.wait(lambda: graph.guard.chunks_accepted == 5, 'five verdicts')
+    judged = graph.guard.audit_records
+    graph.wait(lambda: graph.guard.audit_records > judged + 5, 'some ticks after them')
+    steps = list(read_journal(the_log(tmp_path / 'logs')))
+    with_chunks = [i for i, step in enumerate(steps) if step.inputs.chunks]
+    around = steps[max(with_chunks[0] - 2, 0):with_chunks[-1] + 4]
+    assert sum(len(step.inputs.chunks) for step in around) == 5
+    span_s = (around[-1].now_steady_ns - around[0].now_steady_ns) * 1e-9
+    between_ticks = len(around) - 1 - round(span_s / period_s)
+    # They may have come around a tick: the first before it and the first after it.
+    assert 1 <= between_ticks <= 2
+
+
 def test_when_the_guard_ends_on_sigint_expect_a_closed_log_with_its_lifecycle(graph, tmp_path):
     robot = FakeRobot(graph)
     guard = graph.start_guard(log_folder=str(tmp_path / 'logs'))

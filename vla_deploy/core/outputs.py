@@ -60,9 +60,9 @@ class Output:
 
     def part(self, trajectory: Trajectory) -> Trajectory:
         """The motion of this output's joints, in its own order."""
-        columns = np.array(self.columns)
-        if len(columns) == trajectory.position.shape[1] and (np.diff(columns) == 1).all():
+        if self.columns == tuple(range(trajectory.position.shape[1])):
             return trajectory
+        columns = list(self.columns)
         return Trajectory(trajectory.times, trajectory.position[:, columns],
                           trajectory.velocity[:, columns])
 

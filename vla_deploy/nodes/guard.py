@@ -3,7 +3,8 @@
 """The guard node: the only publisher of commands, in a process of its own.
 
 Callbacks store what arrives; the tick hands it to the core with the time, and publishes what the
-core decides. E-stop and service calls make an extra step at once.
+core decides. A chunk, an e-stop and service calls make a step of their own at once, so that no
+tick has to judge a chunk; of several chunks between two ticks only the first.
 """
 
 from __future__ import annotations
@@ -36,13 +37,10 @@ from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.command_outputs import CommandOutputs
 from vla_deploy.ros.estop_topics import EstopTopics
+from vla_deploy.ros.execution_messages import ExecutionMessage
 from vla_deploy.ros.guard_audit import GuardAudit
 from vla_deploy.ros.guard_inputs import GuardInputs
-from vla_deploy.ros.guard_messages import (
-    diagnostics_message,
-    execution_message,
-    violation_message,
-)
+from vla_deploy.ros.guard_messages import diagnostics_message, violation_message
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
 from vla_deploy.ros.guard_robot import load_robot
 from vla_deploy.ros.guard_status import TickFigures, add_core, add_figures, empty_status
@@ -71,6 +69,7 @@ class GuardNode(ManagedNode):
         self._description = ''
         self._configured_description = ''
         self._fifo = False
+        self._chunk_had_step = False  # since the last tick
         self._shown: tuple[GuardState, str] | None = None
         self._figures = TickFigures()
         self._status_publisher = self.create_publisher(GuardStatus, '~/status', qos.STATUS)
@@ -144,6 +143,7 @@ class GuardNode(ManagedNode):
         self._execution = self.create_publisher(
             ExecutionState, 'execution_state', qos.EXECUTION_STATE
         )
+        self._execution_message = ExecutionMessage(self._limits.names)
         self._violations = self.create_publisher(Violation, '~/violations', qos.VIOLATIONS)
         self._estop = EstopTopics(
             self, self._node_config, self._on_estop, self._on_incompatible_estop
@@ -198,6 +198,9 @@ class GuardNode(ManagedNode):
 
     def _on_chunk(self, msg: ActionChunk) -> None:
         self._inputs.add_chunk(msg, self.get_clock().now().nanoseconds)
+        if not self._chunk_had_step:
+            self._chunk_had_step = True
+            self._step()
 
     def _on_estop(self) -> None:
         core = self._core
@@ -262,6 +265,7 @@ class GuardNode(ManagedNode):
 
     def _tick(self) -> None:
         begin_s = time.perf_counter()
+        self._chunk_had_step = False
         self._figures.begin_tick(time.monotonic_ns(), round(self._config.period_s * 1e9))
         self._step(arm=self._wants_arming())
         self._figures.tick_time.add(time.perf_counter() - begin_s)
@@ -297,7 +301,7 @@ class GuardNode(ManagedNode):
         self._audit.step(now_ns, now_steady_ns, inputs, out)
         if requests.get('arm') and out.state is not GuardState.DISARMED:
             self._auto_arm = False
-        self._execution.publish(execution_message(out.execution, out.state, self._limits.names))
+        self._execution.publish(self._execution_message.fill(out.execution, out.state))
         for violation in out.violations:
             held_back = self._rate_limit.passes((violation.rule, violation.joint), now_ns)
             if held_back is not None:

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
 
+from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.guard_io import Inputs
 from vla_deploy.core.guard_io import JointState as CoreJointState
 from vla_deploy.ros.chunk_messages import message_to_chunk
@@ -34,29 +34,32 @@ class GuardInputs:
     def __init__(self) -> None:
         self.last_transport_s = -1.0
         self.last_seq = 0
-        self._inputs = Inputs()
+        self._levels: dict[str, Any] = {}
+        self._chunks: tuple[Chunk, ...] = ()
+        self._joint_state: CoreJointState | None = None
 
     @property
     def has_joint_state(self) -> bool:
         """Whether a joint state waits for the next step."""
-        return self._inputs.joint_state is not None
+        return self._joint_state is not None
 
     def add_joint_state(self, msg: JointState) -> None:
         """Keep the newest measurement."""
-        self.set(joint_state=message_to_joint_state(msg))
+        self._joint_state = message_to_joint_state(msg)
 
     def add_chunk(self, msg: ActionChunk, now_ns: int) -> None:
         """Keep a chunk beside those that came since the last step."""
         self.last_transport_s = (now_ns - time_ns(msg.sent_stamp)) * 1e-9
         self.last_seq = msg.seq
-        self.set(chunks=(*self._inputs.chunks, message_to_chunk(msg)))
+        self._chunks += (message_to_chunk(msg),)
 
     def set(self, **levels: Any) -> None:
         """Set fields of the inputs, which stay so."""
-        self._inputs = replace(self._inputs, **levels)
+        self._levels.update(levels)
 
     def take(self, **once: Any) -> Inputs:
         """Return the inputs of a step, with fields that are so in this step only."""
-        inputs = replace(self._inputs, **once) if once else self._inputs
-        self._inputs = replace(self._inputs, chunks=(), joint_state=None)
+        arrived = {'chunks': self._chunks, 'joint_state': self._joint_state}
+        inputs = Inputs(**{**arrived, **self._levels, **once})
+        self._chunks, self._joint_state = (), None
         return inputs

@@ -1,47 +1,21 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the guard says: status, execution state, violations and diagnostics as messages."""
+"""What the guard says: violations and diagnostics as messages."""
 
 from __future__ import annotations
 
-import array
-from collections.abc import Sequence
-
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from vla_deploy.core.guard_io import ExecutionState as CoreExecutionState
 from vla_deploy.core.guard_io import GuardState
 from vla_deploy.core.violation import Violation as CoreViolation
 from vla_deploy.ros.conversions import time_msg
 from vla_deploy.ros.diagnostics import diagnostic
-from vla_deploy_msgs.msg import ExecutionState, GuardStatus, Violation
+from vla_deploy_msgs.msg import GuardStatus, Violation
 
 _LEVELS = {
     GuardState.FAULT: DiagnosticStatus.ERROR,
     GuardState.ESTOP_LATCHED: DiagnosticStatus.ERROR,
 }
-
-
-def execution_message(
-    execution: CoreExecutionState, state: GuardState, joint_names: Sequence[str]
-) -> ExecutionState:
-    """Return the execution state; the arrays are empty before anything was commanded."""
-    msg = ExecutionState(
-        session_id=execution.session_id,
-        seq=execution.seq,
-        has_plan=execution.has_plan,
-        next_index=execution.next_index,
-        consumed_total=execution.consumed_total,
-        chunks_refused=execution.chunks_refused,
-        guard_state=state.value,
-        joint_names=joint_names,
-    )
-    msg.header.stamp = time_msg(execution.stamp_ns)
-    if execution.commanded_position is not None:
-        msg.commanded_position = array.array('d', execution.commanded_position.tobytes())
-    if execution.commanded_velocity is not None:
-        msg.commanded_velocity = array.array('d', execution.commanded_velocity.tobytes())
-    return msg
 
 
 def violation_message(violation: CoreViolation, now_ns: int, suppressed: int) -> Violation:

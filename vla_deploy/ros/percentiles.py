@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,14 +15,17 @@ class DurationWindow:
     """The last WINDOW durations, in seconds."""
 
     def __init__(self) -> None:
-        self._durations_s: deque[float] = deque(maxlen=WINDOW)
+        self._durations_s = np.empty(WINDOW)
+        self._count = 0
 
     def add(self, duration_s: float) -> None:
         """Add one duration."""
-        self._durations_s.append(duration_s)
+        self._durations_s[self._count % WINDOW] = duration_s
+        self._count += 1
 
     def percentiles(self, ranks: Sequence[float]) -> list[float]:
         """Return the percentiles of the given ranks (0..100) in seconds; 0 without data."""
-        if not self._durations_s:
+        if not self._count:
             return [0.0] * len(ranks)
-        return [float(p) for p in np.percentile(np.array(self._durations_s), ranks)]
+        known = self._durations_s[:min(self._count, WINDOW)]
+        return [float(p) for p in np.percentile(known, ranks)]
