@@ -16,7 +16,6 @@ from vla_deploy.core.bounds import GRID_NS, Bounds
 from vla_deploy.core.braking import brake, slew_then_brake
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limiter import StepLimiter
-from vla_deploy.core.pace import pace
 from vla_deploy.core.plan import Plan
 from vla_deploy.core.trajectory import (
     NS_TO_S,
@@ -59,9 +58,8 @@ class CommandLine:
         self._tail_ns = now_ns
         self._rest_ns = now_ns
         self._plan: Plan | None = None
-        self._pace: list[float] = []
         self._lag_ns = 0
-        self._clock_ns = now_ns
+        self._clock_ns: int | None = None
         self._route: Trajectory | None = None
         self._route_index = 0
         self._moving = False
@@ -137,8 +135,7 @@ class CommandLine:
         """Follow the plan: its own samples once the motion has joined them, else the limiter."""
         if plan is not self._plan:
             self._plan, self._route = plan, None
-            self._pace = []
-            self._lag_ns = 0
+            self._lag_ns, self._clock_ns = 0, None
         self._moving, self.blocked = True, None
         ahead_ns = self._ahead_ns
         if self._route is not None:
@@ -278,9 +275,7 @@ class CommandLine:
         position, velocity = self.sample(splice_ns)
         rate = 1.0
         if plan.hull is None:
-            if not self._pace:
-                self._pace, self._clock_ns = pace(plan.knots, self._bounds), splice_ns
-            passed_ns = max(0, splice_ns - self._clock_ns)
+            passed_ns = 0 if self._clock_ns is None else max(0, splice_ns - self._clock_ns)
             rate = self._rate(plan, splice_ns - self._lag_ns - passed_ns, position)
             self._lag_ns += round((1.0 - rate) * passed_ns)
             self._clock_ns = splice_ns
@@ -298,10 +293,10 @@ class CommandLine:
 
     def _rate(self, plan: Plan, plan_ns: int, position: Array) -> float:
         """Rate of the plan's clock, 0..1: its pace, and less if a joint is far from its target."""
-        at = min(max(plan.knots.segment_at(plan_ns), 0), len(self._pace) - 1)
+        at = min(max(plan.knots.segment_at(plan_ns), 0), len(plan.pace) - 1)
         target = plan.knots.place(plan_ns)
         behind_s = float((np.abs(target - position) * self._per_velocity).max())
-        return min(max(2.0 - behind_s / PATIENCE_S, 0.0), self._pace[at])
+        return min(max(2.0 - behind_s / PATIENCE_S, 0.0), plan.pace[at])
 
     def _replace(self, splice_ns: int, tail_ns: int, *fresh: Trajectory) -> None:
         """Put `fresh`, which begins with the state at splice_ns, in place of all that follows.

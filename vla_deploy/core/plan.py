@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +21,15 @@ class Plan:
     """A verified chunk. knots: its samples.
 
     hull: of each segment, if the plan is within every limit and may be executed as it is; None for
-    a plan that is only a target for the limiter.
+    a plan that is only a target for the limiter. Then pace is how fast the plan's clock may run in
+    each segment (core/pace.py).
     """
 
     session_id: str
     seq: int
     knots: Trajectory
     hull: Hull | None
+    pace: Sequence[float] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from vla_deploy.core.jerk import JerkMotion
 from vla_deploy.core.jerk_check import check_jerk
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.motion_check import Report, check_motion
+from vla_deploy.core.pace import pace
 from vla_deploy.core.plan import Plan, PlanGrid, interpolant
 from vla_deploy.core.schedule import SessionBook
 from vla_deploy.core.screen import Screen, holds
@@ -143,7 +144,9 @@ def _check_plan(
     ordered = chunk
     if data is not chunk.data:
         ordered = replace(chunk, joint_names=limits.names, data=data)
-    plan = Plan(chunk.session_id, chunk.seq, knots, None if found else hull)
+    plan = Plan(chunk.session_id, chunk.seq, knots, hull)
+    if found:
+        plan = replace(plan, hull=None, pace=pace(knots, bounds))
     return ordered, VerifyReport('clamped' if found else 'accepted', tuple(found), plan)
 
 
