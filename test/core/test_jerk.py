@@ -4,6 +4,7 @@
 
 import dataclasses
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def of_ruckig(limits: JointLimits, motion: JerkMotion, q: np.ndarray, v: np.ndar
     given.current_position, given.current_velocity, given.current_acceleration = q, v, a
     given.target_velocity = [0.0] * 7
     given.max_velocity, given.max_acceleration = limits.velocity, motion.acceleration
-    given.max_jerk = limits.jerk
+    given.max_jerk = motion.jerk
     found = ruckig.Trajectory(7)
     ruckig.Ruckig(7).calculate(given, found)
     return list(found.at_time(min(t_s, found.duration))[0])
@@ -110,24 +111,88 @@ def test_when_an_output_is_a_stream_of_positions_expect_jerk_limits_refused() ->
         plan_outputs(['t'], ['position_array'], [], ('a',), limits_jerk=True)
 
 
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Ruckig is asked for, in order: 'rest' or 'pass' for ways, 'stop' for stops."""
+    made: list[str] = []
+    reach, stop = JerkMotion.reach, JerkMotion.stop
+
+    def counted_reach(self: JerkMotion, *given: Any) -> Trajectory | None:
+        made.append('pass' if given[-1][1].any() else 'rest')
+        return reach(self, *given)
+
+    def counted_stop(self: JerkMotion, *given: Any) -> Trajectory:
+        made.append('stop')
+        return stop(self, *given)
+
+    monkeypatch.setattr(JerkMotion, 'reach', counted_reach)
+    monkeypatch.setattr(JerkMotion, 'stop', counted_stop)
+    return made
+
+
+@pytest.mark.parametrize('off_grid_ns', [0, 1, 333_333, 999_999])
 @pytest.mark.parametrize('jerk', JERKS)
-def test_when_a_plan_is_safe_expect_its_knots_untouched_and_the_way_onto_it_smooth(
-    jerk: float,
+def test_when_a_plan_is_safe_expect_every_knot_from_its_join_on_published_untouched(
+    jerk: float, off_grid_ns: int, calls: list[str]
 ) -> None:
     world = World(limits=fr3_limits(jerk=jerk))
     world.arm()
     data = smooth_plan(HOME, np.full(7, 0.4), 41, 0.05)
-    chunk = world.chunk(data)
+    stamp_ns = world.ros_ns + 10_000_000 + off_grid_ns
+    chunk = world.chunk(data, stamp_ns=stamp_ns)
     assert world.tick(chunks=(chunk,)).reports[0].verdict == 'accepted'
     published: dict[int, np.ndarray] = {}
     for _ in range(215):
         out = world.tick()
         assert out.trajectory is not None
         published.update(zip(out.trajectory.times.tolist(), out.trajectory.position, strict=True))
-    untouched = [i for i in range(41) if np.array_equal(
-        published.get(chunk.stamp_ns + i * 50_000_000), data[i])]
-    assert len(untouched) >= 36
+    untouched = [np.array_equal(published.get(chunk.stamp_ns + i * 50_000_000), data[i])
+                 for i in range(41)]
+    joined = untouched.index(True)
+    assert joined <= 4
+    assert all(untouched[joined:])
+    to_join = calls.index('stop')
+    assert calls[to_join - 1] == 'pass'  # the way there, in the first tick where there is one
+    assert to_join <= 5
+    assert set(calls[to_join:]) == {'stop'}  # once joined, only tails are made
+    assert len(calls) <= 46
     np.testing.assert_allclose(world.commanded()[0], data[-1], atol=5e-5)
+
+
+def test_when_a_plan_stands_off_the_grid_expect_its_samples_taken(calls: list[str]) -> None:
+    world = World(limits=fr3_limits(jerk=5000.0))
+    world.arm()
+    chunk = world.chunk(np.tile(HOME + 1e-4, (20, 1)), stamp_ns=world.ros_ns + 10_123_457)
+    world.tick(chunks=(chunk,))
+    out = world.ticks(4)
+    assert 'pass' not in calls
+    assert calls.count('rest') == 1
+    assert out.trajectory is not None
+    assert set(chunk.stamp_ns + np.arange(2, 4) * 50_000_000) <= set(out.trajectory.times.tolist())
+
+
+def test_when_chunks_follow_each_other_off_the_grid_expect_each_joined_at_once(
+    calls: list[str],
+) -> None:
+    world = World(limits=fr3_limits(jerk=5000.0))
+    world.arm()
+    data = smooth_plan(HOME, np.full(7, 0.5), 81, 0.05)
+    start_ns = world.ros_ns + 10_123_457
+    published: dict[int, np.ndarray] = {}
+    rng = np.random.default_rng(5)
+    for first in range(0, 64, 8):
+        plan = data[first:first + 16] + rng.normal(0, 1e-3, 7)
+        chunk = world.chunk(plan, stamp_ns=start_ns + first * 50_000_000)
+        assert world.tick(chunks=(chunk,)).reports[0].verdict == 'accepted'
+        for _ in range(39):
+            out = world.tick()
+            assert out.trajectory is not None
+            published.update(zip(out.trajectory.times.tolist(), out.trajectory.position,
+                                 strict=True))
+        times = chunk.stamp_ns + np.arange(5, 8) * 50_000_000
+        assert (np.array([published[int(t)] for t in times]) == plan[5:8]).all()
+    assert calls.count('pass') == 8
+    assert 'rest' not in calls
 
 
 def test_when_samples_jerk_expect_the_rule_the_joint_and_the_sample() -> None:

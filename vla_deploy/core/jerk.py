@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_deploy.core.bounds import GRID_NS, GRID_S, Bounds
+from vla_deploy.core.bounds import GRID_NS, GRID_S, ROUNDING, Bounds
 from vla_deploy.core.limits import JointLimits, LimitsError
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory, hermite_coefficients
 
@@ -43,7 +43,8 @@ class JerkMotion:
         self.acceleration = bounds.acceleration - lost
         """What is left of the limit for Ruckig, [joints]."""
         self._velocity = bounds.velocity - np.minimum(lost * GRID_S, 0.5 * bounds.velocity)
-        self.jerk = jerk
+        self.jerk = jerk * (1.0 - ROUNDING)
+        """The same, a hair below the limit as the others are."""
 
     @staticmethod
     @functools.lru_cache(maxsize=16)
@@ -57,7 +58,7 @@ class JerkMotion:
         given.control_interface = self._ruckig.ControlInterface.Velocity
         given.synchronization = self._ruckig.Synchronization.No
         given.target_velocity = [0.0] * len(position)
-        return self._knots(t_ns, given, position, velocity)
+        return self._knots(t_ns, given, position, velocity, on_time=False)
 
     def reach(
         self, t_ns: int, position: Array, velocity: Array, acceleration: Array, duration_s: float,
@@ -65,8 +66,10 @@ class JerkMotion:
     ) -> Trajectory | None:
         """The way to a target state (position, velocity, acceleration), all joints together.
 
-        It takes duration_s, or longer if the limits ask for it. None where there is none: the
-        target itself is beyond what Ruckig is given of the limits.
+        It takes duration_s, or longer if the limits ask for it, and ends at just that time: the
+        last two of its knots may be nearly two steps of the grid apart, which acceleration is to be
+        held against. None where there is none: the target itself is beyond what Ruckig is given of
+        the limits.
         """
         if (np.abs(target[1]) > self._velocity).any() or (
             np.abs(target[2]) > self.acceleration).any():
@@ -76,7 +79,7 @@ class JerkMotion:
         given.minimum_duration = duration_s
         given.target_position, given.target_velocity, given.target_acceleration = (
             part.tolist() for part in target)
-        return self._knots(t_ns, given, position, velocity)
+        return self._knots(t_ns, given, position, velocity, on_time=True)
 
     def _input(self, position: Array, velocity: Array, acceleration: Array) -> Any:
         given = self._ruckig.InputParameter(len(position))
@@ -87,26 +90,37 @@ class JerkMotion:
         given.max_jerk = self.jerk.tolist()
         return given
 
-    def _knots(self, t_ns: int, given: Any, position: Array, velocity: Array) -> Trajectory:
-        """What Ruckig makes of an input, as knots on the grid from t_ns."""
+    def _knots(
+        self, t_ns: int, given: Any, position: Array, velocity: Array, on_time: bool
+    ) -> Trajectory:
+        """What Ruckig makes of an input, as knots on the grid from t_ns.
+
+        on_time: the last knot is where the motion ends, not the next one of the grid.
+        """
         # Made anew: its bindings complain about objects that live until the process ends.
         motion = self._ruckig.Trajectory(len(position))
         self._ruckig.Ruckig(len(position)).calculate(given, motion)
-        end = max(1, math.ceil(motion.duration / GRID_S - ON_GRID))
-        steps = {0, end}
+        end_ns = GRID_NS * max(1, math.ceil(motion.duration / GRID_S - ON_GRID))
+        if on_time:
+            end_ns = max(GRID_NS, round(motion.duration * 1e9))
+        steps = {0}
         for profile in motion.profiles[0]:
             time = 0.0
             for phase in (*profile.brake.t, *profile.t):
-                time += phase
-                at = time / GRID_S
-                steps.update((math.floor(at + ON_GRID), math.ceil(at - ON_GRID)))
-        grid = [step for step in sorted(steps) if step <= end]
-        states = np.array([motion.at_time(min(step * GRID_S, motion.duration))[:2]
-                           for step in grid])
+                if phase:
+                    time += phase
+                    before = int(time / GRID_S + ON_GRID)
+                    steps.add(before)
+                    if time / GRID_S > before + ON_GRID:
+                        steps.add(before + 1)
+        times = [time for step in sorted(steps) if (time := step * GRID_NS) <= end_ns - GRID_NS]
+        times.append(end_ns)
+        states = np.array([motion.at_time(min(time * NS_TO_S, motion.duration))[:2]
+                           for time in times])
         states[0] = position, velocity
         if not any(given.target_velocity):
             states[-1, 1] = 0.0
-        return Trajectory(t_ns + np.array(grid, np.int64) * GRID_NS, states[:, 0], states[:, 1])
+        return Trajectory(t_ns + np.array(times, np.int64), states[:, 0], states[:, 1])
 
 
 def acceleration_before(motion: Trajectory, t_ns: int) -> Array:

@@ -16,21 +16,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_deploy.core.bounds import GRID_NS, ROUNDING, Bounds
+from vla_deploy.core.bounds import ROUNDING, Bounds
 from vla_deploy.core.command import CommandLine
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.jerk import JerkMotion, acceleration_before
 from vla_deploy.core.plan import Plan
 from vla_deploy.core.screen import holds
-from vla_deploy.core.trajectory import NS_TO_S, Trajectory, segment_hull, trajectory_extrema
+from vla_deploy.core.trajectory import (
+    NS_TO_S,
+    Trajectory,
+    hermite_coefficients,
+    segment_hull,
+    trajectory_extrema,
+)
 from vla_deploy.core.workspace import Workspace
 
 Array = NDArray[np.float64]
 
 SLOWER = (1.0, 2.0, 4.0, 8.0)
 """Durations, in horizons, that a way is tried with, where a shorter one is too fast somewhere."""
-TIMELY_S = 1e-7
-"""How late the way onto a plan may arrive at its sample."""
+JERK_NOISE = 1e-5
+"""Jerk [rad/s^3 or m/s^3] that rounding of positions makes between knots a millisecond apart."""
 
 
 class JerkLine(CommandLine):
@@ -61,14 +67,12 @@ class JerkLine(CommandLine):
             acceleration_before(self._line, splice_ns), duration_s,
             (route.position[1], route.velocity[1], route.acceleration_at_start(1)
              if len(route.times) > 2 else np.zeros_like(route.position[1])))
-        late_s = TIMELY_S + duration_s * 1e-9
-        if way is None or float(way.end_ns - route.times[1]) * NS_TO_S > late_s:
+        if way is None or way.end_ns != route.times[1]:
             return False
-        way = way.knots(0, int(way.times.searchsorted(route.times[1] - GRID_NS, 'right')))
-        self._route = way.then(route.knots(1))
-        if not self._within_bounds(self._route.knots(0, len(way.times) + 1)):
-            self._route = None
+        way = way.knots(0, -1).then(route.knots(1, 2))
+        if not (self._within_bounds(way) and self._within_jerk(way)):
             return False
+        self._route = way.then(route.knots(2))
         return True
 
     def _step_toward(self, splice_ns: int, plan: Plan) -> None:
@@ -88,6 +92,13 @@ class JerkLine(CommandLine):
         else:
             fresh = self._brake(self._line, splice_ns, position, velocity)
         self._replace(splice_ns, fresh.end_ns, fresh)
+
+    def _within_jerk(self, way: Trajectory) -> bool:
+        """Whether a way that ends in a sample, not in what Ruckig made of it, is smooth enough."""
+        p, v = way.position, way.velocity
+        h = (np.diff(way.times) * NS_TO_S)[:, None]
+        jerk = hermite_coefficients(p[:-1], p[1:], v[:-1], v[1:], h)[1]
+        return holds(np.abs(jerk) <= self._smooth.jerk * (1.0 + 0.5 * ROUNDING) + JERK_NOISE)
 
     def _within_bounds(self, motion: Trajectory) -> bool:
         """Whether a motion stays within the bounds, or where it begins outside, goes no farther."""
