@@ -27,6 +27,7 @@ from guard_world import World  # noqa: E402
 
 from vla_deploy.core.audit import AuditLog  # noqa: E402
 from vla_deploy.core.audit_config import AuditConfig  # noqa: E402
+from vla_deploy.core.chunk import Chunk  # noqa: E402
 from vla_deploy.core.guard_io import Inputs  # noqa: E402
 from vla_deploy.core.journal import genesis_of  # noqa: E402
 
@@ -43,7 +44,7 @@ def measure(seconds: float, log: AuditLog | None) -> np.ndarray:
         due_s += PERIOD_S
         time.sleep(max(0.0, due_s - time.monotonic()))
         late_s = time.monotonic() - due_s
-        chunks = ()
+        chunks: tuple[Chunk, ...] = ()
         if i % TICKS_PER_CHUNK == 5:
             chunks = (world.chunk(plan(i * PERIOD_S, np.zeros((50, 7)))),)
         world.ros_ns += round(PERIOD_S * 1e9)

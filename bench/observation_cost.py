@@ -27,6 +27,7 @@ from vla_deploy.backends.stub import StubBackend  # noqa: E402
 from vla_deploy.core.contract import Contract  # noqa: E402
 from vla_deploy.pipeline import Observation, Policy  # noqa: E402
 from vla_deploy.pipeline.bundle import NORMALIZER, TOKENIZER, Bundle  # noqa: E402
+from vla_deploy.pipeline.strategy import Placed  # noqa: E402
 from vla_deploy.ros.chunk_messages import message_to_chunk  # noqa: E402
 from vla_deploy.ros.images import image_to_rgb, rgb_to_image  # noqa: E402
 from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message  # noqa: E402
@@ -114,11 +115,15 @@ def measure(target: int, threads: int) -> dict[str, float]:
             observation = Observation(images, state, 'pick up the red cube')
             chunk = served.infer(observation, noise_seed=i)
             context = ChunkContext(
+                placed=Placed(chunk.actions, i, 0, 0, 0.0, 0),
+                strategy='synchronous',
                 session_id='bench',
                 seq=i,
                 model_sha256=served.model_sha256,
-                stamp_ns=i,
+                adaptive_error=0.0,
                 observation_stamp_ns=i,
+                image_stamps={},
+                guidance=None,
                 sent_stamp_ns=i,
                 valid_until_ns=i,
                 period_s=0.05,

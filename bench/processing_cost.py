@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,8 @@ def measure(target: int, threads: int, folder: Path) -> dict[str, float]:
         VectorNormalizer('state', made.state, values), threads,
     )
     decode = ActionDecoder(made.action, values)
-    reference = TorchPipeline(None, made, values, load_tokenizer(TOKENIZER))  # no model is run
+    no_model: Any = None  # none is run
+    reference = TorchPipeline(no_model, made, values, load_tokenizer(TOKENIZER))
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(9)]
     raw = rng.standard_normal((50, 32), dtype=np.float32)
