@@ -6,10 +6,10 @@ SECONDS ?=
 run := . tools/setup/env.sh &&
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench fuzz faults lint clean
+.PHONY: help setup build demo test bench coverage fuzz faults lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything that builds, serves, simulates and tests into .venv/
 	@tools/setup/setup.sh all
@@ -26,6 +26,12 @@ test: setup ## lint, types and every test, as .ci/run does
 
 bench: setup ## measure into build/bench/ (not a test)
 	@$(run) exec python -m bench
+
+coverage: setup ## which lines and branches of core/ the tests of core/ take; 98 % or an error
+	@$(run) COVERAGE_FILE=build/coverage exec python -m pytest -q test/core test/ros/test_parameters.py \
+	  test/cli/test_guard_tools.py test/cli/test_verify_log.py test/pipeline/test_contract.py \
+	  test/pipeline/test_end_effector.py test/robots/test_descriptions.py test/robots/test_kinematics.py \
+	  --cov=vla_deploy.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=98
 
 fuzz: setup ## drive the guard with hostile chunks and judge all it sends (SECONDS=60 SEED=7)
 	@$(run) exec python test/fuzz/fuzz_guard.py $(or $(SECONDS),60) $(SEED)

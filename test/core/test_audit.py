@@ -385,3 +385,38 @@ def test_when_an_array_is_not_of_numbers_expect_no_record_of_it() -> None:
     state = dataclasses.replace(World().measured(), position=np.array([None]))
     with pytest.raises(TypeError, match='array of objects'):
         to_plain(state)
+
+
+def test_when_the_disk_refuses_to_be_forced_expect_it_said_and_every_record_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = new_log(tmp_path / 'log', log_fsync='every_write')
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(5, 'Input/output error')
+
+    monkeypatch.setattr('os.fsync', refuse)
+    log.start()
+    write_steps(log, 3)
+    written(log, 4)
+    wait_for(lambda: 'fsync: Input/output error' in log.loss())
+    monkeypatch.undo()
+    assert log.close(WAIT_S)
+    assert kinds(log.folder) == ['genesis', *['step'] * 3, 'end']
+    assert 'fsync' not in log.loss()  # what could not be done then was done at the end
+
+
+@pytest.mark.parametrize('policy', ['never', 'every_second'])
+def test_when_a_full_file_is_left_expect_it_forced_to_the_disk_unless_never(
+    tmp_path: Path, policy: str
+) -> None:
+    log = new_log(tmp_path / 'log', log_fsync=policy, log_rotate_bytes=4096)
+    log.start()
+    for i in range(3):
+        write_steps(log, 6)
+        written(log, 1 + 6 * (i + 1))
+    files = len(list(log.folder.iterdir()))
+    assert files >= 2
+    assert (log.syncs >= files) is (policy != 'never')
+    assert log.close(WAIT_S)
+    assert verify_log(log.folder).closed

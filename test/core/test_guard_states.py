@@ -326,3 +326,16 @@ def test_when_states_are_numbered_expect_the_numbers_of_the_message() -> None:
     assert [s.name for s in GuardState] == ['DISARMED', 'SHADOW', 'HOLD', 'ARMED',
                                             'ESTOP_LATCHED', 'FAULT']
     assert [int(s) for s in GuardState] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize('latch', ['estop_request', 'description_changed'])
+def test_when_no_joint_state_has_come_yet_expect_no_reset(latch: str) -> None:
+    world = World()
+    world.measure = False
+    world.tick(**{latch: True})
+    (answer,) = world.tick(reset=True).answers
+    assert (answer.success, answer.message) == (False, 'there is no fresh joint state')
+    world.measure = True
+    (answer,) = world.tick(reset=True).answers
+    assert answer.success
+    assert world.core.state is GuardState.DISARMED

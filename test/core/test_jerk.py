@@ -340,3 +340,36 @@ def test_when_a_plan_begins_near_the_limit_of_acceleration_expect_it_joined_or_f
         world.tick(chunks=(world.chunk(data),))
         world.ticks(60)
         assert world.core.state in (GuardState.ARMED, GuardState.HOLD)
+
+
+def test_when_a_plan_that_stands_is_stopped_expect_the_robot_to_go_on_standing() -> None:
+    world = World(limits=fr3_limits(jerk=50.0))
+    world.arm()
+    world.tick(chunks=(world.chunk(np.tile(HOME, (40, 1))),))
+    assert world.ticks(10).state is GuardState.ARMED
+    out = world.tick(estop_request=True)
+    assert out.trajectory is not None
+    assert (out.trajectory.position == HOME).all()
+
+
+def test_when_the_way_to_a_target_would_swing_past_the_bound_expect_a_slower_one() -> None:
+    limits = fr3_limits(jerk=50.0)
+    bounds = Bounds.of(limits, 0.005)
+    start = HOME.copy()
+    start[0] = bounds.upper[0] - 0.02
+    world = World(GuardConfig(start_jump=10.0), limits, start)
+    world.arm()
+    data = np.tile(start, (40, 1))
+    data[:, 0] += 0.3 * np.sign(np.sin(np.arange(40)))
+    assert world.tick(chunks=(world.chunk(data),)).reports[0].verdict == 'clamped'
+    world.ticks(150)  # the judge holds all of it against every limit
+    assert world.core.worst_margin >= 0.0
+
+
+def test_when_a_plan_has_three_samples_expect_the_jerk_of_its_cubics_judged() -> None:
+    data = np.tile(HOME, (3, 1))
+    data[1, 0] += 0.004
+    for jerk, verdict in ((5000.0, 'accepted'), (50.0, 'clamped')):
+        world = World(limits=fr3_limits(jerk=jerk))
+        world.arm()
+        assert world.tick(chunks=(world.chunk(data),)).reports[0].verdict == verdict

@@ -129,3 +129,11 @@ def test_when_values_are_not_finite_expect_no_extremum_that_passes_a_comparison(
     e = trajectory_extrema(Trajectory(t.times, position, t.velocity))
     for values in (e.lower, e.upper, e.speed, e.acceleration):
         assert not (values[1:3, 1] <= 1e300).any()
+
+
+def test_when_split_at_a_knot_expect_that_very_knot_in_both_parts() -> None:
+    t = random_trajectory(2)
+    before, after = t.split(int(t.times[1]))
+    assert (before.end_ns, after.start_ns) == (t.times[1], t.times[1])
+    assert (before.position[-1] == t.position[1]).all()
+    assert (after.velocity == t.velocity[1:]).all()

@@ -208,3 +208,16 @@ def test_when_jerk_is_not_enforced_expect_no_such_limit_and_a_note_that_names_it
     assert (without.acceleration == limits.acceleration).all()
     assert without.notes[-1].endswith('not enforced (enforce_jerk): a 50')
     assert without.without_jerk() is without
+
+
+def test_when_only_the_lower_end_of_the_robots_own_range_is_tighter_expect_it_alone() -> None:
+    ours = load_limits(a_robot(), ['a'], OVERLAY)
+    theirs = parse_urdf(robot(joint(inner='<limit lower="-0.5" upper="9" velocity="9"/>')))
+    (a,) = tighten(ours, theirs).joints
+    assert (a.lower, a.upper, a.velocity) == (-0.5, 2.0, 3.0)
+
+
+def test_when_the_speed_curve_leaves_no_range_expect_it_named() -> None:
+    curve = {'k': 1.0, 'c': 1.0, 'q_lower': -0.9, 'q_upper': 0.9}
+    with pytest.raises(LimitsError, match="'a': position_dependent_velocity leaves no range"):
+        load_limits(a_robot(), ['a'], changed(position_dependent_velocity=curve))

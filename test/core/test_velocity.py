@@ -9,10 +9,11 @@ import pytest
 from guard_world import HOME, World, smooth_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velocity_world import CONFIG, VelocityWorld
+from velocity_world import CONFIG, VelocityWorld, quadcopter_limits
 
 from vla_deploy.core.chunk import ControlMode
 from vla_deploy.core.guard_io import GuardState
+from vla_deploy.core.limits import JointLimits, VelocityEnvelope
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -211,3 +212,22 @@ def test_when_velocities_are_hostile_expect_every_message_within_the_limits(seed
             world.ticks(60)
             world.tick(arm=True)
     assert world.core.counters.accepted + world.core.counters.clamped > 0
+
+
+def test_when_speed_is_bounded_by_position_expect_drift_toward_the_end_to_leave_the_plan() -> None:
+    curve = VelocityEnvelope(0.5, 0.1, -5.0, 5.0)
+    limits = JointLimits.of([
+        dataclasses.replace(joint, envelope=curve) if joint.name == 'x' else joint
+        for joint in quadcopter_limits().joints])
+    wanted = np.tile([0.5, 0.0, 0.0, 0.0], (48, 1))
+    for wind, joined in ((0.0, True), (0.4, False)):
+        world = VelocityWorld(dataclasses.replace(CONFIG, chunk_silence_s=9.0), limits,
+                              np.array([3.0, 0.0, 1.0, 0.0]))
+        world.arm()
+        assert world.tick(chunks=(world.chunk(wanted),)).reports[0].verdict == 'accepted'
+        world.ticks(30)
+        world.wind[0] = wind
+        world.ticks(75)
+        assert (abs(world.velocity[0] - 0.5) < 1e-6) == joined
+        room = 5.0 - world.position[0]
+        assert world.velocity[0] <= np.sqrt(0.5 * room) - 0.1 + 0.02

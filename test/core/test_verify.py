@@ -86,6 +86,7 @@ def with_value(value: float) -> np.ndarray:
     ({'data': np.zeros((0, 7))}, 'dims'),
     ({'data': np.zeros((2000, 7))}, 'dims'),
     ({'data': np.zeros((5, 7), np.float32)}, 'dims'),
+    ({'joint_names': (*NAMES, NAMES[0]), 'data': np.zeros((5, 8))}, 'joint_names'),
     ({'period_s': 0.0}, 'period'),
     ({'period_s': -0.05}, 'period'),
     ({'period_s': math.nan}, 'period'),

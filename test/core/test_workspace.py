@@ -52,9 +52,10 @@ TRUTH = Truth()
 TCP = TRUTH(HAND, HOME)[0]
 
 
-def limits(**regions: dict[str, Any]) -> JointLimits:
+def limits(with_jerk: bool = False, **regions: dict[str, Any]) -> JointLimits:
     overlay = {**OVERLAY, 'workspace': regions} if regions else OVERLAY
-    return load_limits(parse_urdf(URDF), NAMES, overlay)
+    made = load_limits(parse_urdf(URDF), NAMES, overlay)
+    return made if with_jerk else made.without_jerk()
 
 
 def floor(height: float, link: str = HAND) -> dict[str, Any]:
@@ -167,13 +168,16 @@ def corners(seed: int) -> np.ndarray:
     return np.array(path)
 
 
-def test_when_a_clamped_plan_just_fits_expect_the_motion_that_follows_it_to_stay_inside() -> None:
+@pytest.mark.parametrize('with_jerk', [False, True])
+def test_when_a_clamped_plan_just_fits_expect_the_motion_that_follows_it_to_stay_inside(
+    with_jerk: bool,
+) -> None:
     held = 0
     for seed in range(12):
         data = corners(seed)
         points = TRUTH(HAND, data)
         lower, upper = points.min(axis=0) - 1e-3, points.max(axis=0) + 1e-3
-        world = World(GuardConfig(start_jump=10.0), limits(cell=box(lower, upper)))
+        world = World(GuardConfig(start_jump=10.0), limits(with_jerk, cell=box(lower, upper)))
         world.arm()
         out = world.tick(chunks=(world.chunk(data),))
         stopped = [v for _ in range(120) for v in world.tick().violations if v.rule == 'workspace']
@@ -209,7 +213,8 @@ def test_when_plans_are_hostile_expect_mujoco_to_see_every_link_inside(seed: int
     elbow = TRUTH(ELBOW, HOME)[0]
     regions = {'cell': box(TCP - half, TCP + half), 'low': floor(TCP[2] - half[2] / 2),
                'elbow': box(elbow - 0.1, elbow + 0.1, ELBOW)}
-    world = World(GuardConfig(trip_count=1000, start_jump=10.0), limits(**regions), seed=seed)
+    world = World(GuardConfig(trip_count=1000, start_jump=10.0),
+                  limits(bool(seed % 2), **regions), seed=seed)
     world.arm()
     around = HOME
     for _ in range(10):
@@ -292,3 +297,14 @@ def test_when_a_box_is_inverted_expect_the_axis_named() -> None:
 def test_when_the_robot_tightens_its_limits_expect_the_workspace_kept() -> None:
     ours = limits(table=floor(0.1))
     assert tighten(ours, parse_urdf(URDF)).workspace == ours.workspace
+
+
+def test_when_a_plan_that_stands_is_left_expect_the_robot_to_go_on_standing() -> None:
+    world = World(limits=limits(table=floor(TCP[2] - 0.05)))
+    world.arm()
+    world.tick(chunks=(world.chunk(np.tile(HOME, (40, 1))),))
+    assert world.ticks(10).state is GuardState.ARMED
+    out = world.tick(estop_request=True)
+    assert out.trajectory is not None
+    assert (out.trajectory.position == HOME).all()
+    assert not out.violations

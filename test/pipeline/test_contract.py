@@ -65,6 +65,8 @@ def test_when_key_is_misspelt_expect_error_with_the_nearest_known(values):
         (('state', 'dim'), True, 'state.dim must be int'),
         (('state', 'joints'), ['a'], 'state.joints has 1 names'),
         (('state', 'joints'), ['a'] * 7, "state.joints names 'a' twice"),
+        (('state', 'joints'), [''] * 7, 'state.joints holds an empty name'),
+        (('image', 'value_low'), 1, 'image.value_low must be below'),
         (('state', 'joints'), 'abcdefg', 'state.joints must be a list'),
         (('state', 'normalization', 'mode'), 'zscore', "state.normalization.mode is 'zscore'"),
         (('state', 'normalization', 'epsilon'), -1.0, 'state.normalization.epsilon'),
@@ -95,6 +97,13 @@ def test_when_value_cannot_be_right_expect_error_naming_the_key(values, path, va
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('part', ['tokenizer', 'action'])
+def test_when_a_part_of_an_older_contract_is_no_mapping_expect_it_named(values, part):
+    values.update({'schema_version': 1, part: 'none'})
+    with pytest.raises(ContractError, match=f'{part} must be a mapping'):
+        Contract.from_mapping(values)
+
+
 def test_when_contract_is_not_a_mapping_expect_error():
     with pytest.raises(ContractError, match='must be a mapping'):
         Contract.from_mapping([1, 2])
@@ -117,6 +126,22 @@ def test_when_robot_is_given_for_open_contract_expect_it_filled_in(values):
     assert contract.state.joints == contract.action.joints == tuple(names)
     assert contract.period_s == 0.05
     assert contract.state.units is None
+
+
+def test_when_other_joints_are_commanded_expect_an_action_of_those_alone(plain_contract):
+    names = tuple('abcdefg')
+    made = plain_contract.commanding(names)
+    assert (made.action.joints, made.action.dim, made.action.units) == (names, 7, None)
+    assert made.state == plain_contract.state
+    with pytest.raises(ContractError, match='padded_dim'):
+        plain_contract.commanding([f'joint{i}' for i in range(99)])
+
+
+def test_when_cameras_are_left_out_expect_slots_for_them_all(values):
+    values['empty_camera_slots'] = 2
+    contract = Contract.from_mapping(values)
+    assert contract.camera_names == tuple(camera['name'] for camera in values['cameras'])
+    assert contract.camera_slots == len(values['cameras']) + 2
 
 
 def test_when_robot_contradicts_the_contract_expect_error(plain_contract):

@@ -65,17 +65,14 @@ class Bounds:
             envelope=envelope,
         )
 
-    def viable(self, position: Array, velocity: Array) -> NDArray[np.bool_]:
-        """Whether full braking from each state [..., joints] stays inside the position bounds.
+    def viability_room(self, position: Array, velocity: Array) -> Array:
+        """Room left after full braking from each state [..., joints], rad or m; negative where it
+        is not enough.
 
         Along a motion within the acceleration bound, room minus braking distance only shrinks
-        while it moves toward a bound: a motion whose knots are viable and whose positions stay
+        while it moves toward a bound: a motion whose knots have room and whose positions stay
         inside is viable at every instant. That does not hold for the velocity that depends on
         position, which is judged along the whole motion (core/envelope.py).
         """
-        return np.asarray(self.viability_room(position, velocity) >= 0.0)
-
-    def viability_room(self, position: Array, velocity: Array) -> Array:
-        """Room left after full braking, rad or m; negative where it is not enough."""
         room = np.where(velocity > 0.0, self.upper - position, position - self.lower)
         return np.asarray(room - velocity * velocity / (2.0 * self.acceleration))

@@ -101,10 +101,11 @@ class JerkLine(CommandLine):
         return holds(np.abs(jerk) <= self._smooth.jerk * (1.0 + 0.5 * ROUNDING) + JERK_NOISE)
 
     def _within_bounds(self, motion: Trajectory) -> bool:
-        """Whether a motion stays within the bounds, or where it begins outside, goes no farther."""
+        """Whether a motion of two knots or more stays within the bounds.
+
+        Where it begins outside, it is to go no farther.
+        """
         bounds, p, v = self._bounds, motion.position, motion.velocity
-        if len(p) < 2:
-            return True
         h = np.broadcast_to((np.diff(motion.times) * NS_TO_S)[:, None], p[1:].shape)
         hull = segment_hull(p[:-1], p[1:], v[:-1], v[1:], (p[1:] - p[:-1]) / h, h)
         lower, upper = np.minimum(bounds.lower, p[0]), np.maximum(bounds.upper, p[0])

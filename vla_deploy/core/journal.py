@@ -136,9 +136,7 @@ def command_digest(trajectory: Trajectory | None) -> str:
 
 def read_genesis(log: Path) -> Genesis:
     """Return the genesis of a log, chain checked as far; raises AuditError."""
-    for number, record in read_records(log):
-        return _genesis(number, record)
-    raise JournalError(f'{log}: holds no record')
+    return _genesis(*next(read_records(log)))  # a log without a record raises there
 
 
 def read_journal(log: Path) -> Iterator[JournalStep]:
