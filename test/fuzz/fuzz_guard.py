@@ -4,7 +4,8 @@
 
     python test/fuzz/fuzz_guard.py SECONDS [SEED]
 
-Last line: `fuzz: N joint-steps, 0 excess`. Exit 1, with the seed to repeat it, on any excess.
+Last line: `fuzz: N joint-steps, 0 excess`. Exit 1, with the seed to repeat it, on any excess. Every
+minute it says how far it is, and from which SEED another run would go on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.guard_config import GuardConfig
 
 EPISODE_TICKS = 400
+TELL_S = 60.0
 
 
 def random_config(rng: np.random.Generator) -> GuardConfig:
@@ -158,9 +160,13 @@ def main() -> int:
     """Run episodes for the seconds given."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    end = time.monotonic() + seconds
+    now = time.monotonic()
+    end, tell = now + seconds, now + TELL_S
     joint_steps = 0
-    while time.monotonic() < end:
+    while (now := time.monotonic()) < end:
+        if now >= tell:
+            tell += TELL_S
+            print(f'{joint_steps} joint-steps, next seed {seed}', flush=True)
         try:
             joint_steps += episode(seed)
         except ExcessError as error:

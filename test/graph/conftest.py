@@ -111,7 +111,9 @@ def shared_graph(tmp_path_factory):
 def guarded_robot(shared_graph):
     """The shared graph with a simulated robot and an armed guard; no inference."""
     shared_graph.sim_robot = shared_graph.start_sim_robot()
-    shared_graph.guard_process = shared_graph.start_guard()
+    shared_graph.guard_process = shared_graph.start_guard(
+        log_folder=str(shared_graph.log_folder)
+    )
     shared_graph.wait(lambda: shared_graph.guard.state_name == 'HOLD', 'the guard to arm itself')
     return shared_graph
 

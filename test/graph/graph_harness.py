@@ -41,6 +41,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_deploy.core.audit_file import verify_log
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap, duration_msg, time_msg
@@ -84,6 +85,7 @@ class Graph:
             'FASTRTPS_DEFAULT_PROFILES_FILE': str(SHARE / 'config' / 'fastdds.xml'),
             'ROS_HOME': str(folder / 'ros_home'),  # bring-ups log there
         }
+        self.log_folder = folder / 'audit'
         self.processes: list[GraphProcess] = []
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self._domain.number)
@@ -265,6 +267,19 @@ class Graph:
         for state in self.joint_states:
             check.add_measurement(state)
         return check
+
+    def check_audit_logs(self) -> None:
+        """Hold every log of guards that were started with `log_folder` against its chain.
+
+        The newest must hold the head that its guard published last, and nothing may be lost.
+        """
+        logs = sorted(self.log_folder.iterdir())
+        for log in logs[:-1]:
+            verify_log(log)
+        status = self.guard
+        assert status.audit_head
+        assert verify_log(logs[-1], status.audit_head).records >= status.audit_records
+        assert status.audit_lost == 0
 
     # -- acting ---------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that die, stall or contradict each other while the robot moves.
 
-After each fault the robot is at rest, nothing was beyond a limit, and the guard says why. Each is
-tried FAULT_REPEATS times (environment, default 1): `make faults` tries each ten times, and with
-them the emergency stops of test_guard_stops.py and the kills of test_full_graph.py.
+After each fault the robot is at rest, nothing was beyond a limit, the guard says why, and its audit
+log is whole. Each is tried FAULT_REPEATS times (environment, default 1): `make faults` tries each
+ten times, and with them the emergency stops of test_guard_stops.py and the kills of
+test_full_graph.py.
 """
 
 import itertools
@@ -33,7 +34,7 @@ TASKS = itertools.cycle(f'reach the {colour} cube' for colour in ('red', 'blue',
 def robot(shared_graph):
     """The simulated robot with its camera and an armed guard."""
     shared_graph.sim_robot = shared_graph.start_sim_robot(**CAMERA)
-    shared_graph.guard_process = shared_graph.start_guard()
+    shared_graph.guard_process = shared_graph.start_guard(log_folder=str(shared_graph.log_folder))
     shared_graph.wait(lambda: shared_graph.guard.state_name == 'HOLD', 'the guard to arm itself')
     return shared_graph
 
@@ -50,9 +51,10 @@ def executes(graph, chunk):
 
 
 def safe_at_rest(graph):
-    """At rest, and neither a command nor a measurement was beyond a limit."""
+    """At rest, neither a command nor a measurement was beyond a limit, and the log is whole."""
     graph.wait_until_standing()
     assert not graph.excess().excess.any
+    graph.check_audit_logs()
 
 
 @pytest.mark.parametrize('repeat', REPEATS)
@@ -150,7 +152,7 @@ def test_when_two_nodes_publish_chunks_expect_the_newest_session_alone_to_count(
 def robot_in_sim_time(graph):
     """A robot whose simulation is the clock of the guard."""
     graph.sim_robot = graph.start_sim_robot(clock='simulated')
-    graph.guard_process = graph.start_guard(use_sim_time=True)
+    graph.guard_process = graph.start_guard(use_sim_time=True, log_folder=str(graph.log_folder))
     graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to arm itself')
     return graph
 

@@ -43,7 +43,9 @@ STALLS = {'joint_state_timeout_s': 4.0, 'joint_state_steady_timeout_s': 6.0}
 def robot(shared_graph):
     """The simulated robot with its camera and an armed guard; tests add inference."""
     shared_graph.sim_robot = shared_graph.start_sim_robot(**CAMERA, max_lag_s=5.0)
-    shared_graph.guard_process = shared_graph.start_guard(**STALLS)
+    shared_graph.guard_process = shared_graph.start_guard(
+        **STALLS, log_folder=str(shared_graph.log_folder)
+    )
     shared_graph.wait(lambda: shared_graph.guard.state_name == 'HOLD', 'the guard to arm itself')
     return shared_graph
 
@@ -266,6 +268,7 @@ def test_when_inference_is_killed_while_moving_expect_rest_within_the_braking_ti
         # Two ticks of lead, and knots on a grid of 1 ms.
         assert stopped_s[-1] <= braking_time_s(robot, noticed_ns) + 2 * TICK_S + 0.003
         assert not robot.excess().excess.any
+        robot.check_audit_logs()
     record_property(
         'figure',
         f'kill -9 of inference, {len(stopped_s)} of {REPEATS}: noticed within '
@@ -294,8 +297,11 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
         assert errors_rad[-1] <= TRACKING_RAD
         assert (measured_speeds(robot) <= robot.limits.velocity).all()
         assert not robot.excess().excess.any
+        robot.check_audit_logs()
         robot.guards.clear()
-        robot.guard_process = robot.start_guard(auto_arm=False, **STALLS)
+        robot.guard_process = robot.start_guard(
+            auto_arm=False, **STALLS, log_folder=str(robot.log_folder)
+        )
         robot.wait(lambda: robot.guard.lifecycle_state == 3, 'another guard')
         assert robot.trigger('inference/stop').success
     record_property(

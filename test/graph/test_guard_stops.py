@@ -110,6 +110,7 @@ def test_when_stopped_in_an_emergency_expect_one_braking_trajectory_and_then_sil
         assert robot.guard.commands_published == sent
         last = robot.trajectories[-1]
         assert robot.measured() == pytest.approx(last.points[-1].positions, abs=0.01)
+        robot.check_audit_logs()
         stopped_s = (rest_time_ns(last) - latched_ns) * 1e-9
         record_property('figure', f'e-stop: commanded to rest {stopped_s * 1e3:.0f} ms after it')
         if stop is not stop_by_service:
