@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits that are tightened by a service while the robot moves."""
 
+import time
+
+import numpy as np
 from fr3_motion import LIMITS, fr3_limits, rest_time_ns, sweep
 
 from vla_deploy.files import read_yaml, write_yaml
+from vla_deploy.ros.conversions import time_ns
 
 
 def test_when_the_file_gets_tighter_expect_it_in_force_once_the_robot_stands(graph, tmp_path):
@@ -45,3 +49,21 @@ def test_when_the_file_gets_tighter_expect_it_in_force_once_the_robot_stands(gra
     position = graph.wait_until_standing()
     graph.publish_chunk(sweep(position, 0, 0.4 if position[0] < 0 else -0.4, 0.6))
     graph.wait(lambda: graph.guard.chunks_clamped == 1, 'what was safe before to be clamped')
+
+
+def test_when_the_files_take_long_to_read_expect_the_guard_to_go_on_ticking(graph, tmp_path):
+    path = tmp_path / 'joint_limits.yaml'
+    path.write_text(LIMITS.read_text())
+    graph.start_sim_robot()
+    graph.start_guard(limits_path=str(path))
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
+    path.write_text(LIMITS.read_text() + f'padding: [{"0, " * 9500}0]\n')
+    began_s = time.thread_time()
+    read_yaml(path)
+    took_s = time.thread_time() - began_s
+    graph.forget()
+    answer = graph.trigger('guard/tighten_limits')
+    assert 'unknown key padding' in answer.message
+    graph.wait(lambda: len(graph.executions) > 1, 'ticks')
+    stamps = [time_ns(state.header.stamp) for state in graph.executions]
+    assert np.diff(stamps).max() * 1e-9 < 0.5 * took_s

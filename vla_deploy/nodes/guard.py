@@ -12,10 +12,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -35,6 +37,7 @@ from vla_deploy.core.outputs import (
 )
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
+from vla_deploy.ros.apart import wait_for
 from vla_deploy.ros.command_outputs import CommandOutputs
 from vla_deploy.ros.estop_topics import EstopTopics
 from vla_deploy.ros.execution_messages import ExecutionMessage
@@ -72,6 +75,7 @@ class GuardNode(ManagedNode):
         self._chunk_had_step = False  # since the last tick
         self._shown: tuple[GuardState, str] | None = None
         self._figures = TickFigures()
+        self._reader = ThreadPoolExecutor(1, 'reader')  # of files, while the guard is in control
         self._status_publisher = self.create_publisher(GuardStatus, '~/status', qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
         # In the constructor, because a latched description may be all that there is.
@@ -164,7 +168,10 @@ class GuardNode(ManagedNode):
                     ('estop', Inputs(estop_request=True)),
                 )
             ),
-            self.create_service(Trigger, '~/tighten_limits', self._on_tighten),
+            self.create_service(
+                Trigger, '~/tighten_limits', self._on_tighten,
+                callback_group=ReentrantCallbackGroup(),
+            ),
             self.create_timer(period_s, self._tick),
             self.create_timer(_GRAPH_PERIOD_S, self._look_at_graph),
         ]
@@ -238,12 +245,18 @@ class GuardNode(ManagedNode):
 
         return handle
 
-    def _on_tighten(
+    async def _on_tighten(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        """Read the files of the robot again, and take their limits if they are tighter."""
+        """Read the files of the robot again, apart, and take their limits if they are tighter."""
+        core = self._core
+        read = self._reader.submit(load_robot, self._node_config, self._description)
+        await wait_for(self, read)
+        if self._core is None or self._core is not core:
+            response.message = 'the guard was cleaned up'
+            return response
         try:
-            limits = load_robot(self._node_config, self._description).limits
+            limits = read.result().limits
             self._outputs_for(limits)
         except (ConfigureError, FileError, LimitsError, OutputError) as error:
             response.message = str(error)

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future as WorkerFuture
 from typing import Protocol
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.task import Future
 
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
@@ -21,6 +19,7 @@ from vla_deploy.pipeline import ObservationError
 from vla_deploy.pipeline.assembly import StreamError
 from vla_deploy.pipeline.session import InstructionError
 from vla_deploy.pipeline.strategy import standalone
+from vla_deploy.ros.apart import wait_for
 from vla_deploy.ros.chunk_loop import ChunkLoop, RefusedError
 from vla_deploy.ros.chunk_maker import ChunkMaker, Made
 from vla_deploy.ros.chunk_messages import message_to_chunk
@@ -48,7 +47,6 @@ class ChunkFront:
 
     def __init__(self, node: ManagedNode, serving: Serving, now_ns: Callable[[], int]) -> None:
         self._node, self._serving, self._now_ns = node, serving, now_ns
-        # A group of its own: one that waits would hold up every other callback of its group.
         group = ReentrantCallbackGroup()
         node.create_service(
             GetActionChunk, 'get_action_chunk', self._on_request, callback_group=group
@@ -72,7 +70,7 @@ class ChunkFront:
             return _refuse(response, Response.ERROR_OBSERVATION, str(error))
         except RefusedError as error:
             return _refuse(response, Response.ERROR_POLICY, str(error))
-        await self._done(computed)
+        await wait_for(self._node, computed)
         if computed.cancelled():
             return _refuse(response, Response.ERROR_INACTIVE, 'the node was cleaned up')
         error = computed.exception()
@@ -109,13 +107,6 @@ class ChunkFront:
         stamp_ns, position = streams.newest_positions(limits.names)
         state = VerifyState(now_ns, now_ns, SessionBook(), None, position, stamp_ns)
         return verify_chunk(message_to_chunk(msg), state, limits, rules)[1].violations
-
-    async def _done(self, computed: WorkerFuture[Made]) -> None:
-        """Wait for the worker without holding up the executor."""
-        finished = Future(executor=self._node.executor)
-        finished.add_done_callback(lambda _future: None)  # so that the end wakes the executor
-        computed.add_done_callback(lambda _future: finished.set_result(True))
-        await finished
 
 
 def _refuse(response: Response, code: int, message: str) -> Response:
