@@ -76,6 +76,7 @@ def main() -> int:
     arguments = options.parse_args()
     results: dict[str, dict[str, float]] = {}
     for policy in ('', 'never', 'every_second', 'every_write'):
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=arguments.output.parent) as folder:
             log = None
             if policy:
