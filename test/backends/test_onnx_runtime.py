@@ -1,12 +1,18 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from vla_deploy.backends import device_errors, onnx_session
+from vla_deploy.backends.onnx_runtime import OnnxRuntimeBackend
 from vla_deploy.files import write_yaml
-from vla_deploy.pipeline import Guidance, Observation, Policy, PolicyError
+from vla_deploy.pipeline import BundleError, Guidance, Observation, Policy, PolicyError
+from vla_deploy.pipeline.backend import BackendOptions
+from vla_deploy.pipeline.bundle import open_bundle
 
 onnx = pytest.importorskip('onnx')
 T = onnx.TensorProto
@@ -106,6 +112,10 @@ def test_when_graph_is_no_graph_expect_one_line_naming_it(plain_bundle):
         ({'variant': 'knot'}, "variant 'knot' is not possible"),
         ({'variant': 'loop'}, r'holds no loop\.onnx, which precision .fp32. with variant .loop.'),
         ({'precision': 'int8'}, 'export again with --precision int8'),
+        ({'precision': 'tf32'}, "precision 'tf32' is not possible with backend onnx_runtime on c"),
+        ({'provider': 'cuda', 'precision': 'int8'}, "'int8' is not possible .* on cuda"),
+        ({'provider': 'tensorrt', 'precision': 'fp32'}, "'fp32' is not possible .* on tensorrt"),
+        ({'provider': 'cuda'}, r'holds no prefix\.cuda\.onnx'),
         ({'threads': 0}, 'threads is 0, but must be at least 1'),
     ],
 )
@@ -116,19 +126,152 @@ def test_when_option_cannot_be_fulfilled_expect_error_and_no_fall_back(
         Policy.load(tiny_bundle(), **changes)
 
 
-def test_when_provider_is_not_in_the_runtime_expect_error_naming_it(tiny_bundle, monkeypatch):
-    from vla_deploy.backends import onnx_runtime
-
-    monkeypatch.setitem(onnx_runtime.PROVIDERS, 'rocket', 'RocketExecutionProvider')
-    with pytest.raises(PolicyError, match='RocketExecutionProvider is not in this onnxruntime'):
-        Policy.load(tiny_bundle(), provider='rocket')
+@pytest.mark.parametrize(
+    ('provider', 'precision', 'name'),
+    [('cuda', 'tf32', 'CUDAExecutionProvider'), ('tensorrt', 'fp16', 'TensorrtExecutionProvider')],
+)
+def test_when_provider_is_not_in_the_runtime_expect_error_naming_it(
+    tiny_bundle, seal_bundle, provider, precision, name
+):
+    if name in onnxruntime.get_available_providers():
+        pytest.skip(f'this onnxruntime has {name}')
+    folder = tiny_bundle()
+    for graph in ('prefix', 'step'):
+        for mark in ('cuda', 'fp16'):
+            shutil.copyfile(folder / f'{graph}.onnx', folder / f'{graph}.{mark}.onnx')
+    seal_bundle(folder)
+    with pytest.raises(PolicyError, match=f'{name} is not in this onnxruntime; it has .*CPU'):
+        Policy.load(folder, provider=provider, precision=precision)
 
 
 @pytest.mark.parametrize('threads', [1, 2])
 def test_when_threads_are_given_expect_the_sessions_to_have_so_many(tiny_bundle, threads):
     backend = Policy.load(tiny_bundle(), threads=threads)._backend
-    for session in (backend._prefix, backend._step):
-        assert session.get_session_options().intra_op_num_threads == threads
+    for graph in (backend._prefix, backend._step):
+        assert graph.session.get_session_options().intra_op_num_threads == threads
+
+
+# -- between fixed places, on whatever device ------------------------------------------------------
+
+OBSERVED = (
+    np.zeros((3, 3, 32, 32), np.float32), np.ones(3, bool), np.zeros(12, np.int64),
+    np.ones(12, bool),
+)
+X, TIME, DT = np.zeros((6, 8), np.float32), np.zeros(16, np.float32), np.float32(-0.25)
+
+
+@pytest.fixture
+def backends(tiny_bundle, plain_contract):
+    """Backends that run as on a CPU, and through one thread, as graphs of a GPU are replayed."""
+    folder = tiny_bundle()
+    return [
+        OnnxRuntimeBackend(
+            folder / 'prefix.onnx', folder / 'step.onnx', plain_contract,
+            onnx_session.Placement(((onnx_session.CPU, {}),), 'cpu', replays, 1),
+        )
+        for replays in (False, True)
+    ]
+
+
+def test_when_steps_follow_a_prefix_expect_its_outputs_taken_where_they_are(backends):
+    for backend in backends:
+        assert backend._step.place('memory') is backend._prefix.place('memory')
+        prefix = backend.prefix(*OBSERVED, np.full(8, 2.0, np.float32))
+        x, velocity = backend.step(prefix, X, TIME, DT)
+        assert (velocity == 2.0).all()
+        assert (x == -0.5).all()
+        backend.step(prefix, x, TIME, DT)
+        assert (x == -0.5).all()  # what was returned is the caller's
+
+
+def test_when_another_prefix_was_computed_expect_the_earlier_one_refused(backends):
+    for backend in backends:
+        first = backend.prefix(*OBSERVED, np.zeros(8, np.float32))
+        backend.prefix(*OBSERVED, np.ones(8, np.float32))
+        with pytest.raises(PolicyError, match='have been overwritten'):
+            backend.step(first, X, TIME, DT)
+
+
+def test_when_a_run_fails_expect_one_line_naming_the_graph(backends):
+    for backend in backends:
+        with pytest.raises(PolicyError, match=r'prefix\.onnx: cannot be computed') as error:
+            backend.prefix(*OBSERVED, np.zeros(9, np.float32))
+        assert '\n' not in str(error.value)
+
+
+def test_when_a_node_would_go_to_the_cpu_expect_error_instead(tiny_bundle):
+    # a provider that is in every onnxruntime for CPUs and has no kernel for these nodes
+    where = onnx_session.Placement((('AzureExecutionProvider', {}),), 'cuda', False, 1)
+    with pytest.raises(PolicyError, match='fallback to CPU EP has been explicitly disabled'):
+        onnx_session.open_session(tiny_bundle() / 'prefix.onnx', where)
+
+
+@pytest.mark.parametrize(
+    ('said', 'told'),
+    [
+        ('f.cc:9 T f() CUDA failure 2: out of memory', 'CUDA failure 2: out of memory; stop what'),
+        ('x\ny CUDA', 'x'),
+        ('CUDA failure 100: no CUDA-capable device is detected', "choose provider 'cpu'"),
+        ('a() CUDA failure 710: device-side assert', 'CUDA failure 710: device-side assert; the d'),
+        ('CUDA driver version is insufficient for CUDA runtime version', 'install a driver'),
+        ('Please install TensorRT libraries', 'install the TensorRT that'),
+    ],
+)
+def test_when_a_device_fails_expect_what_happened_and_what_to_do(said, told):
+    with pytest.raises(PolicyError) as error, device_errors.told('graph', RuntimeError):
+        raise RuntimeError(said)
+    assert str(error.value).startswith('graph: ')
+    assert told in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+# -- where graphs are computed ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def placed(tiny_bundle):
+    """Return options -> the providers and their options by name, and the placement."""
+    bundle = open_bundle(tiny_bundle())
+
+    def place(**options):
+        where = onnx_session.placement(bundle, BackendOptions(**options))
+        return dict(where.providers), where, bundle
+
+    return place
+
+
+def test_when_precision_is_tf32_expect_only_it_to_multiply_so(placed):
+    for precision, used in (('fp32', '0'), ('tf32', '1'), ('bf16', '0'), ('fp16', '0')):
+        providers, where, _ = placed(provider='cuda', precision=precision)
+        assert list(providers) == [onnx_session.CUDA]
+        assert providers[onnx_session.CUDA]['use_tf32'] == used
+        assert where.device == 'cuda'
+
+
+def test_when_the_graph_is_a_loop_expect_no_cuda_graph(placed):
+    for variant, replays in (('split', True), ('unrolled', True), ('loop', False)):
+        providers, where, _ = placed(provider='cuda', variant=variant)
+        assert where.replays is replays
+        assert providers[onnx_session.CUDA]['enable_cuda_graph'] == str(int(replays))
+
+
+def test_when_tensorrt_serves_expect_engines_kept_in_the_bundle_by_its_digest(placed):
+    providers, _, bundle = placed(provider='tensorrt', precision='fp16')
+    assert list(providers) == [onnx_session.TENSORRT, onnx_session.CUDA]
+    engines = str(bundle.path / 'engines' / bundle.model_sha256)
+    assert providers[onnx_session.TENSORRT]['trt_engine_cache_path'] == engines
+    for precision, flags in (('tf32', ('0', '0')), ('bf16', ('0', '1')), ('fp16', ('1', '0'))):
+        own = placed(provider='tensorrt', precision=precision)[0][onnx_session.TENSORRT]
+        assert (own['trt_fp16_enable'], own['trt_bf16_enable']) == flags
+
+
+def test_when_engines_lie_in_the_bundle_expect_it_whole_and_other_folders_refused(tiny_bundle):
+    folder = tiny_bundle()
+    (folder / 'engines' / 'digest').mkdir(parents=True)
+    open_bundle(folder)
+    (folder / 'motors').mkdir()
+    with pytest.raises(BundleError, match='motors: is not listed'):
+        open_bundle(folder)
 
 
 # -- a policy that was trained to continue its previous chunk -------------------------------------

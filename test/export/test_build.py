@@ -82,7 +82,8 @@ def test_when_exported_again_expect_the_same_bundle(golden_bundle, checkpoint):
 def test_when_exported_expect_every_file_listed_and_nothing_else(golden_bundle):
     folder = golden_bundle('smolvla_3cam')
     assert {path.name for path in folder.iterdir()} == {
-        *FILES, PARAMETERS, 'unrolled.onnx', 'loop.onnx'
+        *FILES, PARAMETERS, 'unrolled.onnx', 'loop.onnx', 'prefix.cuda.onnx', 'step.cuda.onnx',
+        'unrolled.cuda.onnx', 'loop.cuda.onnx',
     }
     bundle = open_bundle(folder)
     for name, digest in bundle.receipt['files'].items():

@@ -27,6 +27,7 @@ from vla_deploy.pipeline.bundle import (
     FIXTURES,
     GRAPHS,
     PREFIX_GRAPH,
+    REPORT,
     STEP_GRAPH,
     VARIANTS,
     WEIGHTS,
@@ -40,6 +41,16 @@ DIMS = GOLDEN / 'backbone' / 'tiny_model_config.json'
 TYPES = {'bf16': TensorProto.BFLOAT16, 'fp16': TensorProto.FLOAT16}
 
 
+def copied_graphs(ready):
+    """Return what writes the float32 graphs of a bundle that is there, instead of tracing."""
+
+    def copy(model, *paths):
+        for name, path in zip((PREFIX_GRAPH, STEP_GRAPH, WEIGHTS), paths, strict=True):
+            shutil.copyfile(ready / name, path)
+
+    return copy
+
+
 @pytest.fixture(scope='module', params=['bf16', 'fp16'])
 def precision(request):
     return request.param
@@ -48,18 +59,26 @@ def precision(request):
 @pytest.fixture(scope='module')
 def bundle(precision, golden_bundle, tmp_path_factory):
     """Return a bundle exported at a precision, its float32 graphs not traced anew."""
-    ready = golden_bundle('pi05')
-
-    def copy(model, *paths):
-        for name, path in zip((PREFIX_GRAPH, STEP_GRAPH, WEIGHTS), paths, strict=True):
-            shutil.copyfile(ready / name, path)
-
+    copy = copied_graphs(golden_bundle('pi05'))
     target = tmp_path_factory.mktemp(precision) / 'bundle'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, 'export_graphs', copy)
         options = ExportOptions(GOLDEN / 'checkpoint', target, dims=DIMS, precision=precision)
         export_bundle(options, 1, lambda stage: None)
     return target
+
+
+def test_when_exported_for_tf32_expect_what_a_gpu_is_held_to_and_no_graphs(
+    golden_bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build, 'export_graphs', copied_graphs(golden_bundle('pi05')))
+    options = ExportOptions(GOLDEN / 'checkpoint', tmp_path / 'b', dims=DIMS, precision='tf32')
+    receipt = export_bundle(options, 1, lambda stage: None).receipt
+    own = receipt['parity']['tf32']['reference_max_abs']
+    assert 1e-5 < own < 1e-2
+    assert receipt['thresholds']['tf32_target_max_abs'] == 1.25 * own
+    assert repr(own) in (tmp_path / 'b' / REPORT).read_text(encoding='utf-8')
+    assert not [name for name in receipt['files'] if 'tf32' in name]
 
 
 def test_when_served_expect_an_error_of_the_precision_within_its_rule(bundle, precision):

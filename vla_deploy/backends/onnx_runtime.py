@@ -1,6 +1,10 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime: the provider that is asked for is the provider that runs, or it is an error."""
+"""ONNX Runtime: a bundle's graphs on the CPU, on CUDA or through TensorRT.
+
+Whatever the provider, inputs and outputs have fixed places on its device, and keys and values go
+from one graph to the other without leaving it.
+"""
 
 from __future__ import annotations
 
@@ -8,53 +12,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from vla_deploy.backends.onnx_session import BoundGraph, Placement, placement
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
-from vla_deploy.pipeline.bundle import GRAPHS, VARIANTS, Bundle, graphs_of
+from vla_deploy.pipeline.bundle import VARIANTS, Bundle, graphs_of
 
 Float32 = NDArray[np.float32]
-PROVIDERS = {'cpu': 'CPUExecutionProvider'}
 OWN_STEP_INPUTS = ('x', 'time_embedding', 'dt')
 STEP_OUTPUTS = ('x_next', 'velocity')
 NOISE, CHUNK = 'noise', 'chunk'
-ERROR_SEVERITY = 3
-LOAD_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-    RuntimeError,
-)
 
 
 class OnnxRuntimeBackend:
-    """Runs a bundle's prefix and step graphs; keys and values go between them without a copy."""
+    """Runs a bundle's prefix and step graphs; `prefix` invalidates what an earlier one returned."""
 
     emits_robot_units = False
 
-    def __init__(
-        self, prefix: Path, step: Path, contract: Contract, provider: str, threads: int
-    ) -> None:
-        """Load both graphs; `threads` 0 means as many as the machine has cores.
+    def __init__(self, prefix: Path, step: Path, contract: Contract, where: Placement) -> None:
+        """Load both graphs.
 
-        Raises PolicyError for a graph that does not load or does not fit the contract.
+        Raises PolicyError for a graph that does not load there or does not fit the contract.
         """
-        self._prefix = _session(prefix, provider, threads)
-        self._step = _session(step, provider, threads)
-        self._prefix_outputs = [output.name for output in self._prefix.get_outputs()]
+        self._prefix, self._step = BoundGraph(prefix, where), BoundGraph(step, where)
         self._fed = (*OWN_STEP_INPUTS, *contract.reserved_inputs)
-        self._carried = [
-            node.name for node in self._step.get_inputs() if node.name not in self._fed
-        ]
-        _check_shapes(prefix, self._prefix.get_inputs(), _observation_shapes(contract))
+        _check_shapes(prefix, self._prefix.inputs, _observation_shapes(contract))
         _check_step(step, self._prefix, self._step, contract)
+        self._prefix.bind({})
+        own = {node.name for node in self._step.inputs} - set(self._fed)
+        self._step.bind({name: self._prefix.place(name) for name in own})
+        self._prefixes = 0
 
     def prefix(
         self,
@@ -63,35 +51,28 @@ class OnnxRuntimeBackend:
         tokens: NDArray[np.int64],
         token_mask: NDArray[np.bool_],
         state: Float32,
-    ) -> dict[str, Any]:
-        """Return the prefix's outputs by name, as runtime values that stay where they are."""
-        feeds = {
-            'images': images,
-            'image_mask': image_mask,
-            'tokens': tokens,
-            'token_mask': token_mask,
-            'state': state,
-        }
-        values = {name: ort.OrtValue.ortvalue_from_numpy(feed) for name, feed in feeds.items()}
-        outputs = self._prefix.run_with_ort_values(self._prefix_outputs, values)
-        by_name = dict(zip(self._prefix_outputs, outputs, strict=True))
-        return {name: by_name[name] for name in self._carried}
+    ) -> int:
+        """Compute keys and values, which stay where the step reads them; returns the prefix's
+        number."""
+        self._prefix.run(_observation(images, image_mask, tokens, token_mask, state))
+        self._prefixes += 1
+        return self._prefixes
 
     def step(
         self,
-        prefix: dict[str, Any],
+        prefix: int,
         x: Float32,
         time_embedding: Float32,
         dt: np.float32,
         *continued: Any,
     ) -> tuple[Float32, Float32]:
-        """Return x + dt · velocity and velocity, as the step graph computes them."""
-        values = dict(prefix)
+        """Return x + dt · velocity and velocity; raises PolicyError for an earlier prefix."""
+        if prefix != self._prefixes:
+            raise PolicyError('the keys and values of this prefix have been overwritten')
         feeds = (x, time_embedding, np.asarray(dt), *continued)
-        for name, feed in zip(self._fed, feeds, strict=True):
-            values[name] = ort.OrtValue.ortvalue_from_numpy(feed)
-        x_next, velocity = self._step.run_with_ort_values(list(STEP_OUTPUTS), values)
-        return x_next.numpy(), velocity.numpy()
+        self._step.run(dict(zip(self._fed, feeds, strict=True)))
+        x_next, velocity = (self._step.read(name) for name in STEP_OUTPUTS)
+        return x_next, velocity
 
 
 class WholeOnnxRuntimeBackend:
@@ -103,14 +84,15 @@ class WholeOnnxRuntimeBackend:
     emits_robot_units = False
     takes_steps_apart = False
 
-    def __init__(self, graph: Path, contract: Contract, provider: str, threads: int) -> None:
-        """Load the graph; arguments and errors as for OnnxRuntimeBackend."""
+    def __init__(self, graph: Path, contract: Contract, where: Placement) -> None:
+        """Load the graph; errors as for OnnxRuntimeBackend."""
         self._graph_path = graph
-        self._session = _session(graph, provider, threads)
+        self._graph = BoundGraph(graph, where)
         chunk = [contract.chunk_steps, contract.action.padded_dim]
         inputs = {**_observation_shapes(contract), NOISE: chunk}
-        _check_shapes(graph, self._session.get_inputs(), inputs)
-        _check_shapes(graph, self._session.get_outputs(), {CHUNK: chunk})
+        _check_shapes(graph, self._graph.inputs, inputs)
+        _check_shapes(graph, self._graph.outputs, {CHUNK: chunk})
+        self._graph.bind({})
 
     def whole(
         self,
@@ -122,16 +104,9 @@ class WholeOnnxRuntimeBackend:
         noise: Float32,
     ) -> Float32:
         """Return the chunk, as prefix and all steps would compute it."""
-        feeds = {
-            'images': images,
-            'image_mask': image_mask,
-            'tokens': tokens,
-            'token_mask': token_mask,
-            'state': state,
-            NOISE: noise,
-        }
-        chunk: Float32 = self._session.run([CHUNK], feeds)[0]
-        return chunk
+        feeds = _observation(images, image_mask, tokens, token_mask, state)
+        self._graph.run({**feeds, NOISE: noise})
+        return self._graph.read(CHUNK)
 
     def prefix(self, *inputs: Any) -> Any:
         """Raise PolicyError: the prefix is not apart from the steps."""
@@ -145,23 +120,19 @@ class WholeOnnxRuntimeBackend:
 
 def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend | WholeOnnxRuntimeBackend:
     """Load a bundle's graphs; raises PolicyError for options that cannot be fulfilled."""
-    require('precision', options.precision, tuple(GRAPHS), 'onnx_runtime')
     require('variant', options.variant, VARIANTS, 'onnx_runtime')
-    require('provider', options.provider, tuple(PROVIDERS), 'onnx_runtime')
-    if options.threads is not None and options.threads < 1:
-        raise PolicyError(f'threads is {options.threads}, but must be at least 1')
+    where = placement(bundle, options)
     graphs, contract = graphs_of(options.precision, options.provider), bundle.contract
-    provider, threads = PROVIDERS[options.provider], options.threads or 0
     if options.variant == 'split':
         prefix, step = (_file(bundle, name, options) for name in (graphs.prefix, graphs.step))
-        return OnnxRuntimeBackend(prefix, step, contract, provider, threads)
+        return OnnxRuntimeBackend(prefix, step, contract, where)
     if contract.reserved_inputs:
         raise PolicyError(
             f'{bundle.path}: the policy continues its previous chunk; that needs its steps one by '
             f"one, which variant {options.variant!r} does not take: use 'split'"
         )
     graph = _file(bundle, getattr(graphs, options.variant), options)
-    return WholeOnnxRuntimeBackend(graph, contract, provider, threads)
+    return WholeOnnxRuntimeBackend(graph, contract, where)
 
 
 def _file(bundle: Bundle, name: str, options: BackendOptions) -> Path:
@@ -173,29 +144,20 @@ def _file(bundle: Bundle, name: str, options: BackendOptions) -> Path:
     return bundle.path / name
 
 
-def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
-    if provider not in ort.get_available_providers():
-        available = ', '.join(ort.get_available_providers())
-        raise PolicyError(f'{provider} is not in this onnxruntime; it has {available}')
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = ERROR_SEVERITY
-    # an arena grows in powers of two and gives nothing back; a run makes few and large tensors
-    settings.enable_cpu_mem_arena = False
-    settings.enable_mem_pattern = False
-    # threads that spin while they wait would take the cores from the guard
-    settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    try:
-        session = ort.InferenceSession(path, settings, providers=[provider])
-    except LOAD_ERRORS as error:
-        first_line = str(error).splitlines()[0]
-        raise PolicyError(f'{path}: does not load: {first_line}') from error
-    running = session.get_providers()[0]
-    if running != provider:
-        raise PolicyError(f'{path}: runs on {running}, although {provider} was asked for')
-    session.disable_fallback()
-    return session
+def _observation(
+    images: Float32,
+    image_mask: NDArray[np.bool_],
+    tokens: NDArray[np.int64],
+    token_mask: NDArray[np.bool_],
+    state: Float32,
+) -> dict[str, NDArray[Any]]:
+    return {
+        'images': images,
+        'image_mask': image_mask,
+        'tokens': tokens,
+        'token_mask': token_mask,
+        'state': state,
+    }
 
 
 def _observation_shapes(contract: Contract) -> dict[str, list[int]]:
@@ -210,10 +172,10 @@ def _observation_shapes(contract: Contract) -> dict[str, list[int]]:
 
 
 def _check_step(
-    path: Path, prefix: ort.InferenceSession, step: ort.InferenceSession, contract: Contract
+    path: Path, prefix: BoundGraph, step: BoundGraph, contract: Contract
 ) -> None:
     """Refuse a step graph that does not fit the prefix graph or the contract."""
-    carried = {node.name: node.shape for node in prefix.get_outputs()}
+    carried = {node.name: node.shape for node in prefix.outputs}
     own: dict[str, list[int]] = {
         'x': [contract.chunk_steps, contract.action.padded_dim],
         'time_embedding': [contract.time_embedding.dim],
@@ -221,10 +183,10 @@ def _check_step(
     }
     if contract.reserved_inputs:
         own |= {'prev_chunk': own['x'], 'delay': []}
-    taken = {node.name for node in step.get_inputs()} - set(own)
+    taken = {node.name for node in step.inputs} - set(own)
     wanted = {name: shape for name, shape in carried.items() if name in taken} | own
-    _check_shapes(path, step.get_inputs(), wanted)
-    _check_shapes(path, step.get_outputs(), dict.fromkeys(STEP_OUTPUTS, own['x']))
+    _check_shapes(path, step.inputs, wanted)
+    _check_shapes(path, step.outputs, dict.fromkeys(STEP_OUTPUTS, own['x']))
 
 
 def _check_shapes(path: Path, nodes: Any, expected: dict[str, list[int]]) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_deploy.backends.cuda_graph import Captured, new_pool
+from vla_deploy.backends.device_errors import told
 from vla_deploy.backends.fused_policy import (
     Bucket,
     Config,
@@ -43,6 +44,7 @@ VARIANTS = ('split', 'unrolled')
 OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
 OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
 MAX_KNOWN_TIMES = 64
+FAILED = 'torch_cuda: a chunk cannot be computed'
 SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
 
 
@@ -86,6 +88,7 @@ class TorchCudaBackend:
         for embedding in self._steps:
             self._step_run(embedding)
 
+    @told(FAILED, RuntimeError)
     @torch.inference_mode()
     def prefix(
         self,
@@ -101,6 +104,7 @@ class TorchCudaBackend:
         self._prefixes += 1
         return self._prefixes
 
+    @told(FAILED, RuntimeError)
     @torch.inference_mode()
     def step(
         self, prefix: int, x: Float32, time_embedding: Float32, dt: np.float32
@@ -113,6 +117,7 @@ class TorchCudaBackend:
         x_next, velocity = self._step_run(time_embedding)()
         return x_next.cpu().numpy(), velocity.cpu().numpy()
 
+    @told(FAILED, RuntimeError)
     @torch.inference_mode()
     def _whole(
         self,

@@ -89,6 +89,7 @@ def _measure(
     bundle: Path, choice: Choice, iterations: int, threads: int | None
 ) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
     """Return the figures of a backend, and its chunks of the bundle's fixtures."""
+    before = _taken_of_gpu() if choice.provider != 'cpu' else None
     begin = time.perf_counter()
     policy = Policy.load(bundle, *dataclasses.astuple(choice), threads=threads)
     loaded = time.perf_counter()
@@ -114,21 +115,36 @@ def _measure(
         'self_test': dataclasses.asdict(test),
         'stages': stages,
         'host_resident_MiB': _resident_bytes() / MIB,
-        **(_on_gpu(bundle, stages) if choice.provider != 'cpu' else {}),
     }
+    after = None if before is None else _taken_of_gpu()
+    if before is not None and after is not None:
+        row |= _on_gpu(bundle, stages, after - before)
     return row, chunks
 
 
-def _on_gpu(bundle: Path, stages: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Return the card, its floor for this policy, and the memory that torch took of it."""
+def _taken_of_gpu() -> int | None:
+    """Return the bytes that all processes take of the card's memory; None without torch, which
+    measures the card."""
     try:
         import torch
-
-        from vla_deploy.backends.parameters import BundleParameters
-        from vla_deploy.backends.roofline import measure_ceilings, phase_costs
     except ImportError:
-        return {}  # served without torch, which measures the card
-    peak = torch.cuda.max_memory_allocated()
+        return None
+    if not torch.cuda.is_available():
+        return None  # which backend it is that needs a card will say so
+    torch.cuda.empty_cache()  # what nothing uses belongs to nobody
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free)
+
+
+def _on_gpu(
+    bundle: Path, stages: dict[str, dict[str, float]], taken: int
+) -> dict[str, Any]:
+    """Return the card, its floor for this policy, and the memory `taken` of it in bytes."""
+    import torch
+
+    from vla_deploy.backends.parameters import BundleParameters
+    from vla_deploy.backends.roofline import measure_ceilings, phase_costs
+
     source = BundleParameters(open_bundle(bundle), torch.device('cpu'))
     costs = phase_costs(source.config)
     source.close()
@@ -141,7 +157,7 @@ def _on_gpu(bundle: Path, stages: dict[str, dict[str, float]]) -> dict[str, Any]
         'bf16_TFLOP_per_s': ceilings.flops_per_s / 1e12,
         'floor_ms': 1e3 * floor,
         'times_floor': computed / (1e3 * floor),
-        'peak_GPU_MiB': peak / MIB,
+        'GPU_MiB': taken / MIB,
     }
 
 
@@ -171,7 +187,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
         if 'floor_ms' in row:
             lines.append(
                 f'  {row["times_floor"]:.2f} x the floor of {row["card"]}, '
-                f'{row["floor_ms"]:.3f} ms; {row["peak_GPU_MiB"]:.0f} MiB of its memory'
+                f'{row["floor_ms"]:.3f} ms; {row["GPU_MiB"]:.0f} MiB of its memory'
             )
     return lines
 

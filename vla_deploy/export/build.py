@@ -21,6 +21,7 @@ from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.compose import compose_variants
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case, make_cases
+from vla_deploy.export.fuse import write_fused_graphs
 from vla_deploy.export.graph import export_graphs
 from vla_deploy.export.lerobot import direct_summary, is_installed, try_lerobot
 from vla_deploy.export.parameters import write_parameters
@@ -37,13 +38,20 @@ from vla_deploy.export.precisions import (
     run_precision,
     write_graphs,
 )
-from vla_deploy.export.receipt import checkpoint_mapping, make_receipt, report, with_precision
+from vla_deploy.export.receipt import (
+    checkpoint_mapping,
+    make_receipt,
+    report,
+    with_precision,
+    with_tf32,
+)
 from vla_deploy.export.rungs import (
     RECORDED,
     FixtureParity,
     Progress,
     evidence_summary,
     failures,
+    fused_failures,
     run_graphs,
     run_pipeline,
     run_reference,
@@ -64,8 +72,10 @@ from vla_deploy.pipeline.bundle import (
     RECEIPT,
     REPORT,
     STEP_GRAPH,
+    TF32,
     TOKENIZER,
     WEIGHTS,
+    graphs_of,
     seal_receipt,
     sha256_of_file,
 )
@@ -212,7 +222,9 @@ def _prove(
     statistics = checkpoint.processors.statistics
     thresholds = _thresholds(threshold)
     compose_variants(folder, GRAPHS['fp32'], contract)
-    graphs = run_graphs(folder, traced.runs, threads, progress)
+    graphs = run_graphs(folder, GRAPHS['fp32'], traced.runs, threads, progress)
+    write_fused_graphs(folder, contract)
+    on_gpu = run_graphs(folder, graphs_of('fp32', 'cuda'), traced.runs, threads, progress)
     cases, chunks = traced.cases, traced.chunks
     write_fixtures(
         folder / FIXTURES,
@@ -230,7 +242,7 @@ def _prove(
     target = compare_served(
         [(one.raw, chunk) for one, chunk in zip(served, chunks, strict=True)], threshold
     )
-    missed = failures(parities, target, threshold)
+    missed = failures(parities, target, threshold) + fused_failures(on_gpu, threshold)
     if missed:
         raise GateError(missed)
     del policy  # its weights would be in memory beside those of the next
@@ -239,10 +251,12 @@ def _prove(
         raise GateError(missed)
     receipt = make_receipt(
         checkpoint_mapping(checkpoint, traced.dtypes), checkpoint.family, parities, evidence,
-        thresholds, target, fp32,
+        thresholds, target, fp32, on_gpu,
     )
     notes = variant_notes('fp32', fp32)
-    if options.precision != 'fp32':
+    if options.precision == TF32 and traced.reference_error is not None:
+        receipt = with_tf32(receipt, traced.reference_error)
+    elif options.precision != 'fp32':
         progress(f'writing the graphs of {options.precision}')
         write_graphs(folder, contract, options.precision)
         _seal(folder, receipt)

@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""bf16 and fp16: the same graphs with the products of their large weights in 16 bits.
+"""bf16 and fp16: the same graphs with the products of their large weights in 16 bits; and tf32.
 
 Both factors of such a product and its result are rounded to 16 bits; sums, norms, softmax,
 rotations, attention, everything that comes from the flow time, and the projections of states and
@@ -11,6 +11,9 @@ the error that the policy itself has at the precision.
 On CPUs ONNX Runtime has no bf16 products, and leaves out roundings to fp16. For them there is a
 second form of the graphs over the same weights: it rounds at the same places and multiplies in
 float32, so that a bundle for a GPU can be proven anywhere.
+
+tf32 has no graphs of its own: it is how a GPU multiplies the float32 ones if it is told to. The
+reference's error is there that of its torch modules with all factors cut to tf32.
 """
 
 from __future__ import annotations
@@ -19,27 +22,39 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from onnx import TensorProto, external_data_helper, helper
+from onnx import NodeProto, TensorProto, external_data_helper, helper
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.export.compose import compose_variants
+from vla_deploy.export.fuse import fused, without_unread
 from vla_deploy.export.graph import WeightStore
 from vla_deploy.export.parity import GateError
 from vla_deploy.models.gemma import GemmaLayer
 from vla_deploy.models.language import DecoderLayer
 from vla_deploy.models.vision import VisionLayer
-from vla_deploy.pipeline.bundle import GRAPHS, Graphs, graphs_of
+from vla_deploy.pipeline.bundle import GRAPHS, TF32, Graphs, graphs_of
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 _ONNX_DTYPES = {'bf16': TensorProto.BFLOAT16, 'fp16': TensorProto.FLOAT16}
 BLOCKS = (VisionLayer, DecoderLayer, GemmaLayer)
+REFERENCES = (*DTYPES, TF32)  # precisions that the reference can be run at
+TF32_MASK = -1 << 13  # matrix units read no further than 10 bits of the mantissa
+# Of each product, how many of its first arguments are factors.
+_PRODUCTS = {
+    F.linear: 2, F.conv2d: 2, F.scaled_dot_product_attention: 3,
+    torch.matmul: 2, Tensor.matmul: 2, Tensor.__matmul__: 2,
+}
+ATTENTION = ('MultiHeadAttention',)  # softmax and sums inside are float32
+GATES = ('Sigmoid', 'Mul', 'Gelu')  # between products, of results that are in 16 bits already
 # Parts of names of layers that stay float32.
 KEPT = ('time_mlp', 'action_in_proj', 'action_out_proj', 'state_proj', '.dense.')
 
@@ -50,21 +65,27 @@ def write_half_graphs(folder: Path, contract: Contract, precision: str) -> None:
     Raises GateError for a weight that fp16 cannot hold.
     """
     source, target = GRAPHS['fp32'], GRAPHS[precision]
-    on_cpu = graphs_of(precision, 'cpu')
+    on_gpu, on_cpu = graphs_of(precision, 'cuda'), graphs_of(precision, 'cpu')
     with open(folder / target.weights, 'wb') as file:
         store = WeightStore(file, folder / target.weights)
         for name, written in ((source.prefix, 'prefix'), (source.step, 'step')):
             model = onnx.load(folder / name, load_external_data=False)
             weights = _store_weights(model, folder, precision, store)
             _write(folder, target, written, _rewritten(model, weights, precision, widened=False))
+            model = fused(model)
+            _write(folder, on_gpu, written, _rewritten(model, weights, precision, widened=False))
             _write(folder, on_cpu, written, _rewritten(model, weights, precision, widened=True))
-    for graphs in (target, on_cpu):
+    for graphs in (target, on_gpu, on_cpu):
         compose_variants(folder, graphs, contract)
 
 
 @contextlib.contextmanager
 def as_reference(model: nn.Module, precision: str) -> Iterator[None]:
     """Let the torch modules round to `precision` where the reference does."""
+    if precision == TF32:
+        with _CutFactors():
+            yield
+        return
     dtype = DTYPES[precision]
     patched: list[tuple[nn.Module, str]] = []
     for module in model.modules():
@@ -80,6 +101,18 @@ def as_reference(model: nn.Module, precision: str) -> Iterator[None]:
     finally:
         for module, name in patched:
             delattr(module, name)  # the class's own is back
+
+
+class _CutFactors(TorchFunctionMode):
+    """Cuts the factors of every product to tf32."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        count = _PRODUCTS.get(func, 0)
+        factors = [(value.view(torch.int32) & TF32_MASK).view(torch.float32)
+                   for value in args[:count]]
+        return func(*factors, *args[count:], **(kwargs or {}))
 
 
 def _rounded_result(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
@@ -152,21 +185,34 @@ def _rewritten(
         return target
 
     for node in model.graph.node:
-        if node.op_type != 'MatMul' or node.input[1] not in weights:
+        product = node.op_type == 'MatMul' and node.input[1] in weights
+        gated = node.op_type in GATES and all(f'{n}/{precision}' in made for n in node.input)
+        if not (product or gated or node.op_type in ATTENTION):
             graph.node.append(node)
             continue
-        factors = [cast(node.input[0], dtype), node.input[1]]
+        factors = [name if name in weights else cast(name, dtype) for name in node.input]
         if widened:
             factors = [cast(name, TensorProto.FLOAT) for name in factors]
-        product = f'{node.output[0]}/product'
-        graph.node.append(helper.make_node('MatMul', factors, [product], name=node.name))
+        short = NodeProto()
+        short.CopyFrom(node)
+        short.input[:] = factors
+        short.output[:] = [f'{node.output[0]}/{precision}']
+        result_name = short.output[0]
         if widened:
-            product = cast(product, dtype)
+            short.output[:] = [f'{node.output[0]}/wide']
+        graph.node.append(short)
+        if widened:
+            graph.node.append(
+                helper.make_node('Cast', short.output, [result_name], name=result_name, to=dtype)
+            )
+        made.add(result_name)  # who takes it in 16 bits takes it as it is
         graph.node.append(
             helper.make_node(
-                'Cast', [product], [node.output[0]], name=f'{product}/out', to=TensorProto.FLOAT
+                'Cast', [result_name], [node.output[0]], name=f'{result_name}/out',
+                to=TensorProto.FLOAT,
             )
         )
+    without_unread(result)
     return result
 
 

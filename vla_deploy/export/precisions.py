@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.export.fixtures import SEED, Case
-from vla_deploy.export.half import DTYPES, as_reference, write_half_graphs
+from vla_deploy.export.half import REFERENCES, as_reference, write_half_graphs
 from vla_deploy.export.parity import (
     Figure,
     TorchRun,
@@ -28,15 +28,15 @@ from vla_deploy.export.rungs import Progress
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import VariantParity, run_variants, variant_failures
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import GRAPHS, threshold_name
+from vla_deploy.pipeline.bundle import GRAPHS, TF32, threshold_name
 
 INT8 = 'int8'
 PRECISIONS = tuple(GRAPHS)
 # int8 against float32: a coarser result is another policy, not a faster one.
 MIN_COSINE = 0.999
 MAX_ACTION_ERROR = 0.05  # of the size of a dimension in robot units
-# What serves may be so much worse than the reference at bf16 and fp16, and at int8 so much worse
-# than on the exporting machine.
+# What serves may be so much worse than the reference at bf16, fp16 and tf32, and at int8 so much
+# worse than on the exporting machine.
 MARGIN = 1.25
 DRAWS = 8  # of noise for each fixture, where the reference's own error is measured
 
@@ -77,7 +77,7 @@ def reference_error(
     One draw says little: the largest of few errors varies by half from one to the next. Raises
     GateError where a number is not finite: the policy cannot be run at that precision.
     """
-    if precision not in DTYPES:
+    if precision not in REFERENCES:
         return None
     errors = []
     for index, run in enumerate(runs):
@@ -163,6 +163,14 @@ def precision_thresholds(parity: PrecisionParity) -> dict[str, float]:
         'int8_min_cosine': MIN_COSINE,
         'int8_actions_scaled_max_abs': MAX_ACTION_ERROR,
     }
+
+
+def tf32_thresholds(error: float) -> dict[str, float]:
+    """Return what the receipt holds a GPU to that multiplies in tf32. `error`: the reference's own.
+
+    No CPU has such products, so the exporting machine cannot try them.
+    """
+    return {threshold_name(TF32): MARGIN * error}
 
 
 def precision_figures(parity: PrecisionParity) -> dict[str, Any]:

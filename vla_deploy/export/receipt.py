@@ -17,16 +17,18 @@ from typing import Any
 from vla_deploy import __version__
 from vla_deploy.export.checkpoint import Checkpoint
 from vla_deploy.export.fixtures import SEED
+from vla_deploy.export.parity import GraphParity, worst
 from vla_deploy.export.precisions import (
     PRECISIONS,
     PrecisionParity,
     precision_figures,
     precision_thresholds,
+    tf32_thresholds,
 )
 from vla_deploy.export.rungs import DIRECT, FixtureParity, figures_mapping, table
 from vla_deploy.export.variants import VariantParity
 from vla_deploy.pipeline import SelfTest
-from vla_deploy.pipeline.bundle import sha256_of_file, threshold_name
+from vla_deploy.pipeline.bundle import TF32, sha256_of_file, threshold_name
 
 _LIBRARIES = ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'numpy', 'tokenizers', 'safetensors')
 
@@ -67,6 +69,7 @@ def make_receipt(
     thresholds: Mapping[str, float],
     target: SelfTest,
     variants: Mapping[str, VariantParity],
+    fused: Sequence[GraphParity],
 ) -> dict[str, Any]:
     """Return the receipt without its list of files."""
     return {
@@ -87,6 +90,7 @@ def make_receipt(
                 'cosine': target.cosine,
             },
             'variants': {name: asdict(found) for name, found in variants.items()},
+            'fused_graph_chunk': asdict(worst(parity.chunk for parity in fused)),
         },
         'reference': dict(evidence),
     }
@@ -98,6 +102,15 @@ def with_precision(receipt: Mapping[str, Any], parity: PrecisionParity) -> dict[
         **receipt,
         'thresholds': {**receipt['thresholds'], **precision_thresholds(parity)},
         'parity': {**receipt['parity'], parity.precision: precision_figures(parity)},
+    }
+
+
+def with_tf32(receipt: Mapping[str, Any], error: float) -> dict[str, Any]:
+    """Return the receipt with the reference's own error at tf32, and what a GPU is held to."""
+    return {
+        **receipt,
+        'thresholds': {**receipt['thresholds'], **tf32_thresholds(error)},
+        'parity': {**receipt['parity'], TF32: {'reference_max_abs': error}},
     }
 
 
@@ -127,6 +140,8 @@ def report(receipt: Mapping[str, Any], parities: Sequence[FixtureParity]) -> str
         f'cosine {target["cosine"]!r}.',
         '',
         *_variant_lines(receipt['parity']['variants']),
+        '- The graphs for GPUs (rung 1, on a CPU): max_abs '
+        f'{receipt["parity"]["fused_graph_chunk"]["max_abs"]!r}.',
         '',
         *_precision_lines(receipt),
         '## Reference',
@@ -179,6 +194,16 @@ def _precision_lines(receipt: Mapping[str, Any]) -> list[str]:
         if precision in receipt['parity']:
             figures = receipt['parity'][precision]
             lines += _lines_of(precision, figures, receipt['thresholds'])
+    if TF32 in receipt['parity']:
+        lines += [
+            f'## {TF32}',
+            '',
+            'No graphs of its own and not tried here: a GPU computes the float32 graphs with the',
+            'factors of products cut to tf32. The torch modules themselves, cut likewise, differ',
+            f'by max_abs {receipt["parity"][TF32]["reference_max_abs"]!r}; rung 3 on the serving',
+            f'machine allows {receipt["thresholds"][threshold_name(TF32)]!r}.',
+            '',
+        ]
     return lines
 
 

@@ -40,7 +40,7 @@ from vla_deploy.export.source import CheckpointError
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import FIXTURES, NORMALIZER, graphs_of, threshold_name
+from vla_deploy.pipeline.bundle import FIXTURES, GRAPHS, NORMALIZER, graphs_of, threshold_name
 from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
 from vla_deploy.pipeline.fixtures import compare as compare_served
 from vla_deploy.pipeline.normalize import ActionDecoder, read_statistics
@@ -87,7 +87,7 @@ def validate_bundle(
         checkpoint = _matching(model, tokenizer, dims, contract)
         direct, reason = try_lerobot(checkpoint, contract, cases, progress)
         runs, actions = _run_checkpoint(checkpoint, contract, cases, threads, progress)
-        graphs = [*run_graphs(bundle, runs, threads, progress)]
+        graphs = [*run_graphs(bundle, GRAPHS['fp32'], runs, threads, progress)]
         chunks = [run.chunk for run in runs]
         if direct is not None:
             evidence |= direct_summary(direct, chunks)

@@ -30,7 +30,7 @@ from vla_deploy.export.parity import (
 )
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.pipeline import Policy, SelfTest
-from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH
+from vla_deploy.pipeline.bundle import Graphs
 
 Progress = Callable[[str], None]
 # How a bundle is compared with the reference: by what was recorded once, or by running it.
@@ -80,14 +80,20 @@ def run_reference(
 
 
 def run_graphs(
-    folder: Path, runs: Sequence[TorchRun], threads: int | None, progress: Progress
+    folder: Path,
+    graphs: Graphs,
+    runs: Sequence[TorchRun],
+    threads: int | None,
+    progress: Progress,
 ) -> list[GraphParity]:
-    """Run rung 1 for every fixture. The torch modules are better gone by then: the runtime loads
-    the same weights."""
-    runner = GraphRunner(folder / PREFIX_GRAPH, folder / STEP_GRAPH, threads or 0)
+    """Run rung 1 for every fixture, on a pair of graphs with float32 in and out.
+
+    The torch modules are better gone by then: the runtime loads the same weights.
+    """
+    runner = GraphRunner(folder / graphs.prefix, folder / graphs.step, threads or 0)
     figures = []
     for index, run in enumerate(runs):
-        progress(f'rung 1, graphs: fixture {index + 1} of {len(runs)}')
+        progress(f'rung 1, {graphs.prefix}, {graphs.step}: fixture {index + 1} of {len(runs)}')
         figures.append(graph_parity(runner, run))
     return figures
 
@@ -148,6 +154,15 @@ def failures(
     if not target.max_abs < threshold:
         lines.append(f'rung 3, target: max_abs {target.max_abs!r} (below {threshold!r})')
     return lines
+
+
+def fused_failures(parities: Sequence[GraphParity], threshold: float) -> list[str]:
+    """Return a line for each fixture where the graphs for GPUs miss the gate, on a CPU."""
+    return [
+        f'rung 1, graphs for GPUs: chunk max_abs {parity.chunk.max_abs!r} (below {threshold!r})'
+        for parity in parities
+        if not parity.chunk.max_abs < threshold
+    ]
 
 
 def figures_mapping(parities: Sequence[FixtureParity]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ FIXTURES = 'fixtures.npz'
 RECEIPT = 'receipt.json'
 PARAMETERS = 'parameters.json'  # bundles of older versions lack it
 REPORT = 'VERIFICATION.md'
+# Folder of engines that a serving machine makes of the graphs, which no receipt can list.
+ENGINES = 'engines'
 FILES = (
     CONTRACT, PREFIX_GRAPH, STEP_GRAPH, WEIGHTS, NORMALIZER, TOKENIZER, FIXTURES, RECEIPT, REPORT
 )
@@ -55,10 +57,16 @@ GRAPHS = {
     'fp16': _graphs('fp16', 'weights.fp16.bin'),
     'int8': _graphs('int8', 'weights.int8.bin'),
 }
-# Of a precision and a provider that lacks its kernels: other graphs over the same weights.
+# Of how products of the float32 graphs are taken.
+TF32 = 'tf32'
+# Of a precision and a provider that lacks its kernels, or has better ones: other graphs over the
+# same weights.
 _GRAPHS_ON = {
     ('bf16', 'cpu'): _graphs('bf16.cpu', 'weights.bf16.bin'),
     ('fp16', 'cpu'): _graphs('fp16.cpu', 'weights.fp16.bin'),
+    ('fp32', 'cuda'): _graphs('cuda', WEIGHTS),
+    ('bf16', 'cuda'): _graphs('bf16.cuda', 'weights.bf16.bin'),
+    ('fp16', 'cuda'): _graphs('fp16.cuda', 'weights.fp16.bin'),
 }
 VARIANTS = ('split', 'unrolled', 'loop')
 MAX_RECEIPT_BYTES = 16 << 20
@@ -99,7 +107,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def graphs_of(precision: str, provider: str) -> Graphs:
-    """Return the names of the graphs that a provider runs at a precision."""
+    """Return the names of the graphs that a provider runs at a precision; at tf32 those of fp32."""
+    precision = 'fp32' if precision == TF32 else precision
     return _GRAPHS_ON.get((precision, provider), GRAPHS[precision])
 
 
@@ -150,7 +159,7 @@ def _read_receipt(path: Path) -> dict[str, Any]:
 
 
 def _verify_files(folder: Path, files: Mapping[str, str]) -> None:
-    present = {entry.name for entry in os.scandir(folder)} - {RECEIPT}
+    present = {entry.name for entry in os.scandir(folder)} - {RECEIPT, ENGINES}
     for name in sorted(set(files) - present):
         raise BundleError(f'{folder / name}: is missing from the bundle')
     for name in sorted(present - set(files)):
