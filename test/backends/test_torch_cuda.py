@@ -220,6 +220,34 @@ def small_heads():
     )
 
 
+@pytest.mark.parametrize('name', ['smolvla_2cam_empty', 'pi0', 'pi05'])
+@torch.inference_mode()
+def test_when_the_first_step_runs_beside_the_prefix_expect_the_bits_of_one_after_the_other(
+    serve, name
+):
+    policy = serve(name, precision='fp32')._backend._policy
+    config = policy.config
+    bucket = bucket_of(config, config.camera_slots, config.max_tokens)
+    inputs = Inputs.empty(config, bucket, torch.float32, torch.device('cpu'))
+    generator = torch.Generator().manual_seed(5)
+    inputs.images.normal_(generator=generator)
+    inputs.state.normal_(generator=generator)
+    x = torch.randn(config.chunk_size, config.max_action_dim, generator=generator)
+    dt = torch.full((config.max_action_dim,), -0.1)
+    policy.length.fill_(
+        config.camera_slots * config.tokens_per_image + bucket.tokens + policy.state_rows
+    )
+    constants = policy.constants(np.linspace(-1, 1, policy.width, dtype=np.float32))
+    beside = policy.prefix_and_first_step(inputs, x, dt, constants)
+    keys = policy.keys.clone()
+    policy.keys.zero_()
+    policy.prefix_without_state(inputs)
+    after = policy.first_step(inputs, x, dt, constants)
+    assert all(torch.equal(a, b) for a, b in zip(beside, after, strict=True))
+    assert torch.equal(keys, policy.keys)
+    assert not torch.equal(beside[0], x)
+
+
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_when_a_chunk_is_made_at_full_size_expect_no_more_operators_than_budgeted(name):
     config, meta = PUBLISHED[name], torch.device('meta')
@@ -233,8 +261,7 @@ def test_when_a_chunk_is_made_at_full_size_expect_no_more_operators_than_budgete
         dt = torch.zeros(config.max_action_dim, device=meta)
         constants = policy.constants(np.zeros(policy.width, np.float32))
         with _Count() as counted:
-            policy.prefix_without_state(inputs)
-            x, _ = policy.first_step(inputs, x, dt, constants)
+            x, _ = policy.prefix_and_first_step(inputs, x, dt, constants)
             for _ in range(config.num_steps - 1):
                 x, _ = policy.step(x, dt, constants)
     assert x.shape == (config.chunk_size, config.max_action_dim)

@@ -1,10 +1,11 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Functions without arguments, captured as CUDA graphs in one pool of memory."""
+"""Functions without arguments, captured as CUDA graphs in one pool of memory; a second stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -41,3 +42,25 @@ class Captured(Generic[Result]):
 def new_pool() -> Any:
     """Return a pool that graphs share which never run at the same time."""
     return torch.cuda.graph_pool_handle()
+
+
+class SideStream:
+    """A stream beside the current one; see `torch_ops.Side`. Captured, it is a branch of the graph.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream, crossed: Callable[[], None]) -> None:
+        """`crossed` is called where one stream begins to follow the other."""
+        self._own, self._main, self._crossed = stream, torch.cuda.current_stream(), crossed
+
+    @contextmanager
+    def behind(self) -> Iterator[None]:
+        """See Side."""
+        self._own.wait_stream(self._main)
+        self._crossed()
+        with torch.cuda.stream(self._own):
+            yield
+
+    def join(self) -> None:
+        """See Side."""
+        self._main.wait_stream(self._own)
+        self._crossed()

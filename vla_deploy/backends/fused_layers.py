@@ -10,7 +10,7 @@ on the flow time alone is computed once for each time (`Expert.constants`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -178,16 +178,22 @@ class Language:
     def run(
         self, ops: Ops, x: Tensor, turn: Turn, length: Tensor, keys: Tensor, values: Tensor,
         mode: int,
-    ) -> None:
-        """Fill keys and values [layers,rows,kv,dim] from x [R,W], which is used up."""
+    ) -> Iterator[int]:
+        """Fill keys and values [layers,rows,kv,dim] from x [R,W], which is used up.
+
+        Yields each layer's index once its keys and values are there and it reads them no more.
+        """
         spec = self.spec
-        for layer, key, value in zip(self.layers, keys, values, strict=True):
+        for index, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
             product = F.linear(ops.norm(x, spec.eps), layer.qkv)
             last = layer is self.layers[-1]
             queries = ops.rope(product, spec.heads, turn, key, value, last)
             if queries is None:
+                yield index
                 return
-            x.addmm_(ops.attend(queries, key, value, length, 0, mode), layer.out.T)
+            attended = ops.attend(queries, key, value, length, 0, mode)
+            yield index
+            x.addmm_(attended, layer.out.T)
             normed, active = ops.norm(x, spec.eps), x.new_empty((len(x), layer.down.shape[1]))
             for part, out in zip(layer.gate_ups, active.chunk(len(layer.gate_ups), 1), strict=True):
                 ops.activate(F.linear(normed, part), spec.silu, out)
@@ -246,8 +252,8 @@ class Expert:
         cache: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor],
         constants: Sequence[LayerConstants], last_scale: Tensor | None, mode: int,
         keys_only: bool = False,
-    ) -> Rows:
-        """Run all layers over rows [M,W].
+    ) -> Iterator[Rows]:
+        """Run all layers over rows [M,W]; yields the rows behind each.
 
         places int32 [1]: of the first row among keys and values, zero, and the prefix's length.
         cache: keys and values [layers,rows,kv,dim]; cross: those that cross layers read, [cross
@@ -276,13 +282,14 @@ class Expert:
                     rows, layer.qkv, own.biases[0], spec.eps, spec.heads, turn, base, key, value
                 )
                 if last and keys_only:
-                    return rows
+                    yield rows
+                    return
                 mixed = ops.attend(queries, key, value, base, count, mode)
             rows = ops.add(rows, mixed, layer.out, own.gates[0], own.scales[1])
             active = ops.glu(rows, layer.gate_up, own.biases[1], spec.eps, spec.silu)
             following = last_scale if last else constants[index + 1].scales[0]
             rows = ops.add(rows, active, layer.down, own.gates[1], following)
-        return rows
+            yield rows
 
 
 def fold_norm(

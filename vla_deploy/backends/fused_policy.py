@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -138,15 +139,38 @@ class FusedPolicy:
         self.prefix_without_state(inputs)
         if self.has_state_token:
             token = self.ops.enter(inputs.state, *self._state_weights, None)
-            self._run_expert(token, self._no_constants, ALL, self.length, keys_only=True)
+            _last(self._run_expert(token, self._no_constants, ALL, self.length, keys_only=True))
 
     def prefix_without_state(self, inputs: Inputs) -> None:
         """Fill keys and values but those of pi0's state token, which `first_step` can bring."""
+        for index, count in self._prefix_layers(inputs):
+            self._project(index, count)
+
+    def _prefix_layers(self, inputs: Inputs) -> Iterator[tuple[int, int]]:
+        """Run the prefix; yields each layer whose keys and values are there, and their rows."""
         torch.add(self.length, int(self.has_state_token), out=self._base)
         rows, mode = self._embed(inputs), LAST_APART if self._smolvla else ALL
-        self.language.run(self.ops, rows, self._turn, self.length, self.keys, self.values, mode)
-        if self._cross_weights is not None:
-            self._project(self._cross_weights, len(rows))
+        caches = (self.keys, self.values)
+        for index in self.language.run(self.ops, rows, self._turn, self.length, *caches, mode):
+            yield index, len(rows)
+
+    def prefix_and_first_step(
+        self, inputs: Inputs, x: Tensor, dt: Tensor, constants: StepConstants
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `first_step` does behind `prefix_without_state`, to the same bits.
+
+        Each layer of the expert needs keys and values of the same layer only, and few processors:
+        it runs beside the prefix's next layer.
+        """
+        expert, rows = self._first_rows(inputs, x, constants), None
+        side = self.ops.side()
+        for index, count in self._prefix_layers(inputs):
+            with side.behind():
+                self._project(index, count)
+                rows = next(expert)
+        assert rows is not None
+        side.join()
+        return self._leave_first(rows, x, dt, constants)
 
     def constants(self, time_embedding: NDArray[np.float32]) -> StepConstants:
         """Fold a flow time's embedding, float32 [width], into constants."""
@@ -168,7 +192,7 @@ class FusedPolicy:
     ) -> tuple[Tensor, Tensor]:
         """Return x + dt · v and v, float32 [steps,padded], at x; dt float32 [padded]."""
         mode = CAUSAL if self._smolvla else ALL
-        rows = self._run_expert(self._enter(x, constants), constants, mode, self._base)
+        rows = _last(self._run_expert(self._enter(x, constants), constants, mode, self._base))
         return self._leave(rows, x, dt, constants)
 
     def first_step(
@@ -176,11 +200,26 @@ class FusedPolicy:
     ) -> tuple[Tensor, Tensor]:
         """Take the step behind `prefix_without_state`: the state token goes through the expert
         with the actions, which costs no pass of its own. Shapes as for `step`."""
+        return self._leave_first(_last(self._first_rows(inputs, x, constants)), x, dt, constants)
+
+    def _first_rows(
+        self, inputs: Inputs, x: Tensor, constants: StepConstants
+    ) -> Iterator[Rows]:
+        """Run the expert for the first step; yields the rows behind each layer."""
+        if self.has_state_token:
+            token = self.ops.enter(inputs.state, *self._state_weights, None)
+            rows = self.ops.join(token, self._enter(x, constants))
+            yield from self._run_expert(rows, constants, FIRST_APART, self.length)
+        else:
+            mode = CAUSAL if self._smolvla else ALL
+            rows = self._enter(x, constants)
+            yield from self._run_expert(rows, constants, mode, self._base)
+
+    def _leave_first(
+        self, rows: Rows, x: Tensor, dt: Tensor, constants: StepConstants
+    ) -> tuple[Tensor, Tensor]:
         if not self.has_state_token:
-            return self.step(x, dt, constants)
-        token = self.ops.enter(inputs.state, *self._state_weights, None)
-        rows = self.ops.join(token, self._enter(x, constants))
-        rows = self._run_expert(rows, constants, FIRST_APART, self.length)
+            return self._leave(rows, x, dt, constants)
         moved, velocity = self._leave(rows, F.pad(x, (0, 0, 1, 0)), dt, constants)
         return moved[1:], velocity[1:]
 
@@ -200,8 +239,8 @@ class FusedPolicy:
     def _run_expert(
         self, rows: Rows, constants: StepConstants, mode: int, base: Tensor,
         keys_only: bool = False,
-    ) -> Rows:
-        """Run the expert over rows that take the places behind `base`."""
+    ) -> Iterator[Rows]:
+        """Run the expert over rows that take the places behind `base`; see `Expert.run`."""
         return self.expert.run(
             self.ops, rows, self._turn, (base, self._zero, self.length),
             (self.keys, self.values), self._cross, constants.layers, constants.last_scale, mode,
@@ -221,13 +260,16 @@ class FusedPolicy:
         rows = torch.cat((*parts, state))
         return rows.index_copy_(0, self.length.long() - 1, state)
 
-    def _project(self, weights: tuple[Tensor, Tensor], rows: int) -> None:
-        """Project the language layers' keys and values to what the cross layers read."""
+    def _project(self, index: int, rows: int) -> None:
+        """Project a language layer's keys and values to what a cross layer reads, if it is one."""
+        if self._cross_weights is None or index not in self._crossing:
+            return
+        at = self._crossing.index(index)
         for cache, weight, cross in zip(
-            (self.keys, self.values), weights, self._cross, strict=True
+            (self.keys, self.values), self._cross_weights, self._cross, strict=True
         ):
-            raw = cache[self._crossing, :rows].flatten(2)
-            cross[:, :rows] = torch.bmm(raw, weight).view_as(cross[:, :rows])
+            raw, target = cache[index, :rows].flatten(1), cross[at, :rows].flatten(1)
+            torch.mm(raw, weight[at], out=target)
 
     def _read(self, source: ParameterSource) -> None:
         """Read tower, projector, language layers and expert."""
@@ -266,9 +308,7 @@ class FusedPolicy:
         eps = text.rms_norm_eps if self._smolvla else config.expert.rms_norm_eps
         spec = dataclasses.replace(own, eps=eps, conditioned=conditioned)
         self.expert = Expert(source, f'{expert}layers.', crosses, spec, dtype)
-        self._crossing = torch.tensor(
-            [i for i, cross in enumerate(crosses) if cross], device=self.device
-        )
+        self._crossing = [i for i, cross in enumerate(crosses) if cross]
         self._cross_weights = _cross_weights(source, f'{expert}layers.', crosses, dtype)
         self._expert_norm = f'{expert}norm'
 
@@ -301,6 +341,14 @@ class FusedPolicy:
         self._mix = (of_time.contiguous(), bias)
         self._mix_out = _vectors(source, 'action_time_mlp_out', dtype)
         self._state_weights = _vectors(source, 'state_proj', dtype)
+
+
+def _last(rows: Iterator[Rows]) -> Rows:
+    """Run to the end and return what is yielded last."""
+    last = next(rows)
+    for following in rows:
+        last = following
+    return last
 
 
 def _vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

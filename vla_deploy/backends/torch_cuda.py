@@ -179,8 +179,7 @@ class TorchCudaBackend:
                 policy.prefix(inputs)
 
             def whole() -> Tensor:
-                policy.prefix_without_state(inputs)
-                x, _ = policy.first_step(inputs, self._x, self._dt, constants[0])
+                x, _ = policy.prefix_and_first_step(inputs, self._x, self._dt, constants[0])
                 for own in constants[1:]:
                     x, _ = policy.step(x, self._dt, own)
                 return x
@@ -282,8 +281,7 @@ def tune(policy: FusedPolicy, contract: Contract) -> None:
     dt = torch.zeros(config.max_action_dim, device=device)
 
     def run() -> None:
-        policy.prefix_without_state(inputs)
-        policy.first_step(inputs, x, dt, constants)
+        policy.prefix_and_first_step(inputs, x, dt, constants)
         policy.prefix(inputs)
         policy.step(x, dt, constants)
 

@@ -9,6 +9,7 @@ scales of norms are in the weights of the products that follow.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
@@ -51,6 +52,9 @@ class Rows:
 class Ops(Protocol):
     """What the fused modules are made of. Weights are [out,in]; `offset` and `length` are int32
     [1] on the device, so that one captured graph serves any length of the prefix."""
+
+    def side(self) -> Side:
+        """Return where operations can be put that need not wait for those that follow here."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """silu(x · weightᵀ + bias); x, here and in `enter`, is rounded to the weight's dtype."""
@@ -114,8 +118,33 @@ class Ops(Protocol):
         """gelu(x · weightᵀ + bias), the tanh form."""
 
 
+class Side(Protocol):
+    """A second order of operations, beside the first."""
+
+    def behind(self) -> AbstractContextManager[None]:
+        """Let what is called within come behind all that was called so far, and no further."""
+
+    def join(self) -> None:
+        """Let what follows come behind both."""
+
+
+class Inline:
+    """The first order itself: one after the other."""
+
+    def behind(self) -> AbstractContextManager[None]:
+        """See Side."""
+        return nullcontext()
+
+    def join(self) -> None:
+        """See Side."""
+
+
 class TorchOps:
     """See Ops."""
+
+    def side(self) -> Side:
+        """See Ops."""
+        return Inline()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See Ops."""

@@ -19,7 +19,8 @@ import triton
 from torch import Tensor
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
-from vla_deploy.backends.torch_ops import Heads, Rows, Turn
+from vla_deploy.backends.cuda_graph import SideStream
+from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn
 from vla_deploy.backends.tuning import Config, Tuning, candidates
 
 MAX_ROWS = 128
@@ -50,6 +51,9 @@ class TritonOps:
         self.tuning, self._overlap = tuning, overlap
         self._exact = dtype == torch.float32
         self._dtype, self._device = dtype, device
+        # the next kernel follows another stream, and may not start before what it follows ends
+        self._apart = False
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._counters = torch.zeros(MAX_COUNTERS, dtype=torch.int32, device=device)
         self._none = torch.zeros(16, dtype=dtype, device=device)
         self._recorded: dict[str, _Recorded] | None = None
@@ -97,6 +101,13 @@ class TritonOps:
         features = len(weight) // 2
         shape = (len(rows.hidden), features)
         return self._pair(rows, weight, bias, eps, shape, features, None, None, silu)
+
+    def side(self) -> Side:
+        """See Ops."""
+        return Inline() if self._stream is None else SideStream(self._stream, self._set_apart)
+
+    def _set_apart(self) -> None:
+        self._apart = True
 
     def join(self, first: Rows, second: Rows) -> Rows:
         """See Ops."""
@@ -307,7 +318,9 @@ class TritonOps:
         **constants: Any,
     ) -> None:
         constants |= {'num_warps': config.warps, 'num_stages': config.stages}
-        if self._overlap:
+        if self._apart:
+            constants['PDL'], self._apart = False, False
+        elif self._overlap:
             constants['launch_pdl'] = True
         if self._compile_only:
             kernel.warmup(*arguments, grid=grid, **constants)
