@@ -339,3 +339,31 @@ def test_when_no_joint_state_has_come_yet_expect_no_reset(latch: str) -> None:
     (answer,) = world.tick(reset=True).answers
     assert answer.success
     assert world.core.state is GuardState.DISARMED
+
+
+@pytest.mark.parametrize(('request_', 'shadow'), [('estop_request', False), ('disarm', True),
+                                                  ('estop_request', True)])
+def test_when_a_plan_is_left_for_good_expect_its_samples_counted_no_further(
+    request_: str, shadow: bool
+) -> None:
+    world = World(GuardConfig(shadow=shadow))
+    world.arm()
+    world.tick(chunks=(world.chunk(smooth_plan(HOME, np.full(7, 0.3), 41, 0.05)),))
+    world.ticks(50)
+    counted = world.tick(**{request_: True}).execution.consumed_total
+    assert counted > 5
+    after = world.ticks(50).execution
+    assert (after.consumed_total, after.next_index) == (counted, 0)
+
+
+def test_when_armed_out_of_shadow_expect_the_plan_that_was_only_shown_to_move_nothing() -> None:
+    world = World(GuardConfig(shadow=True))
+    world.arm()
+    world.tick(chunks=(world.chunk(smooth_plan(HOME, np.full(7, 0.3), 41, 0.05)),))
+    world.ticks(20)
+    assert world.tick(arm=True).state is GuardState.HOLD
+    for _ in range(60):
+        out = world.tick()
+        assert out.state is GuardState.HOLD
+        assert out.trajectory is not None
+        assert not out.trajectory.velocity.any()
