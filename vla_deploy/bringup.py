@@ -156,6 +156,7 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
     given: dict[str, Any] = {
         'urdf_path': str(share / description['urdf']),
         'limits_path': str(share / description['limits']),
+        'guard_parameters_path': _guard_parameters(share, description),
         'bundle': '' if bundle is None else str(bundle),
         'backend': options.backend,
         'provider': options.provider,
@@ -188,6 +189,12 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         Process(entry['name'], _command(share, entry, given, options.sim), environment)
         for entry in entries
     ]
+
+
+def _guard_parameters(share: Path, description: Mapping[str, Any]) -> str:
+    """Return the parameter file of the robot's guard, for who judges by its rules."""
+    files = [p['parameters'] for p in description['processes'] if p['executable'] == 'guard']
+    return str(share / files[0]) if files else ''
 
 
 def _recorder(entries: list[dict[str, Any]]) -> dict[str, Any]:

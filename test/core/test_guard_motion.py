@@ -281,8 +281,11 @@ def test_when_clean_chunks_come_between_expect_no_trip() -> None:
 def test_when_tripped_expect_clamped_chunks_refused_until_a_clean_one() -> None:
     world = armed_world(trip_count=2, start_jump=10.0)
     wild = HOME + 0.2 * (np.arange(20)[:, None] % 2) * np.ones(7)
-    for _ in range(3):
+    told = []
+    for _ in range(4):
         out = world.tick(chunks=(world.chunk(wild),))
+        told += [v.rule for v in out.violations if v.rule == 'trip']
+    assert told == ['trip']  # once
     assert out.state is GuardState.HOLD
     assert out.reports[0].verdict == 'refused'
     start = world.robot_state(world.ros_ns)[0]

@@ -151,6 +151,7 @@ def test_when_a_session_ends_expect_braking_in_that_tick_and_its_late_chunks_ref
     late = plan_chunk(world)
     out = session_ended(world)
     assert (out.state, out.reason) == (HOLD, 'session ended')
+    assert [report.verdict for report in out.reports] == ['ended']
     speeds = np.abs(out.trajectory.velocity).max(axis=1)
     assert speeds[0] > 0.0
     stop_s = float((out.trajectory.end_ns - world.ros_ns) * 1e-9)

@@ -5,9 +5,11 @@
 import math
 
 import pytest
+from guard_world import fr3_limits
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.limiter import APPROACH, GAIN, JointStep
 
 LOWER, UPPER, V_MAX, A_MAX, DT = -1.0, 1.0, 2.0, 10.0, 0.02
@@ -121,3 +123,26 @@ def test_when_a_target_moves_off_the_bound_expect_it_followed_and_one_beyond_tak
 def test_when_speed_is_too_great_for_the_room_expect_braking_at_once(side: float) -> None:
     assert step(UPPER - 0.001, 0.15, 0.0, -0.5, side) == (0.15, True)
     assert step(UPPER - 0.001, -0.15, 0.0, -0.5, side)[1] is False
+
+
+@pytest.mark.parametrize('upper_end', [True, False])
+def test_when_too_fast_for_the_speed_curve_expect_braking_at_once(upper_end: bool) -> None:
+    bounds = Bounds.of(fr3_limits(), 0.0)
+    assert bounds.envelope is not None
+    curve = bounds.envelope.curves[0]
+    assert curve is not None
+    lower, upper = float(bounds.lower[0]), float(bounds.upper[0])
+    joint = JointStep(lower, upper, 2.62, A_MAX, curve, DT)
+    side = 1.0 if upper_end else -1.0
+    braked = 0
+    for room in (1e-4, 1e-3, 1e-2):
+        q = upper - room if upper_end else lower + room
+        for speed in (0.0, 0.01, 0.05, 0.1, 0.3):
+            to_the_end = curve.q_upper - q if upper_end else q - curve.q_lower
+            brakes = joint.step(q, side * speed, 0.0, -0.3 * side)[1]
+            if speed > 0.0 and curve.step_bound(to_the_end, speed, 2.62, DT) < 0.0:
+                braked += 1
+                assert brakes
+            elif 0.5 * DT * speed <= room:
+                assert not brakes
+    assert braked > 0

@@ -97,6 +97,43 @@ def test_when_the_chunk_breaks_a_limit_expect_the_report_and_no_chunk(
     assert (answer.chunk.steps, list(answer.chunk.data)) == (0, [])
 
 
+def test_when_the_guards_parameters_are_given_expect_its_rules_and_jerk_as_it_enforces_it(
+    shared_graph, robot, serve, ask, permissive, tmp_path
+):
+    path = tmp_path / 'guard.yaml'
+    limits = read_yaml(permissive['limits_path'])
+    for limit in limits['joint_limits'].values():
+        limit['jerk'] = 1.0
+    write_yaml(tmp_path / 'limits.yaml', limits)
+    given = {**permissive, 'guard_parameters_path': str(path), 'backend': 'onnx_runtime'}
+    for parameters, rules in (
+        ({'enforce_jerk': False}, set()),
+        ({'enforce_jerk': False, 'knot_scale': 0.05}, {'velocity', 'acceleration'}),
+        ({'enforce_jerk': True}, {'jerk'}),
+    ):
+        write_yaml(path, {'/**': {'ros__parameters': {'joint_names': ['x'], **parameters}}})
+        node = serve(noise_seed=7, **given)
+        wait_for_streams(shared_graph, node)
+        found = {violation.rule for violation in ask().report}
+        assert found <= rules
+        assert bool(found) is bool(rules)
+        serve.stop()
+
+
+@pytest.mark.parametrize(('text', 'said'), [
+    ('guard: 3', "lacks '/**': 'ros__parameters'"),
+    ('/**: {ros__parameters: {knot_scale: 9.0}}', 'knot_scale is 9.0, above its maximum'),
+])
+def test_when_the_guards_parameters_are_wrong_expect_configure_to_fail(
+    refuse, tmp_path, text, said
+):
+    path = tmp_path / 'guard.yaml'
+    path.write_text(text)
+    line = refuse(**VERIFIES, guard_parameters_path=str(path))
+    assert str(path) in line
+    assert said in line
+
+
 def test_when_no_limits_are_known_expect_no_chunk_and_the_parameters_named(
     shared_graph, robot, serve, ask
 ):

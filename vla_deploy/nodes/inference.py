@@ -32,6 +32,7 @@ from vla_deploy.ros.chunk_front import ChunkFront
 from vla_deploy.ros.chunk_loop import ChunkLoop, LoopPorts
 from vla_deploy.ros.chunk_maker import ChunkMaker
 from vla_deploy.ros.conversions import time_ns
+from vla_deploy.ros.guard_rules import GuardRules, guard_rules
 from vla_deploy.ros.instruction_front import InstructionFront
 from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
 from vla_deploy.ros.observation_streams import ObservationStreams
@@ -67,6 +68,7 @@ class InferenceNode(ManagedNode):
         self.maker: ChunkMaker | None = None
         self.streams: ObservationStreams | None = None
         self.limits: JointLimits | None = None
+        self.rules: GuardRules | None = None
         self._health = PolicyHealth(self)
         self._last_instruction = ''
         self._goals = InstructionFront(self, self, self._now_ns)
@@ -83,7 +85,8 @@ class InferenceNode(ManagedNode):
             raise ConfigureError("parameter 'bundle' is empty: give the folder of a bundle")
         self._health.set_health(PolicyStatus.HEALTH_LOADING)
         served = load_policy(config)
-        self.limits = _limits(served.contract, config)
+        self.rules = guard_rules(config.guard_parameters_path)
+        self.limits = _limits(served.contract, config, self.rules)
         served = self._warm_up(served, config)
         self._goals.patience_s = config.goal_patience_s
         self.maker = ChunkMaker(
@@ -176,7 +179,7 @@ class InferenceNode(ManagedNode):
             self.loop = None
         self.destroy_owned()
         self._health.watch(None, None)
-        self.maker = self.streams = self.limits = None
+        self.maker = self.streams = self.limits = self.rules = None
         if not self._health.warmup_failed:
             self._health.set_health(PolicyStatus.HEALTH_INITIALIZING, self.configure_error)
 
@@ -281,14 +284,18 @@ class InferenceNode(ManagedNode):
         self._health.publish()
 
 
-def _limits(contract: Contract, config: InferenceConfig) -> JointLimits | None:
+def _limits(
+    contract: Contract, config: InferenceConfig, rules: GuardRules
+) -> JointLimits | None:
     """Return the limits that single chunks are verified against; None where none are given."""
     if bool(config.urdf_path) != bool(config.limits_path):
         raise ConfigureError("give both parameters 'urdf_path' and 'limits_path', or neither")
     if not config.urdf_path:
         return None
     text = read_text(Path(config.urdf_path))
-    return robot_limits(text, config.urdf_path, contract.action.joints or (), config.limits_path)
+    return rules.in_force(
+        robot_limits(text, config.urdf_path, contract.action.joints or (), config.limits_path)
+    )
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -196,6 +196,11 @@ class InferenceConfig:
         'end_effector_link is found in it.',
     )
     limits_path: str = parameter('', 'File with the limits that a URDF cannot hold; as urdf_path.')
+    guard_parameters_path: str = parameter(
+        '',
+        "File of the guard's parameters; get_action_chunk verifies by its rules. Empty: by the "
+        'defaults of a guard.',
+    )
     image_max_age_s: float = parameter(
         0.3, 'Age beyond which an image is stale.', 's', minimum=0.001, maximum=60.0
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -24,6 +25,7 @@ from vla_deploy.ros.chunk_loop import ChunkLoop, RefusedError
 from vla_deploy.ros.chunk_maker import ChunkMaker, Made
 from vla_deploy.ros.chunk_messages import message_to_chunk
 from vla_deploy.ros.guard_messages import violation_message
+from vla_deploy.ros.guard_rules import GuardRules
 from vla_deploy.ros.lifecycle import ManagedNode
 from vla_deploy.ros.observation_streams import ObservationStreams
 from vla_deploy_msgs.msg import ActionChunk
@@ -40,6 +42,7 @@ class Serving(Protocol):
     maker: ChunkMaker | None
     streams: ObservationStreams | None
     limits: JointLimits | None
+    rules: GuardRules | None
 
 
 class ChunkFront:
@@ -57,7 +60,7 @@ class ChunkFront:
         loop, maker = serving.loop, serving.maker
         if not self._node.is_active or loop is None or maker is None:
             return _refuse(response, Response.ERROR_INACTIVE, 'the node is not active')
-        if serving.limits is None:
+        if serving.limits is None or serving.rules is None:
             return _refuse(response, Response.ERROR_VERIFICATION, NO_LIMITS)
         try:
             loop.check_instruction(request.instruction)
@@ -78,10 +81,13 @@ class ChunkFront:
             return _refuse(response, Response.ERROR_OBSERVATION, str(error))
         if error is not None:
             return _refuse(response, Response.ERROR_POLICY, f'inference failed: {error}')
-        return self._verified(computed.result(), maker, serving.limits, response)
+        return self._verified(
+            computed.result(), maker, serving.limits, serving.rules.config, response
+        )
 
     def _verified(
-        self, made: Made, maker: ChunkMaker, limits: JointLimits, response: Response
+        self, made: Made, maker: ChunkMaker, limits: JointLimits, config: GuardConfig,
+        response: Response,
     ) -> Response:
         now_ns = self._now_ns()
         contract = maker.contract
@@ -89,7 +95,7 @@ class ChunkFront:
         placed = standalone(made.chunk.actions, now_ns + round(offset_s * 1e9))
         msg = maker.message(made, placed, uuid.uuid4().hex, 0, now_ns)
         # A chunk beyond a limit is not given at all: nobody stands behind it who could clamp it.
-        rules = GuardConfig(mode='reject', control_mode=contract.action.control_mode)
+        rules = replace(config, mode='reject', control_mode=contract.action.control_mode)
         violations = self._violations(msg, now_ns, limits, rules)
         response.report = [violation_message(violation, now_ns, 0) for violation in violations]
         if violations:
