@@ -58,18 +58,20 @@ class JerkMotion:
         given.control_interface = self._ruckig.ControlInterface.Velocity
         given.synchronization = self._ruckig.Synchronization.No
         given.target_velocity = [0.0] * len(position)
-        return self._knots(t_ns, given, position, velocity, on_time=False)
+        return self._knots(t_ns, given, position, velocity)
 
     def reach(
         self, t_ns: int, position: Array, velocity: Array, acceleration: Array, duration_s: float,
-        target: tuple[Array, Array, Array],
+        target: tuple[Array, Array, Array], on_time: bool = False,
     ) -> Trajectory | None:
         """The way to a target state (position, velocity, acceleration), all joints together.
 
-        It takes duration_s, or longer if the limits ask for it, and ends at just that time: the
-        last two of its knots may be nearly two steps of the grid apart, which acceleration is to be
-        held against. None where there is none: the target itself is beyond what Ruckig is given of
-        the limits.
+        It takes duration_s, or longer if the limits ask for it. None where there is none: the
+        target itself is beyond what Ruckig is given of the limits.
+
+        on_time: it ends at just that time, and not on the grid. Then the last two of its knots may
+        be nearly two steps of the grid apart, and where it ends differs from Ruckig's own motion
+        by what Ruckig rounds: hold acceleration and jerk against the limits.
         """
         if (np.abs(target[1]) > self._velocity).any() or (
             np.abs(target[2]) > self.acceleration).any():
@@ -79,7 +81,7 @@ class JerkMotion:
         given.minimum_duration = duration_s
         given.target_position, given.target_velocity, given.target_acceleration = (
             part.tolist() for part in target)
-        return self._knots(t_ns, given, position, velocity, on_time=True)
+        return self._knots(t_ns, given, position, velocity, on_time)
 
     def _input(self, position: Array, velocity: Array, acceleration: Array) -> Any:
         given = self._ruckig.InputParameter(len(position))
@@ -91,7 +93,8 @@ class JerkMotion:
         return given
 
     def _knots(
-        self, t_ns: int, given: Any, position: Array, velocity: Array, on_time: bool
+        self, t_ns: int, given: Any, position: Array, velocity: Array,
+        on_time: bool = False,
     ) -> Trajectory:
         """What Ruckig makes of an input, as knots on the grid from t_ns.
 
@@ -102,7 +105,7 @@ class JerkMotion:
         self._ruckig.Ruckig(len(position)).calculate(given, motion)
         end_ns = GRID_NS * max(1, math.ceil(motion.duration / GRID_S - ON_GRID))
         if on_time:
-            end_ns = max(GRID_NS, round(motion.duration * 1e9))
+            end_ns = max(GRID_NS, math.ceil(motion.duration * 1e9 - ON_GRID))
         steps = {0}
         for profile in motion.profiles[0]:
             time = 0.0

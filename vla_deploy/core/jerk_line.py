@@ -66,7 +66,7 @@ class JerkLine(CommandLine):
             splice_ns, route.position[0], route.velocity[0],
             acceleration_before(self._line, splice_ns), duration_s,
             (route.position[1], route.velocity[1], route.acceleration_at_start(1)
-             if len(route.times) > 2 else np.zeros_like(route.position[1])))
+             if len(route.times) > 2 else np.zeros_like(route.position[1])), on_time=True)
         if way is None or way.end_ns != route.times[1]:
             return False
         way = way.knots(0, -1).then(route.knots(1, 2))
