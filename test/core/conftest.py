@@ -1,8 +1,9 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lets the tests of the core use the guard's world and judge, which the fuzz uses too."""
+"""Lets the tests of the core use their own helpers, and the guard's world and judge of the fuzz."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'fuzz'))
+CORE = Path(__file__).resolve().parent
+sys.path[:0] = [str(CORE), str(CORE.parent / 'fuzz')]

@@ -182,6 +182,19 @@ def test_when_a_stream_stays_away_expect_the_goal_to_end_with_its_name_after_the
     robot.images['front'] = grey_image()
 
 
+def test_when_a_goal_gives_a_negative_time_expect_it_refused_and_the_running_one_to_go_on(
+    shared_graph, robot, serve, instructor
+):
+    serve()
+    running = instructor.send()
+    _, result = instructor.result(instructor.send(max_duration_s=-5.0))
+    assert result.error_code == Result.ERROR_INSTRUCTION
+    assert result.error_msg == 'max_duration is -5 s; give 0 for no limit'
+    assert running.status == GoalStatus.STATUS_EXECUTING
+    running.cancel_goal_async()
+    assert instructor.result(running)[1].termination_reason == 'cancelled'
+
+
 def test_when_the_guard_is_latched_expect_the_goal_to_end_at_once(
     shared_graph, robot, serve, instructor
 ):

@@ -67,6 +67,7 @@ def run(folder, capsys):
         ([], ['one', 'four', 'two', 'three']),
         (['--since', '7d'], ['one', 'four', 'two']),
         (['--since', '2000-01-01'], ['one', 'four', 'two', 'three']),
+        (['--since', '99999999999w'], ['one', 'four', 'two', 'three']),
         (['--task', 'red'], ['one', 'four', 'two']),
         (['--status', 'failed'], ['two']),
         (['--status', 'success'], ['one']),

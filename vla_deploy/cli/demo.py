@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 if the graph ran and nothing exceeded a limit, 1 if not, 2 for bad arguments."""
     arguments = _parser().parse_args(argv)
     output = Path(arguments.output)
-    output.mkdir(parents=True, exist_ok=True)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         bundle = bundle_for(_ROBOT, arguments.bundle)
-    except BundleUnavailable as error:
+    except (BundleUnavailable, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 2
     log_path = output / 'nodes.log'
@@ -178,10 +178,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 100_000:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 100000')
-    return value
+    if not text.isascii() or not text.isdigit() or int(text) > 100_000:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to 100000')
+    return int(text)
 
 
 if __name__ == '__main__':

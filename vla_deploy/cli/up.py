@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from vla_deploy.bringup import BringUpOptions, bring_up, options_from_arguments, robots
 from vla_deploy.core.parameter import ParameterError, parameters_of
 from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
+from vla_deploy.files import FileError
 from vla_deploy.supervisor import Supervisor
 
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = options_from_arguments(arguments.options)
         bundle = bundle_for(arguments.robot, options.bundle) if options.inference else None
         processes = bring_up(arguments.robot, options, bundle)
-    except (ParameterError, BundleUnavailable) as error:
+    except (ParameterError, BundleUnavailable, FileError) as error:
         print(f'up: {error}', file=sys.stderr)
         return 2
     if arguments.print_commands:

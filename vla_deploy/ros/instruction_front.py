@@ -137,11 +137,15 @@ class InstructionFront:
         loop = self._follower.loop
         if not self._node.is_active or loop is None:
             return failed(ErrorCode.INACTIVE, 'the node is not active')
+        limit_s = duration_s(request.max_duration)
+        if limit_s < 0.0:
+            return failed(ErrorCode.INSTRUCTION,
+                          f'max_duration is {limit_s:g} s; give 0 for no limit')
         refusal = self._follower.begin(request.instruction, request.max_chunks)
         if refusal or loop.session is None:
             return failed(ErrorCode.INSTRUCTION, refusal)
         now_ns = self._now_ns()
-        goal = Goal(now_ns, duration_s(request.max_duration), request.max_chunks, self.patience_s)
+        goal = Goal(now_ns, limit_s, request.max_chunks, self.patience_s)
         self._running = _Running(
             goal,
             handle,

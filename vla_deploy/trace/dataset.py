@@ -105,7 +105,7 @@ def read_info(root: Path) -> Info:
             str(values['data_path']), str(values.get('video_path') or ''),
             int(values.get('chunks_size', 1000)),
         )  # fmt: skip
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f'{INFO}: cannot be read: {type(error).__name__} {error}') from error
     if not fps > 0 or info.chunks_size < 1:
         raise DatasetError(f'{INFO}: fps is {fps!r} and chunks_size {info.chunks_size}')

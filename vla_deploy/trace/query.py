@@ -89,10 +89,10 @@ def since_ns(text: str, now_ns: int) -> int:
     """Return the time that `7d`, `12h`, `30m` ago or an ISO date means; raises QueryError."""
     span = re.fullmatch(r'(\d+)([smhdw])', text)
     if span:
-        return now_ns - int(span[1]) * _UNITS_S[span[2]] * 1_000_000_000
+        return max(now_ns - int(span[1]) * _UNITS_S[span[2]] * 1_000_000_000, 0)
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise QueryError(f'--since {text}: neither a span as 7d or 12h, nor a date') from None
 
 
