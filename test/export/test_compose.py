@@ -112,6 +112,23 @@ def test_when_a_variant_takes_other_steps_expect_export_to_fail(
     assert not target.exists()
 
 
+@pytest.mark.parametrize(('strict', 'compared'), [(False, 1), (True, 3)])
+def test_when_strict_expect_variants_compared_on_every_fixture_else_on_one(
+    checkpoint, ready_graphs, monkeypatch, strict, compared
+):
+    counts = []
+
+    def count(bundle, precision, cases, split, threads, progress):
+        counts.append((len(cases), len(split)))
+        return {}
+
+    monkeypatch.setattr(build, 'run_variants', count)
+    monkeypatch.setattr(build, 'still_states', lambda *arguments: [])
+    options = ExportOptions(checkpoint, checkpoint.parent / 'bundle', strict=strict)
+    export_bundle(options, 1, lambda stage: None)
+    assert counts == [(compared, compared)]
+
+
 def test_when_bits_differ_expect_a_note_and_only_strict_to_fail():
     found = {'loop': VariantParity(False, 1e-7), 'unrolled': VariantParity(True, 0.0)}
     assert not variant_failures('fp32', found, 1e-4)

@@ -137,9 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--steps', type=int, metavar='N', help='Euler steps a chunk')
     parser.add_argument(
-        '--threads', type=int, default=1, metavar='N',
-        help='threads of the runtime while it is proven (default 1, as it is served: the order of '
-        'sums, and so the last bits, depend on it)',
+        '--threads', type=int, metavar='N',
+        help='threads of the runtime while it is proven (one a core; the order of sums, and so the '
+        'last bits, may depend on it)',
     )
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     return parser

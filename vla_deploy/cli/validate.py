@@ -111,9 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument('--dims', type=Path, metavar='FILE', help='head counts, as for export')
     export.add_argument('--threshold', type=float, default=1e-4, help='gate on max_abs (1e-4)')
     export.add_argument(
-        '--threads', type=int, default=1, metavar='N',
-        help='threads of the runtime while it is proven (default 1, as it is served: the order of '
-        'sums, and so the last bits, depend on it)',
+        '--threads', type=int, metavar='N',
+        help='threads of the runtime while it is proven (one a core; the order of sums, and so the '
+        'last bits, may depend on it)',
     )
     export.add_argument('--output-json', type=Path, metavar='FILE', help='write the figures here')
     export.add_argument(

@@ -28,7 +28,8 @@ from vla_deploy.export.rungs import Progress
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import VariantParity, run_variants, variant_failures
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import GRAPHS, TF32, threshold_name
+from vla_deploy.pipeline.backend import BackendOptions
+from vla_deploy.pipeline.bundle import GRAPHS, TF32, Bundle, threshold_name
 
 INT8 = 'int8'
 PRECISIONS = tuple(GRAPHS)
@@ -93,7 +94,7 @@ def reference_error(
 
 
 def run_precision(
-    folder: Path,
+    bundle: Bundle,
     precision: str,
     contract: Contract,
     cases: Sequence[Case],
@@ -101,15 +102,18 @@ def run_precision(
     actions: Sequence[NDArray[np.float32]],
     statistics: Mapping[str, NDArray[np.float32]],
     error: float | None,
+    alike: slice,
     threads: int | None,
     progress: Progress,
 ) -> PrecisionParity:
-    """Serve every case at a precision from a sealed bundle and compare with what is expected.
+    """Serve every case at a precision from a bundle and compare with what is expected.
 
-    `chunks` float32 [steps,padded_dim] and `actions` float32 [steps,dim] of the float32
-    reference, `error` as from `reference_error`. Raises GateError where a number is not finite.
+    `alike`: the cases on which the variants are compared. `chunks` float32 [steps,padded_dim] and
+    `actions` float32 [steps,dim] of the float32 reference, `error` as from `reference_error`.
+    Raises GateError where a number is not finite.
     """
-    policy = Policy.load(folder, precision=precision, threads=threads)
+    options = BackendOptions(precision=precision, threads=threads)
+    policy = Policy.serve(bundle, 'onnx_runtime', options)
     scale = action_scale(contract, statistics)
     raw, in_model, in_robot = [], [], []
     largest = np.zeros(contract.action.dim)
@@ -128,7 +132,7 @@ def run_precision(
         tuple(largest.tolist()),
         tuple(raw),
         error,
-        run_variants(folder, precision, cases, raw, threads, progress),
+        run_variants(bundle, precision, cases[alike], raw[alike], threads, progress),
     )
 
 

@@ -101,7 +101,7 @@ def validate_bundle(
     target = policy.self_test()
     missed = failures(parities, target, threshold)
     raws = [one.raw for one in served]
-    variants = run_variants(bundle, 'fp32', cases, raws, threads, progress)
+    variants = run_variants(policy.bundle, 'fp32', cases, raws, threads, progress)
     missed += variant_failures('fp32', variants, threshold)
     others: dict[str, Any] = {}
     for precision in PRECISIONS[1:]:
@@ -109,8 +109,8 @@ def validate_bundle(
             continue
         stated = policy.receipt['parity'][precision].get('reference_max_abs')
         parity = run_precision(
-            bundle, precision, contract, cases, chunks, actions, statistics, stated, threads,
-            progress,
+            policy.bundle, precision, contract, cases, chunks, actions, statistics, stated,
+            slice(None), threads, progress,
         )
         missed += precision_failures(parity, threshold)
         again = compare_served(

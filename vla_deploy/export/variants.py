@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from vla_deploy.export.fixtures import Case
 from vla_deploy.export.parity import STRICT_THRESHOLD, compare
 from vla_deploy.export.rungs import Progress
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import graphs_of
+from vla_deploy.pipeline.backend import BackendOptions
+from vla_deploy.pipeline.bundle import Bundle, graphs_of
 
 WHOLE_VARIANTS = ('unrolled', 'loop')
 
@@ -29,35 +29,36 @@ class VariantParity:
 
 
 def run_variants(
-    folder: Path,
+    bundle: Bundle,
     precision: str,
     cases: Sequence[Case],
     split: Sequence[NDArray[np.float32]],
     threads: int | None,
     progress: Progress,
 ) -> dict[str, VariantParity]:
-    """Run every variant that a sealed bundle holds beside the split pair, one after the other.
+    """Run every variant that a bundle holds beside the split pair, one after the other.
 
-    `split`: the chunks of the pair, float32 [steps,padded_dim]. Raises GateError where a variant
-    gives NaN.
+    `split`: the chunks of the pair on the same cases, float32 [steps,padded_dim]. Raises GateError
+    where a variant gives NaN.
     """
     found = {}
     for variant in WHOLE_VARIANTS:
-        if (folder / getattr(graphs_of(precision, 'cpu'), variant)).exists():
+        if getattr(graphs_of(precision, 'cpu'), variant) in bundle.receipt['files']:
             progress(f'variant {variant} against split, {precision}')
-            found[variant] = _compare(folder, precision, variant, cases, split, threads)
+            found[variant] = _compare(bundle, precision, variant, cases, split, threads)
     return found
 
 
 def _compare(
-    folder: Path,
+    bundle: Bundle,
     precision: str,
     variant: str,
     cases: Sequence[Case],
     split: Sequence[NDArray[np.float32]],
     threads: int | None,
 ) -> VariantParity:
-    policy = Policy.load(folder, precision=precision, variant=variant, threads=threads)
+    options = BackendOptions(precision=precision, variant=variant, threads=threads)
+    policy = Policy.serve(bundle, 'onnx_runtime', options)
     chunks = [policy.infer(case.observation, noise=case.noise).raw for case in cases]
     figures = [
         compare(chunk, expected, f'{precision}, variant {variant}')

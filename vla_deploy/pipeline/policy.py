@@ -130,14 +130,24 @@ class Policy:
         Raises BundleError, which names the file, and PolicyError where the backend cannot do
         exactly what is asked.
         """
-        bundle = open_bundle(path)
         options = BackendOptions(provider, precision, variant, threads, stub_value)
-        return cls(bundle, load_backend(backend, bundle, options), threads, precision)
+        return cls.serve(open_bundle(path), backend, options)
+
+    @classmethod
+    def serve(cls, bundle: Bundle, backend: str, options: BackendOptions) -> Policy:
+        """Load a bundle, verified before, on a backend; errors as `load`."""
+        loaded = load_backend(backend, bundle, options)
+        return cls(bundle, loaded, options.threads, options.precision)
 
     @property
     def contract(self) -> Contract:
         """What the policy takes and gives."""
         return self._bundle.contract
+
+    @property
+    def bundle(self) -> Bundle:
+        """The verified bundle that is served."""
+        return self._bundle
 
     @property
     def takes_steps_apart(self) -> bool:

@@ -18,6 +18,7 @@ import vla_deploy
 # Whatever decides a number between a raw observation and a robot-unit action.
 _SHARED = (
     'export/graph.py',
+    'export/simplify.py',
     'export/torch_pipeline.py',
     'models/flow.py',
     'models/language.py',
