@@ -44,7 +44,7 @@ setup(
     extras_require={
         'sim': ['mujoco', 'matplotlib'],
         'data': ['pyarrow', 'av'],
-        'export': ['torch', 'onnx', 'onnxscript', 'safetensors'],
+        'export': ['torch', 'onnx', 'onnx-ir', 'onnxscript', 'safetensors'],
         # colcon runs no test at all unless pytest is declared
         'test': ['pytest', 'hypothesis', 'psutil'],
         # chosen by hand on a machine with an NVIDIA GPU: requirements/not_on_a_bare_machine.yaml
