@@ -324,6 +324,19 @@ def share(tmp_path, monkeypatch):
     return change
 
 
+@pytest.mark.parametrize('enforced', [False, True])
+def test_when_the_guard_enforces_jerk_or_not_expect_it_among_the_limits_or_not(
+    share, tmp_path, capsys, enforced
+):
+    share('fr3_joint1')
+    path = tmp_path / 'config' / 'franka' / 'guard.yaml'
+    parameters = read_yaml(path)
+    parameters['/**']['ros__parameters']['enforce_jerk'] = enforced
+    write_yaml(path, parameters)
+    _, figures = limits_of(capsys, '--robot', 'franka')
+    assert ('jerk' in figures['fr3_joint1']) == enforced
+
+
 def test_when_the_overlay_changes_the_urdf_expect_how_and_from_what(share, capsys):
     share('fr3_joint1', velocity=1.5, position_upper=2.8, allow_widen='longer cable')
     report, figures = limits_of(capsys, '--robot', 'franka')

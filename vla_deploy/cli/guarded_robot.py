@@ -12,9 +12,10 @@ from typing import Any
 from vla_deploy.bringup import read_description
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits, LimitsError, load_limits
-from vla_deploy.core.parameter import ParameterError, config_from_mapping, parameters_of
+from vla_deploy.core.parameter import ParameterError
 from vla_deploy.core.urdf import MAX_BYTES, Urdf, UrdfError, parse_urdf
 from vla_deploy.files import FileError, read_text, read_yaml
+from vla_deploy.ros.guard_rules import guard_rules
 from vla_deploy.share import share_directory
 
 ERRORS = (FileError, LimitsError, ParameterError, UrdfError)
@@ -23,7 +24,7 @@ ERRORS = (FileError, LimitsError, ParameterError, UrdfError)
 
 @dataclass(frozen=True, eq=False)
 class GuardedRobot:
-    """overlay: the parsed limits file."""
+    """overlay: the parsed limits file. limits: those that its guard enforces."""
 
     name: str
     urdf_path: Path
@@ -43,9 +44,7 @@ def guarded_robot(name: str, urdf: Path | None = None) -> GuardedRobot:
         raise ParameterError(f'unknown robot {name!r}; known: {", ".join(known)}')
     description = read_description(path)
     (guard,) = (p for p in description['processes'] if p['executable'] == 'guard')
-    given = read_yaml(share / guard['parameters'])['/**']['ros__parameters']
-    declared = {p.name for p in parameters_of(GuardConfig)}
-    config = config_from_mapping(GuardConfig, {k: v for k, v in given.items() if k in declared})
+    rules = guard_rules(share / guard['parameters'])
     urdf_path = share / description['urdf'] if urdf is None else urdf
     limits_path = share / description['limits']
     overlay = read_yaml(limits_path)
@@ -54,7 +53,8 @@ def guarded_robot(name: str, urdf: Path | None = None) -> GuardedRobot:
     except UrdfError as error:
         raise UrdfError(f'{urdf_path}: {error}') from None
     try:
-        limits = load_limits(parsed, given['joint_names'], overlay)
+        limits = rules.in_force(load_limits(parsed, rules.node.joint_names, overlay))
     except LimitsError as error:
         raise LimitsError(f'{limits_path}: {error}') from None
-    return GuardedRobot(name, urdf_path, limits_path, parsed, overlay, limits, config)
+    return GuardedRobot(name, urdf_path, limits_path, parsed, overlay, limits,
+                        rules.config)

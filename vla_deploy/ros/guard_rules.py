@@ -4,42 +4,53 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.parameter import ParameterError, config_from_mapping, parameters_of
 from vla_deploy.files import read_yaml
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
-from vla_deploy.ros.lifecycle import ConfigureError
+
+Config = TypeVar('Config')
 
 
 @dataclass(frozen=True)
 class GuardRules:
-    """config: of the guard's core. enforce_jerk: as its node's parameter."""
+    """config: of the guard's core. node: of its node."""
 
     config: GuardConfig
-    enforce_jerk: bool
+    node: GuardNodeConfig
 
     def in_force(self, limits: JointLimits) -> JointLimits:
         """The limits that such a guard enforces."""
-        return limits if self.enforce_jerk else limits.without_jerk()
+        return limits if self.node.enforce_jerk else limits.without_jerk()
 
 
-def guard_rules(path: str) -> GuardRules:
+def guard_rules(path: str | os.PathLike[str]) -> GuardRules:
     """Return the rules in a ROS parameter file for all nodes (`/**`); empty path: the defaults.
 
-    Raises FileError, and ConfigureError, which names file and parameter.
+    Raises FileError, and ParameterError, which names file and parameter.
     """
-    given = read_yaml(path) if path else {'/**': {'ros__parameters': {}}}
     try:
-        values = given['/**']['ros__parameters']
-        names = {declared.name for declared in parameters_of(GuardConfig)}
-        config = config_from_mapping(GuardConfig, {k: v for k, v in values.items() if k in names})
-        node = config_from_mapping(
-            GuardNodeConfig, {k: v for k, v in values.items() if k == 'enforce_jerk'})
+        values = _parameters(read_yaml(path)) if path else {}
+        return GuardRules(_part(GuardConfig, values), _part(GuardNodeConfig, values))
     except ParameterError as error:
-        raise ConfigureError(f'{path}: {error}') from error
-    except (KeyError, TypeError, AttributeError):
-        raise ConfigureError(f"{path}: lacks '/**': 'ros__parameters'") from None
-    return GuardRules(config, node.enforce_jerk)
+        raise ParameterError(f'{path}: {error}') from error
+
+
+def _parameters(given: Any) -> Mapping[str, Any]:
+    values = given
+    for key in ('/**', 'ros__parameters'):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    if not isinstance(values, Mapping):
+        raise ParameterError("lacks '/**': 'ros__parameters'")
+    return values
+
+
+def _part(config_type: type[Config], values: Mapping[str, Any]) -> Config:
+    names = {declared.name for declared in parameters_of(config_type)}
+    return config_from_mapping(config_type, {k: v for k, v in values.items() if k in names})
