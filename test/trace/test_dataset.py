@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from lerobot_sets import LENGTHS, episode_rows, write_dataset, write_video
+from lerobot_sets import LENGTHS, episode_rows, statistics, write_dataset, write_video
 
 from vla_deploy.cli import validate
 from vla_deploy.trace.dataset_checks import CHECKS
@@ -112,6 +112,24 @@ def test_when_a_data_set_has_a_fault_expect_exactly_its_check_to_find_it(
     out = capsys.readouterr().out
     assert f'FAIL     {name}' in out
     assert checks[name]['mend'] in out
+
+
+@pytest.mark.parametrize(('index', 'said'), [
+    (7, 'episode 7 has rows in'), (0, 'episode 0 has rows in several files'),
+])
+def test_when_a_file_has_a_row_of_another_episode_expect_the_count_of_episodes_to_say_so(
+    tmp_path, index, said
+):
+    episodes = [episode_rows(i) for i in range(2)]
+    episodes[1] = {name: np.concatenate([rows, rows[-1:]]) for name, rows in episodes[1].items()}
+    episodes[1]['episode_index'][-1] = index
+    given = {'rows': episodes, 'stats': statistics(episodes)}  # these are those of the data
+    root = write_dataset(tmp_path / 'set', 'v3.0', lambda part, value: given.get(part, value))
+    code, statuses, checks = check(root, tmp_path)
+    assert statuses['statistics'] == 'pass'
+    assert statuses['episode_count'] == 'fail'
+    assert said in checks['episode_count']['found']
+    assert code == 1
 
 
 def mend_statistics(root, version):
@@ -237,4 +255,4 @@ def test_when_a_package_is_not_installed_expect_what_installs_it(
     monkeypatch.setitem(sys.modules, module, None)
     assert validate.main(['dataset', str(tmp_path), '--robot', 'so101']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'pip install vla_deploy[data]' in line
+    assert 'pip install pyarrow av' in line

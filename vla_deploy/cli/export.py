@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from vla_deploy.export.source import CheckpointError
         from vla_deploy.pipeline import BundleError, PolicyError
     except ImportError as error:
-        print(f'export: {error}; pip install vla_deploy[export]', file=sys.stderr)
+        print(f'export: {error}; pip install torch onnx onnx-ir onnxscript', file=sys.stderr)
         return 2
     options = build.ExportOptions(
         model=arguments.model,

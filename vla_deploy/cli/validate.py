@@ -67,7 +67,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         from vla_deploy.export.source import CheckpointError
         from vla_deploy.pipeline import BundleError, PolicyError
     except ImportError as error:
-        print(f'validate: {error}; pip install vla_deploy[export]', file=sys.stderr)
+        print(f'validate: {error}; pip install torch onnx onnx-ir onnxscript', file=sys.stderr)
         return 2
     try:
         result = validate_bundle(

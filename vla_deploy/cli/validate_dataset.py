@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from vla_deploy.trace.dataset_checks import check_dataset
     except ImportError as error:
-        print(f'validate: {error}; pip install vla_deploy[data]', file=sys.stderr)
+        print(f'validate: {error}; pip install pyarrow av', file=sys.stderr)
         return 2
     if not arguments.path.is_dir():
         print(f'validate: {arguments.path}: is no folder', file=sys.stderr)

@@ -109,7 +109,7 @@ def _shapes(facts: Facts) -> _Verdict:
 def _finite(facts: Facts) -> _Verdict:
     if facts.scan.not_finite:
         return FAIL, facts.scan.not_finite[0], 'delete the episode, or record it again'
-    if not facts.scan.action_dims:
+    if not facts.scan.saw_actions:
         return NOT_RUN, 'no action could be read', ''
     return PASS, f'every action of {len(facts.scan.read)} files', ''
 
@@ -146,6 +146,12 @@ def _episode_count(facts: Facts) -> _Verdict:
     judged = [e for e in episodes if e.data_file in facts.scan.read]
     if not _knows(facts, 'episode_index') or len(judged) < len(episodes):
         return NOT_RUN, 'not every file tells its episodes', ''
+    if facts.scan.split_episodes:
+        return FAIL, f'episode {facts.scan.split_episodes[0]} has rows in several files', mend
+    undeclared = sorted(set(facts.scan.episodes) - {episode.index for episode in episodes})
+    if undeclared:
+        file = facts.scan.episodes[undeclared[0]].file
+        return FAIL, f'episode {undeclared[0]} has rows in {file}, but is in no table', mend
     for episode in judged:
         rows = facts.scan.episodes.get(episode.index)
         if rows is None or rows.rows != episode.length or rows.file != episode.data_file:

@@ -76,7 +76,7 @@ class Scan:
     episodes: dict[int, EpisodeRows] = field(default_factory=dict)
     split_episodes: list[int] = field(default_factory=list)  # in several files
     task_indices: set[int] = field(default_factory=set)
-    action_dims: set[int] = field(default_factory=set)
+    saw_actions: bool = False
     moments: dict[str, Moments] = field(default_factory=dict)
     unmeasured: set[str] = field(default_factory=set)  # features without moments somewhere
 
@@ -156,7 +156,7 @@ def _note_actions(
     if ACTION not in arrays:
         return
     actions = arrays[ACTION]
-    found.action_dims.add(actions.shape[1])
+    found.saw_actions = True
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):
         row, dim = bad[0]
