@@ -3,6 +3,8 @@ SHELL := /bin/bash
 EPISODES ?=
 SEED ?=
 SECONDS ?=
+WORKERS ?=
+JOINT_STEPS ?=
 run := . tools/setup/env.sh &&
 
 .DEFAULT_GOAL := help
@@ -33,8 +35,10 @@ coverage: setup ## which lines and branches of core/ the tests of core/ take; 98
 	  test/pipeline/test_end_effector.py test/robots/test_descriptions.py test/robots/test_kinematics.py \
 	  --cov=vla_deploy.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=98
 
-fuzz: setup ## drive the guard with hostile chunks and judge all it sends (SECONDS=60 SEED=7)
-	@$(run) exec python test/fuzz/fuzz_guard.py $(or $(SECONDS),60) $(SEED)
+fuzz: setup ## drive the guard with hostile chunks, judge all it sends (SECONDS=60 SEED=7 WORKERS=2)
+	@$(run) exec python test/fuzz/fuzz_guard.py $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS)) \
+	  $(if $(JOINT_STEPS),--joint-steps $(JOINT_STEPS))
 
 faults: setup ## kill, stall and contradict the processes of a moving robot, ten times each
 	@$(run) FAULT_REPEATS=10 exec python -m pytest -q test/graph/test_faults.py \

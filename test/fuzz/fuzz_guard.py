@@ -2,17 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long fuzz of the guard: adversarial chunks, jittered ticks, outages, stops, judged as executed.
 
-    python test/fuzz/fuzz_guard.py SECONDS [SEED]
+    python test/fuzz/fuzz_guard.py [--seconds S] [--joint-steps N] [--seed N] [--workers N]
 
-Last line: `fuzz: N joint-steps, 0 excess`. Exit 1, with the seed to repeat it, on any excess. Every
-minute it says how far it is, and from which SEED another run would go on.
+It needs no ROS: numpy, ruckig and PyYAML alone. Each episode has a seed of its own, and episodes
+run side by side in as many processes as asked for. Last line: `fuzz: N joint-steps, 0 excess`.
+Exit 1, with the seed to repeat it, on any excess. Every ten seconds it says how far it is, and from
+which seed another run would go on.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import math
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.guard_config import GuardConfig
 
 EPISODE_TICKS = 400
-TELL_S = 60.0
+TELL_S = 10.0
 
 
 def random_config(rng: np.random.Generator) -> GuardConfig:
@@ -156,26 +161,51 @@ def episode(seed: int, ticks: int = EPISODE_TICKS) -> int:
     return world.judge.joint_steps
 
 
+def fuzz(seed: int, workers: int, seconds: float, joint_steps: float) -> int:
+    """Run the episodes of seed, seed + 1 and so on until the time is up or the joint-steps are
+    judged; returns the exit code."""
+    begin_s = time.monotonic()
+    tell_s, judged, excesses = begin_s + TELL_S, 0, 0
+    with ProcessPoolExecutor(workers) as pool:
+        running: dict[Future[int], int] = {}
+        while True:
+            ended = excesses > 0 or judged >= joint_steps or time.monotonic() >= begin_s + seconds
+            while not ended and len(running) < 2 * workers:  # nobody waits for the next one
+                running[pool.submit(episode, seed)] = seed
+                seed += 1
+            if not running:
+                break
+            for done in wait(running, timeout=TELL_S, return_when=FIRST_COMPLETED).done:
+                seed_of_done, error = running.pop(done), done.exception()
+                if error is None:
+                    judged += done.result()
+                    continue
+                print(f'seed {seed_of_done}: {error!r}', flush=True)
+                if not isinstance(error, ExcessError):
+                    raise error
+                excesses += 1
+            if time.monotonic() >= tell_s:
+                tell_s = time.monotonic() + TELL_S
+                rate = judged / (time.monotonic() - begin_s)
+                print(f'{judged} joint-steps, {rate:.0f}/s, next seed {seed}', flush=True)
+    print(f'fuzz: {judged} joint-steps, {excesses} excess', flush=True)
+    return 1 if excesses else 0
+
+
 def main() -> int:
-    """Run episodes for the seconds given."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    now = time.monotonic()
-    end, tell = now + seconds, now + TELL_S
-    joint_steps = 0
-    while (now := time.monotonic()) < end:
-        if now >= tell:
-            tell += TELL_S
-            print(f'{joint_steps} joint-steps, next seed {seed}', flush=True)
-        try:
-            joint_steps += episode(seed)
-        except ExcessError as error:
-            print(f'seed {seed}: {error}')
-            print(f'fuzz: {joint_steps} joint-steps, 1 excess')
-            return 1
-        seed += 1
-    print(f'fuzz: {joint_steps} joint-steps, 0 excess')
-    return 0
+    """Run the fuzz as the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+    parser.add_argument('--seconds', type=float,
+                        help='when to stop; 60, and with --joint-steps never')
+    parser.add_argument('--joint-steps', type=float, default=math.inf,
+                        help='stop when so many are judged, for instance 1e8')
+    parser.add_argument('--seed', type=int, default=1, help='of the first episode')
+    parser.add_argument('--workers', type=int, default=1, help='processes')
+    given = parser.parse_args()
+    seconds = given.seconds
+    if seconds is None:
+        seconds = 60.0 if given.joint_steps == math.inf else math.inf
+    return fuzz(given.seed, given.workers, seconds, given.joint_steps)
 
 
 if __name__ == '__main__':

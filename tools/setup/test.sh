@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 tools/setup/lint.sh
 
 echo '[fuzz] hostile chunks, judged as executed'
-python test/fuzz/fuzz_guard.py 60
+python test/fuzz/fuzz_guard.py --seconds 60 --workers 2
 
 colcon() { python -c 'import sys; from colcon_core.command import main; sys.exit(main())' "$@"; }
 results=build/vla_deploy/pytest.xml
