@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 FPS, LENGTHS = 30, (12, 8)
 JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'wrist_roll', 'gripper')
@@ -58,8 +60,8 @@ def episode_rows(index: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def write_rows(path: Path, rows: dict[str, np.ndarray]) -> None:
-    """Write a data file; a column of lists may be ragged."""
+def write_rows(path: Path, rows: dict[str, np.ndarray | list]) -> None:
+    """Write a data file; a column of lists may be ragged, one of mappings is of images."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         name: pa.array([list(map(float, row)) for row in values], pa.list_(pa.float32()))
@@ -67,6 +69,13 @@ def write_rows(path: Path, rows: dict[str, np.ndarray]) -> None:
         for name, values in rows.items()
     }  # fmt: skip
     pq.write_table(pa.table(columns), path)
+
+
+def picture() -> dict[str, bytes | str]:
+    """An image as it lies in a row of a data file."""
+    stream = io.BytesIO()
+    Image.new('RGB', (16, 16), (0, 90, 200)).save(stream, 'PNG')
+    return {'bytes': stream.getvalue(), 'path': 'frame.png'}
 
 
 def write_video(path: Path, frames: int) -> None:
@@ -98,19 +107,29 @@ def statistics(parts: list[dict[str, np.ndarray]]) -> dict:
 def write_dataset(root: Path, version: str, change=lambda part, value: value) -> Path:
     """Write a whole data set; `change` may alter each part on its way to the disk.
 
-    Parts: info, rows (a list of episodes), tasks, stats, lengths. Statistics are those of the rows
-    before the change.
+    Parts: info, numbers (of the episodes), lengths and episodes (as their table says), tasks, rows
+    (a list of episodes), stats. Statistics are those of the rows before the change.
     """
     meta = root / 'meta'
     meta.mkdir(parents=True)
+    numbers = change('numbers', list(range(len(LENGTHS))))
     episodes = [episode_rows(index) for index in range(len(LENGTHS))]
-    stats = [statistics([rows]) for rows in episodes]
-    total = change('stats', statistics(episodes) if version == 'v3.0' else stats)
-    (meta / 'info.json').write_text(json.dumps(change('info', info(version))))
+    for columns, number in zip(episodes, numbers, strict=True):
+        columns['episode_index'] = np.full_like(columns['episode_index'], number)
+    if version == 'v3.0':
+        stats = change('stats', statistics(episodes))
+    else:
+        each = zip(numbers, episodes, strict=True)
+        stats = change('stats', [{'episode_index': n, 'stats': statistics([e])} for n, e in each])
+    whole = change('info', info(version))
+    (meta / 'info.json').write_text(json.dumps(whole))
     lengths = change('lengths', list(LENGTHS))
+    table = change('episodes', [
+        {'episode_index': n, 'tasks': [task], 'length': length}
+        for n, task, length in zip(numbers, TASKS, lengths, strict=True)
+    ])  # fmt: skip
     tasks = change('tasks', dict(enumerate(TASKS)))
-    table = [{'episode_index': i, 'tasks': [TASKS[i]], 'length': n} for i, n in enumerate(lengths)]
-    rows = change('rows', episodes)
+    has_videos = whole['features'].get(CAMERA, {}).get('dtype') == 'video'
     if version == 'v3.0':
         for index, row in enumerate(table):
             row |= {'data/chunk_index': 0, 'data/file_index': index}
@@ -119,18 +138,19 @@ def write_dataset(root: Path, version: str, change=lambda part, value: value) ->
         pq.write_table(pa.Table.from_pylist(table), meta / 'episodes/chunk-000/file-000.parquet')
         names = {'task_index': list(tasks), '__index_level_0__': list(tasks.values())}
         pq.write_table(pa.table(names), meta / 'tasks.parquet')
-        (meta / 'stats.json').write_text(json.dumps(total))
-        write_video(root / VIDEO_PATH[version].format(video_key=CAMERA, chunk_index=0,
-                                                      file_index=0), sum(LENGTHS))  # fmt: skip
+        (meta / 'stats.json').write_text(json.dumps(stats))
+        if has_videos:
+            write_video(root / VIDEO_PATH[version].format(video_key=CAMERA, chunk_index=0,
+                                                          file_index=0), sum(LENGTHS))  # fmt: skip
     else:
         write_lines(meta / 'episodes.jsonl', table)
         write_lines(meta / 'tasks.jsonl', [{'task_index': i, 'task': t} for i, t in tasks.items()])
-        write_lines(meta / 'episodes_stats.jsonl',
-                    [{'episode_index': i, 'stats': s} for i, s in enumerate(total)])  # fmt: skip
-    for index, columns in enumerate(rows):
-        place = {'chunk_index': 0, 'file_index': index, 'episode_chunk': 0, 'episode_index': index}
+        write_lines(meta / 'episodes_stats.jsonl', stats)
+    for index, columns in enumerate(change('rows', episodes)):
+        place = {'chunk_index': 0, 'file_index': index, 'episode_chunk': 0,
+                 'episode_index': numbers[index]}  # fmt: skip
         write_rows(root / DATA_PATH[version].format(**place), columns)
-        if version == 'v2.1':
+        if version == 'v2.1' and has_videos:
             video = VIDEO_PATH[version].format(video_key=CAMERA, **place)
             write_video(root / video, LENGTHS[index])
     return root

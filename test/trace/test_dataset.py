@@ -7,7 +7,16 @@ import sys
 
 import numpy as np
 import pytest
-from lerobot_sets import LENGTHS, episode_rows, statistics, write_dataset, write_video
+from lerobot_sets import (
+    CAMERA,
+    LENGTHS,
+    TASKS,
+    episode_rows,
+    picture,
+    statistics,
+    write_dataset,
+    write_video,
+)
 
 from vla_deploy.cli import validate
 from vla_deploy.trace.dataset_checks import CHECKS
@@ -70,8 +79,8 @@ def narrow_state(part, what):
 
 def wrong_mean(part, what):
     if part == 'stats':
-        for stats in what if isinstance(what, list) else [what]:
-            stats['action']['mean'][2] += 0.5
+        for row in what if isinstance(what, list) else [{'stats': what}]:
+            row['stats']['action']['mean'][2] += 0.5
     return what
 
 
@@ -82,17 +91,75 @@ def swapped_times(part, what):
     return what
 
 
+def part_is(**parts):
+    """A change that replaces whole parts."""
+    return lambda part, what: parts.get(part, what)
+
+
+def without_feature(beginning):
+    def change(part, what):
+        if part == 'info':
+            features = what['features']
+            kept = {n: f for n, f in features.items() if not n.startswith(beginning)}
+            return {**what, 'features': kept}
+        if part == 'rows':
+            return [{n: v for n, v in e.items() if not n.startswith(beginning)} for e in what]
+        return what
+
+    return change
+
+
+def one_row_less_in_the_table(part, what):
+    if part == 'lengths':
+        return [what[0] - 1, *what[1:]]
+    return {**what, 'total_frames': sum(LENGTHS) - 1} if part == 'info' else what
+
+
+def another_task_of_the_episode(part, what):
+    if part == 'episodes':
+        what[1]['tasks'] = ['dance']
+    return what
+
+
+def without_a_text(part, what):
+    if part == 'episodes':
+        what[1]['tasks'] = [' ']
+    return {0: TASKS[0], 1: ' '} if part == 'tasks' else what
+
+
+def another_column(part, what):
+    if part == 'rows':
+        what[1]['velocity'] = np.zeros(LENGTHS[1])
+    return what
+
+
+def with_text(part, what):
+    """A declared feature of texts that no data file has."""
+    if part == 'info':
+        what['features']['language'] = {'dtype': 'string', 'shape': [1]}
+    return what
+
+
 # The check that finds it, the change, and a part of what it says.
 FAULTS = [
     ('schema', without_column('frame_index'), 'frame_index'),
+    ('schema', without_feature('action'), 'declares no feature action'),
+    ('schema', without_feature('timestamp'), 'declares no feature timestamp'),
+    ('schema', without_feature('observation'), 'no feature observation.*'),
+    ('schema', with_text, 'has no column language'),
     ('shapes', narrow_state, 'observation.state: 5 numbers a row, declared 6'),
     ('actions_finite', in_rows('action', 5, np.nan), 'row 5, dim 0 is nan'),
     ('episode_count', in_info(total_episodes=3), '2 episodes, meta/info.json says 3'),
     ('episode_count', in_info(total_frames=21), '20 frames, meta/info.json says 21'),
+    ('episode_count', part_is(numbers=[0, 2]), 'not numbered from 0 without a gap'),
+    ('episode_count', one_row_less_in_the_table, 'episode 0 has 12 rows in data'),
     ('timestamps', swapped_times, 'episode 0 in'),
     ('fps', in_info(fps=25), '0.0333 s between two frames, but 25 fps are 0.0400 s'),
     ('statistics', wrong_mean, 'action: mean of dim 2'),
     ('tasks', in_rows('task_index', 0, 7), 'task_index 7'),
+    ('tasks', part_is(tasks={0: TASKS[0], 1: 'turn it'}), "'put it down' is not among the tasks"),
+    ('tasks', another_task_of_the_episode, "episode 1: 'dance' is not among the tasks"),
+    ('tasks', without_a_text, 'a task has no text'),
     ('limits', in_rows('action', 0, 90.0), 'shoulder_pan'),
 ]
 
@@ -112,6 +179,61 @@ def test_when_a_data_set_has_a_fault_expect_exactly_its_check_to_find_it(
     out = capsys.readouterr().out
     assert f'FAIL     {name}' in out
     assert checks[name]['mend'] in out
+
+
+def test_when_an_episode_has_no_statistics_expect_the_check_of_statistics_to_name_it(tmp_path):
+    root = write_dataset(
+        tmp_path / 'set', 'v2.1', lambda part, what: what[:1] if part == 'stats' else what
+    )
+    code, statuses, checks = check(root, tmp_path)
+    assert failing(statuses) == ['statistics']
+    assert checks['statistics']['found'] == 'meta/episodes_stats.jsonl: lacks episode 1'
+    assert code == 1
+
+
+def test_when_there_are_no_actions_expect_what_needs_them_not_run_and_no_pass(tmp_path, version):
+    root = write_dataset(tmp_path / 'set', version, without_feature('action'))
+    _, statuses, _ = check(root, tmp_path)
+    needing = ('actions_finite', 'action_dim', 'statistics', 'limits')
+    assert {statuses[name] for name in needing} == {'not run'}
+
+
+@pytest.mark.parametrize(
+    ('rows', 'failing_check', 'said'),
+    [
+        ([picture()] * LENGTHS[0], None, 'images in 2 data files'),
+        (None, 'schema', 'has no column observation.images.front'),
+        ([picture(), {'bytes': b'no image', 'path': ''}] * (LENGTHS[0] // 2), 'videos',
+         'observation.images.front: row 1: cannot be decoded'),
+        ([{'bytes': None, 'path': 'frame.png'}] * LENGTHS[0], 'videos', 'row 0: holds no image'),
+    ],
+    ids=['whole', 'no column', 'broken', 'empty'],
+)  # fmt: skip
+def test_when_a_camera_is_of_images_expect_each_of_them_decoded(
+    tmp_path, version, rows, failing_check, said
+):
+    def change(part, what):
+        if part == 'info':
+            what['features'][CAMERA] |= {'dtype': 'image'}
+        if part == 'rows':
+            if rows is not None:
+                what[0][CAMERA] = rows
+            what[1][CAMERA] = [picture()] * LENGTHS[1]
+        return what
+
+    root = write_dataset(tmp_path / 'set', version, change)
+    code, statuses, checks = check(root, tmp_path, '--strict')
+    assert failing(statuses) == ([] if failing_check is None else [failing_check])
+    assert said in checks[failing_check or 'videos']['found']
+    assert code == (0 if failing_check is None else 1)
+
+
+def test_when_a_file_has_a_column_that_is_not_declared_expect_a_warning(tmp_path, version):
+    root = write_dataset(tmp_path / 'set', version, another_column)
+    code, statuses, checks = check(root, tmp_path)
+    assert [name for name, status in statuses.items() if status != 'pass'] == ['schema']
+    assert 'the column velocity, which meta/info.json does not declare' in checks['schema']['found']
+    assert code == 0
 
 
 @pytest.mark.parametrize(('index', 'said'), [
@@ -148,6 +270,14 @@ def test_when_a_data_set_is_whole_expect_every_check_passed_and_exit_code_0(tmp_
     code, statuses, _ = check(write_dataset(tmp_path / 'set', version), tmp_path, '--strict')
     assert statuses == dict.fromkeys(['info', *CHECKS], 'pass')
     assert code == 0
+
+
+def test_when_there_are_videos_but_no_path_of_them_expect_the_info_refused(tmp_path, version):
+    root = write_dataset(tmp_path / 'set', version, in_info(video_path=None))
+    code, statuses, checks = check(root, tmp_path)
+    assert failing(statuses) == ['info']
+    assert f'has no video_path, but {CAMERA} is a video' in checks['info']['found']
+    assert code == 1
 
 
 @pytest.mark.parametrize('text', ['{"codebase_version": ', '[]', '{}', '{"fps": 30}'])

@@ -58,6 +58,11 @@ class Info:
         return [name for name, f in self.features.items() if f['dtype'] == 'video']
 
     @property
+    def pictures(self) -> list[str]:
+        """Features that are images within the data files."""
+        return [name for name, f in self.features.items() if f['dtype'] == 'image']
+
+    @property
     def vectors(self) -> dict[str, int]:
         """Features of numbers -> how many there are in a row."""
         sizes = {}
@@ -109,6 +114,8 @@ def read_info(root: Path) -> Info:
         raise DatasetError(f'{INFO}: cannot be read: {type(error).__name__} {error}') from error
     if not fps > 0 or info.chunks_size < 1:
         raise DatasetError(f'{INFO}: fps is {fps!r} and chunks_size {info.chunks_size}')
+    if info.cameras and not info.video_path:
+        raise DatasetError(f'{INFO}: has no video_path, but {info.cameras[0]} is a video')
     return info
 
 

@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.trace.dataset import DatasetError, Info, Metadata, read_info, read_metadata
-from vla_deploy.trace.dataset_scan import ACTION, Moments, Scan, first, scan
-from vla_deploy.trace.dataset_video import VideoError, frames_of
+from vla_deploy.trace.dataset_pictures import VideoError, broken_picture, frames_of
+from vla_deploy.trace.dataset_scan import (
+    ACTION,
+    REQUIRED_COLUMNS,
+    Moments,
+    Scan,
+    first,
+    scan,
+)
 
 PASS, WARN, FAIL, NOT_RUN = 'pass', 'warn', 'fail', 'not run'
 # LeRobot refuses to load a data set whose frames are farther from the grid than this.
@@ -70,7 +77,7 @@ def check_dataset(root: Path, limits: JointLimits) -> list[Checked]:
 
 def _schema(facts: Facts) -> _Verdict:
     features = facts.info.features
-    undeclared = [n for n in (ACTION, 'timestamp', 'episode_index') if n not in features]
+    undeclared = [n for n in REQUIRED_COLUMNS if n not in features]
     if undeclared:
         return FAIL, f'meta/info.json declares no feature {", ".join(undeclared)}', (
             'declare every column of the data under features'
@@ -81,6 +88,11 @@ def _schema(facts: Facts) -> _Verdict:
         return FAIL, first(lacking), 'write the column anew, or take it out of features'
     if not any(name.startswith('observation.') for name in features):
         return FAIL, 'no feature observation.*', 'declare what the policy sees'
+    strange = facts.scan.undeclared_columns
+    if strange:
+        more = {name: f'has the column {", ".join(columns)}, which meta/info.json does not declare'
+                for name, columns in strange.items()}  # fmt: skip
+        return WARN, first(more), 'declare it under features, or write the data without it'
     return _ran(facts, f'{len(features)} features')
 
 
@@ -191,8 +203,9 @@ def _statistics(facts: Facts) -> _Verdict:
     mend = 'compute the statistics anew: training and serving normalise with them'
     if problem:
         return FAIL, problem, mend
-    if facts.scan.unreadable or facts.scan.unmeasured:
-        what = ', '.join(sorted(facts.scan.unmeasured)) or first(facts.scan.unreadable)
+    unmeasured = facts.scan.unmeasured | ({ACTION} - set(facts.scan.moments))
+    if facts.scan.unreadable or unmeasured:
+        what = first(facts.scan.unreadable or dict.fromkeys(sorted(unmeasured), 'not in all files'))
         return NOT_RUN, f'not all of the data can be measured: {what}', ''
     pairs: list[tuple[str, Mapping[str, Any], dict[str, Moments]]] = []
     if facts.info.version == 'v3.0':
@@ -275,7 +288,17 @@ def _videos(facts: Facts) -> _Verdict:
             return FAIL, f'{file}: {error}', mend
         if have < needed:
             return FAIL, f'{file}: has {have} frames, its episodes need {needed}', mend
-    return PASS, f'{len(frames)} files, each frame there' if frames else 'no videos', ''
+    pictures = [(file, name) for file in facts.scan.read for name in facts.info.pictures
+                if name not in facts.scan.missing_columns.get(file, ())]  # fmt: skip
+    for file, name in pictures:
+        problem = broken_picture(facts.root / file, name)
+        if problem:
+            return FAIL, f'{file}: {name}: {problem}', 'record the episode again, or delete it'
+    if facts.info.pictures and not pictures:
+        return NOT_RUN, 'no image could be read', ''
+    what = [f'{len(frames)} files, each frame there'] if frames else []
+    what += [f'images in {len(facts.scan.read)} data files'] if pictures else []
+    return PASS, ', '.join(what) or 'no videos', ''
 
 
 def _limits(facts: Facts) -> _Verdict:

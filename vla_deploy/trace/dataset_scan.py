@@ -71,6 +71,7 @@ class Scan:
     read: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     missing_columns: dict[str, list[str]] = field(default_factory=dict)
+    undeclared_columns: dict[str, list[str]] = field(default_factory=dict)
     wrong_shapes: dict[str, str] = field(default_factory=dict)
     not_finite: list[str] = field(default_factory=list)  # where an action is not
     episodes: dict[int, EpisodeRows] = field(default_factory=dict)
@@ -102,10 +103,13 @@ def _scan_file(found: Scan, name: str, path: Path, info: Info) -> None:
     except (OSError, pyarrow.ArrowException) as error:
         raise DatasetError(f'cannot be read: {" ".join(str(error).split())}') from error
     wanted = {**dict.fromkeys(REQUIRED_COLUMNS, 1), **info.vectors}
-    images = [n for n, f in info.features.items() if f['dtype'] == 'image']
-    missing = [n for n in (*wanted, *images) if n not in columns]
+    declared = set(info.features) - set(info.cameras)
+    missing = {*wanted, *declared} - set(columns)
     if missing:
         found.missing_columns[name] = sorted(missing)
+    undeclared = set(columns) - {*wanted, *declared}
+    if undeclared:
+        found.undeclared_columns[name] = sorted(undeclared)
     table = read_table(path, [column for column in wanted if column in columns])
     found.read.append(name)
     arrays = {}
@@ -116,7 +120,7 @@ def _scan_file(found: Scan, name: str, path: Path, info: Info) -> None:
             found.unmeasured.add(column)
         else:
             arrays[column] = rows
-    found.unmeasured |= set(missing) & set(info.vectors)
+    found.unmeasured |= missing & set(info.vectors)
     _note_actions(found, name, table, arrays)
     if TASK in arrays:
         found.task_indices |= {int(i) for i in np.unique(arrays[TASK])}
