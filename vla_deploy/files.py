@@ -128,6 +128,13 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> 
         raise FileError(f'{path}: is not UTF-8 text: {error.reason}') from None
 
 
+def yaml_text(values: Any) -> str:
+    """Return values as YAML in their own order, without aliases and in block style."""
+    return yaml.dump(
+        values, Dumper=_PlainDumper, sort_keys=False, default_flow_style=False, width=10_000
+    )
+
+
 def write_yaml(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     """Write `values` as YAML in their own order, whole or not at all."""
     text = yaml.dump(

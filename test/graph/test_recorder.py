@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import FakeRobot
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from vla_deploy.ros import qos
@@ -24,6 +24,7 @@ from vla_deploy_msgs.msg import RecorderStatus
 sys.path.insert(0, str(Path(__file__).parents[1] / 'trace'))
 
 from bags import independent
+from rosbag2_format import assert_played_by_rosbag2
 
 TEXTS = 'some/texts'
 
@@ -106,6 +107,7 @@ def test_when_a_bring_up_is_recorded_expect_all_that_was_said_in_the_bag(
     up.send(signal.SIGINT)
     assert graph.wait_for_exit(up) == 0
     (folder,) = (tmp_path / 'bags').iterdir()
+    assert_played_by_rosbag2(folder)
     heard = independent(folder)
     told = {message.seq for message in graph.chunks}
     assert told <= {message.seq for message in heard['/action_chunk']}
@@ -244,6 +246,27 @@ def test_when_the_disk_is_full_expect_it_said_the_node_alive_and_the_bag_readabl
     bag = Bag(Path(status.bag))
     assert sum(m.topic == '/image/front' for m in bag.messages()) >= 5
     assert 'was not closed' in bag.broken
+
+
+def test_when_a_camera_is_compressed_expect_that_topic_heard_instead_of_the_raw_one(
+    graph, recorder, reach_bundle
+):
+    for kind, name in ((Image, 'image/front'), (CompressedImage, 'image/front/compressed')):
+        graph.node.create_publisher(kind, name, qos.SENSOR)
+    recorder(bundle=str(reach_bundle), compressed_cameras=['front'])
+    graph.wait(lambda: recorder_hears(graph, '/image/front/compressed'), 'the recorder to hear it')
+    assert not graph.node.get_subscriptions_info_by_topic('/image/front')
+
+
+def test_when_a_camera_that_is_not_there_is_to_be_compressed_expect_exit_code_2_and_its_name(
+    graph, tmp_path, reach_bundle
+):
+    process = graph.start('recorder', directory=str(tmp_path / 'bags'), bundle=str(reach_bundle),
+                          compressed_cameras=['front', 'back'])  # fmt: skip
+    assert graph.wait_for_exit(process) == 2
+    (line,) = process.error_lines()
+    assert "'compressed_cameras' names back; the bundle has front" in line
+    assert not (tmp_path / 'bags').exists()
 
 
 def test_when_the_bag_cannot_be_made_expect_exit_code_2_and_one_line(graph, tmp_path):

@@ -3,6 +3,7 @@
 """A recorded run, computed again: the same to the bit with the same bundle, told apart with
 another."""
 
+import io
 import json
 import shutil
 import signal
@@ -10,43 +11,88 @@ import signal
 import numpy as np
 import pytest
 from graph_harness import Graph
+from PIL import Image as Pillow
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CompressedImage, Image
 
 from vla_deploy.cli import replay
+from vla_deploy.ros.images import image_to_rgb
 from vla_deploy.trace.bag import Bag
+from vla_deploy.trace.bag_writer import BagWriter, Topic
+from vla_deploy.trace.definitions import installed_definition
+from vla_deploy.trace.digest import digest_topic, digester
+from vla_deploy.trace.episodes import RECORDING
+from vla_deploy.trace.repair import ROSBAG2
 from vla_deploy.trace.replay import seen_chunks
 
 PNG = b'\x89PNG'
 
 
-@pytest.fixture(scope='module', params=['asynchronous', 'real_time_chunking'])
-def run(request, reach_bundle, tmp_path_factory):
-    """Folder of the bag of a run through the whole graph."""
-    folder = tmp_path_factory.mktemp('run')
-    graph = Graph(folder)
-    try:
-        recorder = graph.start('recorder', directory=str(folder / 'bags'),
-                               bundle=str(reach_bundle))  # fmt: skip
-        graph.start_sim_robot(image_rate_hz=15.0)
-        graph.start_guard(log_folder=str(folder / 'logs'))
-        graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
-        graph.start_inference(reach_bundle, instruction='reach the red cube',
-                              strategy=request.param)  # fmt: skip
-        graph.wait(lambda: len(graph.chunks) >= 9, 'more chunks than the recorder may miss')
-        for node in ('guard', 'inference'):  # an answer that got lost is asked for again
-            name = f'parameters/{node}'.encode()
-            graph.wait(lambda name=name: name in recorded(folder), f"the {node}'s parameters")
-        # The guard first: its journal is whole then, and the recorder hears its end.
-        for process in (*graph.processes[1:], recorder):
-            process.send(signal.SIGINT)
-            graph.wait_for_exit(process)
-    finally:
-        graph.close()
-    (bag,) = (folder / 'bags').iterdir()
-    return bag
+class Run:
+    """One run of the whole graph that was recorded: the bag's folder, and that of the journals."""
+
+    def __init__(self, folder, bundle, strategy):
+        graph = Graph(folder)
+        self.logs = folder / 'logs'
+        try:
+            recorder = graph.start('recorder', directory=str(folder / 'bags'), bundle=str(bundle))
+            graph.start_sim_robot(image_rate_hz=15.0)
+            graph.start_guard(log_folder=str(self.logs))
+            graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
+            graph.start_inference(bundle, instruction='reach the red cube', strategy=strategy)
+            graph.wait(lambda: len(graph.chunks) >= 9, 'more chunks than the recorder may miss')
+            for node in ('guard', 'inference'):  # an answer that got lost is asked for again
+                name = f'parameters/{node}'.encode()
+                graph.wait(lambda name=name: name in recorded(folder), f"the {node}'s parameters")
+            # The guard first: its journal is whole then, and the recorder hears its end.
+            for process in (*graph.processes[1:], recorder):
+                process.send(signal.SIGINT)
+                graph.wait_for_exit(process)
+        finally:
+            graph.close()
+        (self.bag,) = (folder / 'bags').iterdir()
+
+
+@pytest.fixture(scope='module')
+def run_with(reach_bundle, tmp_path_factory):
+    """Return a function that gives the run of a strategy; each is made once."""
+    made = {}
+
+    def get(strategy):
+        if strategy not in made:
+            made[strategy] = Run(tmp_path_factory.mktemp('run'), reach_bundle, strategy)
+        return made[strategy]
+
+    return get
+
+
+@pytest.fixture
+def run(run_with):
+    return run_with('asynchronous')
 
 
 def recorded(folder):
     return b''.join(path.read_bytes() for path in (folder / 'bags').glob('*/*.mcap'))
+
+
+def rewritten(bag, target, images='full', change=lambda topic, data: (topic, data)):
+    """Write a bag anew, as if its recorder had been told to keep images otherwise; `change` gives
+    the topic and the bytes of each image, or None for nothing."""
+    source, writer = Bag(bag), BagWriter(target)
+    channels = {}
+    for message in source.messages():
+        topic, data = source.topics[message.topic], message.data
+        if message.topic == '/image/front':
+            topic, data = change(topic, data)
+        if topic is not None:
+            if topic.name not in channels:
+                channels[topic.name] = writer.add_topic(topic)
+            writer.write(channels[topic.name], message.log_ns, message.publish_ns, data)
+    for name, values in source.metadata.items():
+        if name != ROSBAG2:
+            writer.add_metadata(name, {**values, 'images': images} if name == RECORDING else values)
+    writer.close()
+    return target
 
 
 def report_of(bag, tmp_path, *options):
@@ -55,29 +101,34 @@ def report_of(bag, tmp_path, *options):
     return code, json.loads(target.read_text())
 
 
-def test_when_replayed_with_the_same_bundle_expect_no_difference_at_all(run, tmp_path):
-    bag = run
+@pytest.mark.parametrize('strategy', ['asynchronous', 'real_time_chunking', 'ensembling'])
+def test_when_replayed_with_the_same_bundle_expect_no_difference_at_all(
+    run_with, tmp_path, strategy
+):
+    run = run_with(strategy)
     picture = tmp_path / 'both.png'
-    code, report = report_of(bag, tmp_path, '--plot', str(picture))
+    code, report = report_of(run.bag, tmp_path, '--plot', str(picture))
     assert report['max_abs'] == 0.0
     assert len(report['chunks']) >= 6
-    assert all(c['actions'] == 0.0 == c['raw'] for c in report['chunks'])
+    # What ensembling sends is a mean over several chunks: its own is compared in model space.
+    sent = None if strategy == 'ensembling' else 0.0
+    assert all((c['actions'], c['raw']) == (sent, 0.0) for c in report['chunks'])
     assert report['guard']['differences'] == []
     assert report['guard']['steps'] > 100
     assert report['guard']['recorded_violations'] == report['guard']['replayed_violations']
     assert report['same_bundle']
     assert report['not_compared'] == []
     assert code == 0
-    seen = list(seen_chunks(Bag(bag)))
-    chunking = seen[0].message.strategy == 'real_time_chunking'
-    assert any(chunk.message.guided_steps for chunk in seen) == chunking
+    seen = list(seen_chunks(Bag(run.bag)))
+    assert {chunk.message.strategy for chunk in seen} == {strategy}
+    assert any(c.message.guided_steps for c in seen) == (strategy == 'real_time_chunking')
     assert picture.read_bytes().startswith(PNG)
 
 
 def test_when_one_weight_changed_expect_the_bundle_told_apart(
     run, changed_bundle, tmp_path, capsys
 ):
-    bag = run
+    bag = run.bag
 
     def change(folder):
         weights = np.fromfile(folder / 'weights.bin', np.float32)
@@ -92,21 +143,101 @@ def test_when_one_weight_changed_expect_the_bundle_told_apart(
     assert 'replay: differs: actions' in capsys.readouterr().err
     code, _ = report_of(bag, tmp_path, '--bundle', str(other), '--fail-on', 'none')
     assert code == 0
+    code, report = report_of(bag, tmp_path, '--bundle', str(other), '--fail-on', 'guard')
+    assert (code, report['guard']['differences'] != []) == (1, True)
+    assert 'replay: differs: guard:' in capsys.readouterr().err
     code, _ = report_of(bag, tmp_path, '--bundle', str(other), '--diff', 'actions',
                         '--fail-on', 'actions=100')  # fmt: skip
     assert code == 0
 
 
-def test_when_latency_must_be_shorter_than_nothing_expect_exit_code_1(run, tmp_path):
-    bag = run
-    code, report = report_of(bag, tmp_path, '--diff', 'latency', '--fail-on', 'latency=0')
-    assert code == 1
+@pytest.mark.parametrize(('factor', 'expected'), [('0', 1), ('1e6', 0)])
+def test_when_latency_may_be_so_much_longer_expect_the_factor_to_decide(
+    run, tmp_path, factor, expected
+):
+    options = ('--diff', 'latency', '--fail-on', f'latency={factor}')
+    code, report = report_of(run.bag, tmp_path, *options)
+    assert code == expected
     assert report['latency_ms']['replayed']['p95'] > 0
     assert report['guard']['steps'] == 0
 
 
+def test_when_only_the_guard_may_not_differ_and_does_not_expect_exit_code_0(run, tmp_path):
+    code, report = report_of(run.bag, tmp_path, '--diff', 'guard', '--fail-on', 'guard')
+    assert code == 0
+    assert report['guard']['steps'] > 100
+
+
+def digests(topic, data):
+    return digest_topic(topic), digester(topic)(data)
+
+
+@pytest.mark.parametrize(
+    ('images', 'change'), [('hashed', digests), ('none', lambda topic, data: (None, b''))]
+)
+def test_when_images_were_not_kept_expect_the_guard_compared_and_one_line_for_all_chunks(
+    run, tmp_path, capsys, images, change
+):
+    bag = rewritten(run.bag, tmp_path / images, images, change)
+    code, report = report_of(bag, tmp_path)
+    assert code == 3
+    (line,) = report['not_compared']
+    assert f"any chunk: images were recorded as '{images}'" in line
+    assert 'record_images:=full' in line
+    told = capsys.readouterr()
+    assert f'replay: not compared: {line}' in told.err
+    assert 'max_abs' not in told.out
+    assert (report['max_abs'], report['chunks'], report['same_bundle']) == (None, [], True)
+    assert report['guard']['steps'] > 100
+    assert report['guard']['differences'] == []
+
+
+def test_when_the_camera_was_compressed_expect_its_images_found_and_the_difference_they_make(
+    run, tmp_path
+):
+    """JPEG loses a little, so that another chunk shows that these images were decoded."""
+    type_name = 'sensor_msgs/msg/CompressedImage'
+    compressed = Topic('/image/front/compressed', type_name, *installed_definition(type_name))
+
+    def change(_topic, data):
+        image = deserialize_message(data, Image)
+        stream = io.BytesIO()
+        Pillow.fromarray(image_to_rgb(image)).save(stream, 'JPEG')
+        message = CompressedImage(header=image.header, format='jpeg', data=stream.getvalue())
+        return compressed, serialize_message(message)
+
+    bag = rewritten(run.bag, tmp_path / 'compressed', 'full', change)
+    code, report = report_of(bag, tmp_path, '--diff', 'actions', '--fail-on', 'actions=0.5')
+    assert code == 0
+    assert len(report['chunks']) >= 6
+    assert report['max_abs'] > 0.0
+
+
+def test_when_the_journal_was_moved_expect_it_named_and_another_one_refused(
+    run, tmp_path, capsys
+):
+    (log,) = run.logs.iterdir()
+    moved = tmp_path / 'elsewhere'
+    shutil.move(log, moved)
+    try:
+        assert replay.main([str(run.bag), '--diff', 'guard']) == 2
+        assert 'name it by --journal' in capsys.readouterr().err
+        code, report = report_of(run.bag, tmp_path, '--diff', 'guard', '--journal', str(moved))
+        assert (code, report['journal']) == (0, str(moved))
+        assert report['guard']['steps'] > 100
+        other = tmp_path / 'other'
+        other.mkdir()
+        (first,) = moved.iterdir()
+        lines = first.read_bytes().splitlines(keepends=True)
+        (other / first.name).write_bytes(b''.join(lines[: len(lines) // 2]))
+        assert replay.main([str(run.bag), '--diff', 'guard', '--journal', str(other)]) == 2
+        assert f'{other}: ' in capsys.readouterr().err
+    finally:
+        shutil.move(moved, log)
+
+
 def test_when_images_are_missing_expect_exit_code_3_that_says_so(run, tmp_path, capsys):
-    bag = run
+    bag = run.bag
     copy = tmp_path / 'cut'
     shutil.copytree(bag, copy)
     (file,) = copy.glob('*.mcap')
@@ -126,7 +257,7 @@ def test_when_images_are_missing_expect_exit_code_3_that_says_so(run, tmp_path, 
 def test_when_something_named_is_not_there_expect_exit_code_2_and_one_line(
     run, tmp_path, capsys, options, said
 ):
-    bag = run
+    bag = run.bag
     assert replay.main([str(bag), *[o.replace('NO', str(tmp_path)) for o in options]]) == 2
     (line,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith('replay:')]
     assert said.replace('NO', str(tmp_path)) in line

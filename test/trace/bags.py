@@ -22,7 +22,7 @@ class Written:
     """A bag that is written like the recorder's, one message every 10 ms."""
 
     def __init__(self, folder: Path, robot: str = 'franka', begin_ns: int = BEGIN_NS) -> None:
-        self.writer = BagWriter(folder)
+        self.writer = BagWriter(folder, distro='jazzy')
         self.writer.add_metadata(RECORDING, {'robot': robot})
         self.now_ns = begin_ns
         self._watch = EpisodeWatch()

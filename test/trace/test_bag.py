@@ -9,12 +9,17 @@ from bags import Written, chunk, independent
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from hypothesis import given
 from hypothesis import strategies as st
+from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
+from rosbag2_format import assert_played_by_rosbag2, check_information
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
-from vla_deploy.trace.bag import Bag, BagError, closing_records
+from vla_deploy.ros.recorded_topics import described
+from vla_deploy.trace.bag import Bag, BagError
+from vla_deploy.trace.bag_writer import BagWriter, Topic
 from vla_deploy.trace.cdr import CdrError, Decoder
 from vla_deploy.trace.definitions import (
     DefinitionError,
@@ -111,20 +116,49 @@ def test_when_a_bag_is_closed_expect_an_independent_reader_to_read_every_message
     assert np.array_equal(heard['/image/front'][3].data, [3] * 12)
 
 
-def test_when_a_bag_is_closed_expect_metadata_of_version_9(written):
-    folder = written.close()
-    document = yaml.safe_load((folder / 'metadata.yaml').read_text())
-    information = document['rosbag2_bagfile_information']
-    assert information['version'] == 9
-    assert information['storage_identifier'] == 'mcap'
+def test_when_a_bag_is_closed_expect_its_file_described(written):
+    information = read_information(written.close())
     assert information['relative_file_paths'] == ['run_0.mcap']
     assert information['message_count'] == 15
     assert information['duration']['nanoseconds'] == 140_000_000
     topics = {t['topic_metadata']['name']: t for t in information['topics_with_message_count']}
     assert topics['/text']['message_count'] == 5
-    assert topics['/text']['topic_metadata']['type_description_hash'].startswith('RIHS01_')
-    inside = closing_records(folder / 'run_0.mcap', ['rosbag2'])['rosbag2']['serialized_metadata']
-    assert yaml.safe_load(inside)['version'] == 9
+
+
+def test_when_a_bag_is_closed_expect_all_that_rosbag2_reads_for_each_qos(written):
+    profiles = [described(p) for p in vars(qos).values() if isinstance(p, QoSProfile)]
+    assert len(profiles) > 5
+    text = installed_definition('std_msgs/msg/String')
+    written.writer.add_topic(Topic('/unheard', 'std_msgs/msg/String', *text, tuple(profiles)))
+    folder = written.close()
+    assert_played_by_rosbag2(folder)
+    (unheard,) = [t for t in read_information(folder)['topics_with_message_count']
+                  if t['topic_metadata']['name'] == '/unheard']  # fmt: skip
+    assert unheard['topic_metadata']['offered_qos_profiles'] == profiles
+
+
+@pytest.mark.parametrize('key', [
+    'version', 'storage_identifier', 'duration', 'starting_time', 'message_count',
+    'topics_with_message_count', 'compression_format', 'compression_mode', 'relative_file_paths',
+    'files', 'custom_data', 'ros_distro',
+])  # fmt: skip
+def test_when_a_key_of_version_9_is_missing_expect_the_check_of_the_format_to_fail(written, key):
+    information = read_information(written.close())
+    check_information(information)
+    del information[key]
+    with pytest.raises(KeyError, match=key):
+        check_information(information)
+
+
+@pytest.mark.parametrize(('distro', 'said'), [('rolling', 'rolling'), ('', '')])
+def test_when_a_distribution_records_expect_it_named(tmp_path, distro, said):
+    writer = BagWriter(tmp_path / 'run', distro=distro)
+    writer.close()
+    assert read_information(writer.folder)['ros_distro'] == said
+
+
+def read_information(folder):
+    return yaml.safe_load((folder / 'metadata.yaml').read_text())['rosbag2_bagfile_information']
 
 
 def test_when_a_bag_is_read_expect_every_message_in_order_and_what_lies_beside(written):

@@ -10,6 +10,7 @@ import time
 import pytest
 from action_msgs.msg import GoalStatus, GoalStatusArray
 from bags import Written, chunk, independent
+from rosbag2_format import assert_played_by_rosbag2
 from std_msgs.msg import String
 
 from vla_deploy.cli import traces
@@ -82,6 +83,14 @@ def test_when_queried_expect_the_episodes_asked_for_newest_first(run, options, s
     assert sorted(found) == sorted(sessions)
     if '--limit' not in options:
         assert found[-1] == sessions[-1]
+
+
+@pytest.mark.parametrize('text', ['greife DAS SCHÄLCHEN', 'schälchen', 'GREIFE', 'STRASSE'])
+def test_when_a_task_has_letters_beyond_ascii_expect_it_found_in_whatever_case(
+    run, folder, text
+):
+    write(folder, 'german', task='Greife das Schälchen in der Straße')
+    assert [row['session_id'] for row in run('query', '--task', text, rows=True)] == ['german']
 
 
 def test_when_queried_without_an_output_expect_a_table(run):
@@ -239,6 +248,8 @@ def test_when_a_killed_bag_is_repaired_expect_an_independent_reader_to_read_all_
     assert traces.main(['repair', str(tmp_path / 'cut')]) == 0
     assert 'was not closed' in capsys.readouterr().err
     repaired = tmp_path / 'cut_repaired'
+    assert_played_by_rosbag2(repaired)
+    assert 'ros_distro: jazzy' in (repaired / 'metadata.yaml').read_text()
     assert [m.seq for m in independent(repaired)['/action_chunk']] == list(range(5))
     read = Bag(repaired)
     assert [m.log_ns for m in read.messages()] == [

@@ -70,7 +70,9 @@ def _replay(arguments: argparse.Namespace, diffs: Sequence[str]) -> Report:
     # rclpy and the runtime take a second: bad usage should not wait for them
     from vla_deploy.ros.replayed_policy import ReplayedPolicy
     from vla_deploy.trace.replay import (
+        FULL,
         journal_of,
+        kept_images,
         recorded_parameters,
         replay_guard,
         seen_chunks,
@@ -84,15 +86,16 @@ def _replay(arguments: argparse.Namespace, diffs: Sequence[str]) -> Report:
         report.gaps.append(bag.broken)
     policy = ReplayedPolicy(recorded_parameters(bag, 'inference'), arguments.bundle)
     report.bundle_sha256 = policy.model_sha256
+    kept = kept_images(bag)
     for seen in seen_chunks(bag):
         if seen.missing:
-            report.skip(seen)
+            report.skip(seen, kept)
             continue
         report.add(seen, policy.infer(seen))
-    if not report.chunks:
+    if not report.chunks and kept == FULL:
         report.gaps.append('no chunk of the bag could be computed again')
     if 'guard' in diffs:
-        log = arguments.journal or journal_of(bag)
+        log = journal_of(bag, arguments.journal)
         report.journal = str(log)
         for step, outputs, text in replay_guard(log, report.replayed_actions()):
             report.add_step(step, outputs, text)
@@ -118,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('bag', type=Path, metavar='BAG', help='folder or .mcap of a bag')
     parser.add_argument('--bundle', default='', metavar='B2', help='another bundle than recorded')
-    parser.add_argument('--diff', default='all', choices=(*DIFFS, 'all'), help='what to compare')
+    parser.add_argument(
+        '--diff', default='all', choices=(*DIFFS, 'all'),
+        help='what to compare: actions, every element of every chunk; latency, percentiles of the '
+        'inference time; guard, every decision and command of every tick; all of them (default)',
+    )  # fmt: skip
     parser.add_argument(
         '--fail-on', action='append', type=_fail_on, metavar='WHAT',
         help='what makes exit code 1, several times if wanted: actions=A (robot units, 0 where '

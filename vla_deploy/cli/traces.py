@@ -191,9 +191,13 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument('--dir', type=Path, required=True, metavar='D', help='folder of the bags')
         verb.add_argument('--index', type=Path, metavar='FILE', help='where the index lies, if not '
                           'in that folder')  # fmt: skip
-        verb.add_argument('--since', default='', metavar='7d', help='span before now, or a date')
-        verb.add_argument('--task', default='', metavar='T', help='part of the instruction')
-        verb.add_argument('--status', default='', choices=(SUCCESS, FAILED, UNKNOWN))
+        verb.add_argument('--since', default='', metavar='7d', help='that began within a '
+                          'span before now, in s, m, h, d or w (90m, 7d), or since a local date or '
+                          'time (2026-03-01, 2026-03-01T12:00)')  # fmt: skip
+        verb.add_argument('--task', default='', metavar='T', help='part of the instruction, '
+                          'in whatever case')  # fmt: skip
+        verb.add_argument('--status', default='', choices=(SUCCESS, FAILED, UNKNOWN),
+                          help='as labelled, else as the action ended')  # fmt: skip
         verb.add_argument('--model', default='', metavar='H', help='beginning of its digest')
         verb.add_argument('--robot', default='', metavar='R', help='name of the robot')
         verb.add_argument('--output', type=_output, metavar='F.json|csv', help='write, not show')

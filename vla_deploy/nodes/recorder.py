@@ -10,6 +10,7 @@ no room is dropped, and the status says so, in the bag too.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
+from vla_deploy.core.parameter import ParameterError
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
@@ -32,7 +34,13 @@ from vla_deploy.trace.digest import digest_topic, digester
 from vla_deploy.trace.episodes import RECORDING, EpisodeWatch
 from vla_deploy.trace.record import Recorder
 from vla_deploy.trace.record_config import RecorderConfig
-from vla_deploy.trace.record_files import attachments, cameras, new_folder, recording
+from vla_deploy.trace.record_files import (
+    attachments,
+    camera_topics,
+    cameras,
+    new_folder,
+    recording,
+)
 from vla_deploy_msgs.msg import RecorderStatus
 
 _POLL_PERIOD_S = 0.01
@@ -40,6 +48,8 @@ _SCAN_PERIOD_S = 0.2
 _STATUS_PERIOD_S = 1.0
 _DROP_STATUS_PERIOD_S = 0.1
 _BYTES_PER_MB = 1e6
+# Heard even before a node that is recorded hears or says them.
+_HEARD = ('joint_states', 'action_chunk', 'execution_state')
 
 
 class RecorderNode(Node):
@@ -54,7 +64,7 @@ class RecorderNode(Node):
         self._changes: dict[str, tuple[Topic, Any]] = {}
         try:
             self._begin()
-        except (OSError, FileError) as error:
+        except (OSError, FileError, ParameterError) as error:
             super().destroy_node()
             raise ConfigureError(f'recorder: {error}') from error
 
@@ -62,12 +72,12 @@ class RecorderNode(Node):
         declare_parameters(self, RecorderConfig)
         config = self._config = read_config(self, RecorderConfig)
         files = attachments(config)
-        names = ['joint_states', 'action_chunk', 'execution_state']
-        if config.images != 'none':
-            names += [f'image/{camera}' for camera in cameras(config)]
-        topics = {name: self.resolve_topic_name(name) for name in names}
+        heard = cameras(config)
+        both = [name for camera in heard for name in camera_topics(camera)]
+        topics = {name: self.resolve_topic_name(name) for name in (*_HEARD, *both)}
         folder = new_folder(config.directory, config.robot, time.localtime())
-        self._folder, writer = folder, BagWriter(folder, config.compression)
+        writer = BagWriter(folder, config.compression, os.environ.get('ROS_DISTRO', ''))
+        self._folder = folder
         watch = EpisodeWatch()
         self._recorder = Recorder(
             writer, round(config.queue_mb * _BYTES_PER_MB), config.flush_period_s, watch.see,
@@ -80,11 +90,12 @@ class RecorderNode(Node):
             self._recorder.add(
                 lambda bag, n=name, k=kind, d=data: bag.add_attachment(n, k, d, now_ns)
             )
-        self._connect(list(topics.values()))
+        images = () if config.images == 'none' else heard.values()
+        self._connect([topics[name] for name in (*_HEARD, *images)])
         self.get_logger().info(f'records into {folder}')
 
     def _connect(self, topics: list[str]) -> None:
-        """Begin to listen; `topics` are heard even before a node of ours hears them."""
+        """Begin to listen to `topics`, and to what the nodes that are recorded hear and say."""
         config = self._config
         self._status = self.create_publisher(RecorderStatus, '~/status', qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)

@@ -113,7 +113,7 @@ class RecordedTopics:
                 except DefinitionError as error:
                     self.unreadable[name] = str(error)
                     continue
-                qos = tuple(_described(info.qos_profile) for info in endpoints)
+                qos = tuple(described(info.qos_profile) for info in endpoints)
                 self._heard[name] = _Heard(Topic(name, type_name, definition, type_hash, qos))
             self._subscribe(self._heard[name], endpoints)
 
@@ -206,7 +206,7 @@ def message_type(type_name: str) -> Any:
         raise DefinitionError(f'{type_name}: is not built on this machine') from error
 
 
-def _described(profile: QoSProfile) -> dict[str, Any]:
+def described(profile: QoSProfile) -> dict[str, Any]:
     """Return a profile as rosbag2 spells it since version 9."""
     return {
         'history': profile.history.name.lower(),

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mcap.writer import CompressionType, Writer
 
-from vla_deploy.files import write_bytes
+from vla_deploy.files import write_bytes, yaml_text
 
 METADATA = 'metadata.yaml'
+INFORMATION = 'rosbag2_bagfile_information'  # the one key of that file
 METADATA_VERSION = 9
 COMPRESSIONS = {
     'none': CompressionType.NONE,
@@ -61,8 +61,9 @@ class _Span:
 class BagWriter:
     """One bag that is being written. Used by one thread; every method may raise OSError."""
 
-    def __init__(self, folder: Path, compression: str = 'lz4', distro: str = 'jazzy') -> None:
-        """Make the folder, which must not exist, and begin the file."""
+    def __init__(self, folder: Path, compression: str = 'lz4', distro: str = '') -> None:
+        """Make the folder, which must not exist, and begin the file. `distro`: of the ROS that
+        records, as ROS_DISTRO names it."""
         folder.mkdir(parents=True)
         self.folder, self._distro = folder, distro
         self.file = folder / f'{folder.name}_0.mcap'
@@ -92,7 +93,7 @@ class BagWriter:
                 topic.type_name, 'ros2msg', topic.definition.encode('utf-8')
             )
         described = {
-            'offered_qos_profiles': yaml.safe_dump([dict(q) for q in topic.qos], sort_keys=False),
+            'offered_qos_profiles': yaml_text([dict(q) for q in topic.qos]),
             'topic_type_hash': topic.type_hash,
         }
         channel = self._writer.register_channel(
@@ -126,7 +127,7 @@ class BagWriter:
     def close(self) -> None:
         """Write the index, and metadata.yaml anew."""
         self.flush()
-        information = yaml.safe_dump(self._information(), sort_keys=False)
+        information = yaml_text(self._information())
         self._writer.add_metadata('rosbag2', {'serialized_metadata': information})
         self._writer.finish()
         self._sink.close()
@@ -143,8 +144,7 @@ class BagWriter:
         shutil.rmtree(self.folder)
 
     def _write_metadata(self) -> None:
-        document = {'rosbag2_bagfile_information': self._information()}
-        text = yaml.safe_dump(document, sort_keys=False, width=10_000)
+        text = yaml_text({INFORMATION: self._information()})
         write_bytes(self.folder / METADATA, text.encode('utf-8'))
 
     def _information(self) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def find(database: sqlite3.Connection, wanted: Filter) -> list[Found]:
     """Return the episodes, the newest first."""
     conditions = {
         'begin_ns >= ?': wanted.since_ns,
-        'instr(lower(task), ?) > 0': wanted.task.lower(),
+        'instr(casefold(task), ?) > 0': wanted.task.casefold(),
         'result = ?': wanted.status,
         'substr(model_sha256, 1, ?) = ?': wanted.model,
         'robot = ?': wanted.robot,
@@ -111,6 +111,8 @@ def find(database: sqlite3.Connection, wanted: Filter) -> list[Found]:
         values += [len(str(value)), value] if condition.count('?') == 2 else [value]
     where = f' WHERE {" AND ".join(used)}' if used else ''
     limit = f' LIMIT {int(wanted.limit)}' if wanted.limit else ''
+    # SQLite's own lower() knows no letters beyond ASCII.
+    database.create_function('casefold', 1, str.casefold, deterministic=True)
     query = f'SELECT {_COLUMNS} FROM episodes{where} ORDER BY begin_ns DESC{limit}'
     return [
         Found(*row[:-1], np.frombuffer(row[-1], np.float32))

@@ -26,6 +26,10 @@ class RecorderConfig:
         'whole ones can be replayed.',
         choices=('full', 'hashed', 'none'),
     )
+    compressed_cameras: list[str] = parameter(
+        [],
+        'As the parameter of inference: these are heard on image/<camera>/compressed, not raw.',
+    )
     compression: str = parameter(
         'lz4', 'Compression of the file.', choices=('none', 'lz4', 'zstd')
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vla_deploy import __version__
+from vla_deploy.core.parameter import ParameterError
 from vla_deploy.files import MAX_TEXT_BYTES, read_bytes, read_yaml
 from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.trace.record_config import RecorderConfig
@@ -32,12 +33,27 @@ def attachments(config: RecorderConfig) -> dict[str, tuple[str, bytes]]:
     return {name: (kind, read_bytes(path, MAX_TEXT_BYTES)) for name, kind, path in wanted}
 
 
-def cameras(config: RecorderConfig) -> list[str]:
-    """Return the names of the bundle's cameras; raises FileError."""
-    if not config.bundle:
-        return []
-    contract = read_yaml(Path(config.bundle) / bundles.CONTRACT)
-    return [str(camera['name']) for camera in contract.get('cameras', [])]
+def camera_topics(camera: str) -> tuple[str, str]:
+    """Return the names under which inference may hear a camera: raw, and compressed."""
+    return f'image/{camera}', f'image/{camera}/compressed'
+
+
+def cameras(config: RecorderConfig) -> dict[str, str]:
+    """Return each camera of the bundle with the name under which it is heard.
+
+    Raises FileError, and ParameterError for a compressed camera that the bundle does not have.
+    """
+    names = []
+    if config.bundle:
+        contract = read_yaml(Path(config.bundle) / bundles.CONTRACT)
+        names = [str(camera['name']) for camera in contract.get('cameras', [])]
+    unknown = set(config.compressed_cameras) - set(names)
+    if unknown:
+        raise ParameterError(
+            f"parameter 'compressed_cameras' names {', '.join(sorted(unknown))}; the bundle has "
+            f'{", ".join(names) or "not been named"}'
+        )
+    return {name: camera_topics(name)[name in config.compressed_cameras] for name in names}
 
 
 def recording(config: RecorderConfig, topics: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vla_deploy.files import read_yaml
 from vla_deploy.trace.bag import Bag, BagError
-from vla_deploy.trace.bag_writer import BagWriter
+from vla_deploy.trace.bag_writer import INFORMATION, METADATA, BagWriter
 from vla_deploy.trace.episodes import EPISODES, EpisodeWatch
 
 ROSBAG2 = 'rosbag2'  # the record that a closed bag ends with
@@ -28,7 +29,7 @@ def repair(bag: Bag, target: Path) -> Repaired:
     or `target` exists already."""
     if target.exists():
         raise BagError(f'{target}: exists already')
-    writer = BagWriter(target)
+    writer = BagWriter(target, distro=_distro(bag))
     try:
         watch, channels = EpisodeWatch(), {}
         for recorded in bag.messages():
@@ -51,3 +52,12 @@ def repair(bag: Bag, target: Path) -> Repaired:
         writer.discard()
         raise
     return Repaired(target, writer.messages, bag.broken)
+
+
+def _distro(bag: Bag) -> str:
+    """Return the ROS that recorded a bag, as the file beside it says since its begin."""
+    path = bag.files[0].parent / METADATA
+    if not path.is_file():
+        return ''
+    information = read_yaml(path).get(INFORMATION) or {}
+    return str(information.get('ros_distro', ''))

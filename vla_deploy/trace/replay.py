@@ -8,7 +8,7 @@ The policy and the guard themselves are not here: they are the ones that serve.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +31,14 @@ from vla_deploy.core.journal import (
 )
 from vla_deploy.trace.bag import Bag, BagError, Recorded
 from vla_deploy.trace.episodes import CHUNK, GUARD_STATUS, RECORDING
+from vla_deploy.trace.record_files import camera_topics
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-# Images that are kept while their chunk is computed: 2 s of a camera at 30 Hz.
-_IMAGES_KEPT = 64
 ENSEMBLING = 'ensembling'
+FULL = 'full'  # images are kept whole
 ChunkKey = tuple[str, int]  # session_id, seq
+_ImageKey = tuple[str, int]  # topic, stamp [ns]
+_WAITING = 2  # chunks that are held back until their images come
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,39 +105,67 @@ class ChunkDifference:
 
 
 def seen_chunks(bag: Bag) -> Iterator[SeenChunk]:
-    """Yield each chunk of a bag with what the policy saw, in order of their recording."""
-    images: dict[tuple[str, int], Recorded] = {}
-    order: deque[tuple[str, int]] = deque()
-    waiting: list[Any] = []
-    for recorded in bag.messages({CHUNK, *IMAGE_TYPES}):
-        if recorded.type_name == CHUNK:
-            message = bag.decode(recorded)
-            if message.steps:  # without samples it only says that the session ends
-                waiting.append(message)
-        else:
-            key = (recorded.topic, _stamp_ns(bag.decode(recorded).header.stamp))
-            images[key] = recorded
-            order.append(key)
-            if len(order) > _IMAGES_KEPT:
-                del images[order.popleft()]
-        # A chunk may stand before its image where both came at the same time.
-        while waiting and (len(waiting) > 2 or not _seen(bag, waiting[0], images).missing):
-            yield _seen(bag, waiting.pop(0), images)
-    for message in waiting:
-        yield _seen(bag, message, images)
+    """Yield each chunk of a bag with what the policy saw, in order of their recording.
 
-
-def _seen(bag: Bag, message: Any, images: Mapping[tuple[str, int], Recorded]) -> SeenChunk:
+    The bag is read twice, so that no image is in memory longer than a chunk needs it.
+    """
+    planned = [message for message in map(bag.decode, bag.messages({CHUNK})) if message.steps]
     topics = json.loads(bag.metadata.get(RECORDING, {}).get('topics', '{}'))
-    found, missing = {}, []
+    needed = Counter(key for message in planned for key in _image_keys(message, topics))
+    images: dict[_ImageKey, Recorded] = {}
+    waiting: deque[Any] = deque()
+    for recorded in bag.messages({CHUNK, *IMAGE_TYPES}):
+        message = bag.decode(recorded)
+        if recorded.type_name != CHUNK:
+            key = (recorded.topic, _stamp_ns(message.header.stamp))
+            if needed[key]:
+                images[key] = recorded
+        elif message.steps:  # without samples it only says that the session ends
+            waiting.append(message)
+        while waiting:
+            seen = _seen(waiting[0], topics, images)
+            if seen.missing and len(waiting) <= _WAITING:
+                break  # a chunk may stand before its image where both came at the same time
+            yield seen
+            _forget_images(waiting.popleft(), topics, needed, images)
+    for message in waiting:
+        yield _seen(message, topics, images)
+
+
+def _image_keys(message: Any, topics: Mapping[str, str]) -> Iterator[_ImageKey]:
+    """Yield where the images of a chunk may be found: compressed ones have a topic of their own."""
     for camera, stamp in zip(message.image_names, message.image_stamps, strict=True):
-        topic = topics.get(f'image/{camera}', f'/image/{camera}')
-        image = images.get((topic, _stamp_ns(stamp)))
+        for name in camera_topics(camera):
+            yield topics.get(name, f'/{name}'), _stamp_ns(stamp)
+
+
+def _seen(
+    message: Any, topics: Mapping[str, str], images: Mapping[_ImageKey, Recorded]
+) -> SeenChunk:
+    found, missing = {}, []
+    keys = _image_keys(message, topics)
+    for camera, raw, compressed in zip(message.image_names, keys, keys, strict=True):
+        image = images.get(raw) or images.get(compressed)
         if image is None:
-            missing.append(topic)
+            missing.append(raw[0])
         else:
             found[camera] = image
     return SeenChunk(message, found, ', '.join(missing))
+
+
+def _forget_images(
+    message: Any, topics: Mapping[str, str], needed: Counter[_ImageKey],
+    images: dict[_ImageKey, Recorded],
+) -> None:
+    for key in _image_keys(message, topics):
+        needed[key] -= 1
+        if not needed[key]:
+            images.pop(key, None)
+
+
+def kept_images(bag: Bag) -> str:
+    """Return how a bag keeps images: full, hashed or none. The bag must have been read."""
+    return bag.metadata.get(RECORDING, {}).get('images', FULL)
 
 
 def compare(
@@ -187,18 +217,22 @@ def _with_chunks(
     return replace(step, inputs=replace(step.inputs, chunks=arrived)) if arrived else step
 
 
-def journal_of(bag: Bag) -> Path:
+def journal_of(bag: Bag, moved_to: Path | None = None) -> Path:
     """Return the folder of the journal that the guard of a bag wrote; raises BagError.
 
-    It is the log that holds the hash which the guard published.
+    It is the log that holds the hash which the guard published. `moved_to`: where it lies now, if
+    not where it was written; raises AuditError where that is another one.
     """
     head = ''
     for recorded in bag.messages({GUARD_STATUS}):
         head = bag.decode(recorded).audit_head or head
     parameters = next((v for n, v in bag.metadata.items() if n == 'parameters/guard'), {})
     folder = json.loads(parameters.get('log_folder', '""'))
-    if not head or not folder:
+    if not head or not (folder or moved_to):
         raise BagError(f'{bag.path}: its guard wrote no journal: --diff actions compares the rest')
+    if moved_to is not None:
+        verify_log(moved_to, head)
+        return moved_to
     for log in sorted(Path(folder).expanduser().glob('*/'), reverse=True):
         try:
             verify_log(log, head)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.guard_io import Outputs
 from vla_deploy.core.journal import JournalStep
-from vla_deploy.trace.replay import ENSEMBLING, ChunkDifference, ChunkKey, SeenChunk, compare
+from vla_deploy.trace.replay import ENSEMBLING, FULL, ChunkDifference, ChunkKey, SeenChunk, compare
 
 _SHOWN = 5
 _RANKS = (50, 95, 99, 100)
@@ -79,13 +79,19 @@ class Report:
         self.drawn.append(Drawn(stamp.sec + stamp.nanosec * 1e-9, period_s,
                                 tuple(message.joint_names), seen.actions, actions))  # fmt: skip
 
-    def skip(self, seen: SeenChunk) -> None:
-        """Note a chunk whose images are not in the bag."""
+    def skip(self, seen: SeenChunk, kept: str) -> None:
+        """Note a chunk whose images are not in the bag. `kept`: how it keeps images."""
+        self._models.add(seen.message.model_sha256)
         session_id, seq = seen.key
-        self.gaps.append(
+        gap = (
             f'chunk {seq} of session {session_id}: the image it saw on {seen.missing} is not in '
-            'the bag (was it recorded with images full?)'
+            'the bag'
+            if kept == FULL
+            else f'any chunk: images were recorded as {kept!r}, and only whole ones '
+            '(record_images:=full) can be shown to a policy again'
         )
+        if gap not in self.gaps:
+            self.gaps.append(gap)
 
     def replayed_actions(self) -> Mapping[ChunkKey, NDArray[np.float64]]:
         """Return what the guard gets in place of the recorded chunks."""
@@ -102,12 +108,12 @@ class Report:
     @property
     def same_bundle(self) -> bool:
         """Whether the bundle is the one that was recorded."""
-        return self._models == {self.bundle_sha256}
+        return self._models <= {self.bundle_sha256}
 
     @property
-    def max_abs(self) -> float:
-        """The largest difference of any chunk."""
-        return max((chunk.max_abs for chunk in self.chunks), default=0.0)
+    def max_abs(self) -> float | None:
+        """The largest difference of any chunk; None where none was computed again."""
+        return max((chunk.max_abs for chunk in self.chunks), default=None)
 
     def latency_ms(self) -> dict[str, dict[str, float]]:
         """Return p50, p95, p99 and max in milliseconds, recorded and replayed."""
@@ -142,14 +148,14 @@ class Report:
         """Return what people read."""
         bundle = 'the same bundle' if self.same_bundle else 'another bundle than recorded'
         lines = [f'{self.bag}: {len(self.chunks)} chunks with {bundle} ({self.bundle_sha256[:8]})']
-        if 'actions' in self.diffs:
+        if 'actions' in self.diffs and self.chunks:
             lines.append(f'actions  max_abs {self.max_abs!r}')
             worst = sorted(self.chunks, key=lambda chunk: -chunk.max_abs)[:_SHOWN]
             lines += [
                 f'         chunk {c.seq:4d}  robot units {c.actions!r}  model space {c.raw!r}'
                 for c in worst if c.max_abs > 0
             ]  # fmt: skip
-        if 'latency' in self.diffs:
+        if 'latency' in self.diffs and self.chunks:
             for name, figures in self.latency_ms().items():
                 text = '  '.join(f'{rank} {value:.2f}' for rank, value in figures.items())
                 lines.append(f'latency  {name:8s} {text} ms')
