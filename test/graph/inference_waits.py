@@ -1,7 +1,11 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the inference node wait for."""
+"""What the tests of the inference node ask and wait for."""
 
+from builtin_interfaces.msg import Duration
+from rclpy.action import ActionClient
+
+from vla_deploy_msgs.action import ExecuteInstruction
 from vla_deploy_msgs.msg import GuardStatus, PolicyStatus
 
 HOLD = GuardStatus.STATE_HOLD
@@ -35,3 +39,36 @@ def wait_for_recovery(graph):
     next_chunk(graph)
     graph.wait(lambda: graph.policy.health == PolicyStatus.HEALTH_READY, 'the health ready')
     assert graph.policy.reason == ''
+
+
+class Instructor:
+    """An action client of the watcher: one goal after the other, with all that is heard of it."""
+
+    def __init__(self, graph):
+        self._graph = graph
+        self.client = ActionClient(graph.node, ExecuteInstruction, 'execute_instruction')
+        self.feedback = []
+
+    def send(self, instruction='reach', max_duration_s=0.0, max_chunks=0):
+        """Return the handle of a goal; not accepted while the node is inactive."""
+        self._graph.wait(self.client.server_is_ready, 'the action server')
+        whole, part = divmod(max_duration_s, 1.0)
+        goal = ExecuteInstruction.Goal(
+            instruction=instruction,
+            max_duration=Duration(sec=int(whole), nanosec=int(part * 1e9)),
+            max_chunks=max_chunks,
+        )
+        sent = self.client.send_goal_async(goal, lambda msg: self.feedback.append(msg.feedback))
+        self._graph.wait(sent.done, 'an answer to the goal')
+        return sent.result()
+
+    def result(self, handle):
+        """Return (status, result) of a goal, once it has ended."""
+        future = handle.get_result_async()
+        self._graph.wait(future.done, 'the result')
+        return future.result().status, future.result().result
+
+    def cancel(self, handle):
+        future = handle.cancel_goal_async()
+        self._graph.wait(future.done, 'an answer to the cancel')
+        return future.result()

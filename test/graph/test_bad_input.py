@@ -1,36 +1,70 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot, a camera or a person may send: an error names it, no chunk, the node lives."""
+"""What a robot, a camera or a person may send to the process of inference: an error names it,
+nothing is executed, the process lives on, and what is good again is served again."""
 
-import io
-
-import numpy as np
 import pytest
-from fake_robot import grey_image
-from fr3_motion import HOME, JOINTS
-from inference_waits import next_chunk, wait_for_reason, wait_for_recovery
-from PIL import Image as Pillow
-from sensor_msgs.msg import CompressedImage, Image
+from fake_robot import FakeRobot, grey_image
+from fr3_motion import HOME, JOINTS, LIMITS, URDF
+from inference_waits import (
+    HOLD,
+    PATIENT,
+    Instructor,
+    next_chunk,
+    wait_for_reason,
+    wait_for_recovery,
+)
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from vla_deploy.ros import qos
+from vla_deploy_msgs.action import ExecuteInstruction
+from vla_deploy_msgs.srv import GetActionChunk
 
 GOOD = {'height': 64, 'width': 64, 'encoding': 'rgb8', 'step': 192, 'data': bytes(64 * 192)}
 
 
-def png(pixels):
-    stream = io.BytesIO()
-    Pillow.fromarray(pixels).save(stream, 'PNG')
-    return CompressedImage(format='png', data=stream.getvalue())
+@pytest.fixture(scope='module')
+def process(shared_graph, reach_bundle):
+    """The process of inference, which all tests of this file share: it must outlive each."""
+    given = {**PATIENT, 'joint_state_max_age_s': 0.5, 'urdf_path': str(URDF),
+             'limits_path': str(LIMITS)}  # fmt: skip
+    return shared_graph.start_inference(
+        reach_bundle, backend='stub', instruction='reach', **given
+    )
 
 
 @pytest.fixture
-def wait_for_no_chunk(shared_graph):
-    """Return a function that asserts that none comes although an inference was tried again."""
+def robot(shared_graph, process):
+    """A robot to whom chunks are sent before the test and after it, by the same process."""
+    robot = FakeRobot(shared_graph, ['front'], guard_state=HOLD)
+    wait_for_recovery(shared_graph)
+    yield robot
+    robot.images['front'] = grey_image()
+    robot.names, robot.position = list(JOINTS), list(HOME)
+    wait_for_recovery(shared_graph)
+    assert process.exit_code is None
+    robot.leave()
 
-    def wait():
-        failures, sent = shared_graph.policy.failures, shared_graph.policy.chunks
-        shared_graph.wait(lambda: shared_graph.policy.failures > failures, 'another failure')
-        assert shared_graph.policy.chunks == sent
 
-    return wait
+@pytest.fixture
+def assert_no_chunk(shared_graph):
+    """Return a function that asserts that none is sent while the robot goes on to send."""
+
+    def check():
+        shared_graph.wait_for_joint_states(5)  # one that was under way has come
+        sent = len(shared_graph.chunks)
+        shared_graph.wait_for_joint_states(25)  # 10 times as long as a chunk takes to be due
+        assert len(shared_graph.chunks) == sent
+
+    return check
+
+
+@pytest.fixture
+def instructor(shared_graph):
+    made = Instructor(shared_graph)
+    yield made
+    made.client.destroy()
 
 
 @pytest.mark.parametrize(
@@ -45,16 +79,14 @@ def wait_for_no_chunk(shared_graph):
     ],
     ids=['0 bytes', 'step too small', 'step too large', 'encoding', 'width', 'unknown'],
 )
-def test_when_an_image_is_malformed_expect_its_stream_named_no_chunk_and_recovery(
-    shared_graph, robot, serve, wait_for_no_chunk, change, named
+def test_when_an_image_is_malformed_expect_its_stream_named_and_no_chunk(
+    shared_graph, robot, assert_no_chunk, change, named
 ):
-    serve(instruction='reach')
-    next_chunk(shared_graph)
+    failures = shared_graph.policy.failures
     robot.images['front'] = Image(**{**GOOD, **change})
     wait_for_reason(shared_graph, 'image/front', named)
-    wait_for_no_chunk()
-    robot.images['front'] = grey_image()
-    wait_for_recovery(shared_graph)
+    assert_no_chunk()
+    shared_graph.wait(lambda: shared_graph.policy.failures > failures, 'a failure to be counted')
 
 
 @pytest.mark.parametrize(
@@ -65,86 +97,59 @@ def test_when_an_image_is_malformed_expect_its_stream_named_no_chunk_and_recover
         ((), [0.1] * 100, 'missing joint: fr3_joint1'),
         (JOINTS[:-1], HOME[:-1], 'missing joint: fr3_joint7'),
         ((*JOINTS, JOINTS[0]), (*HOME, 0.0), 'named twice: fr3_joint1'),
+        (JOINTS, (float('nan'), *HOME[1:]), 'fr3_joint1 is nan, not finite'),
     ],
-    ids=['100 floats', '100 joints', 'no names', 'one missing', 'one twice'],
+    ids=['100 floats', '100 joints', 'no names', 'one missing', 'one twice', 'nan'],
 )
-def test_when_joint_states_are_malformed_expect_the_joint_named_and_recovery(
-    shared_graph, robot, serve, names, position, named
+def test_when_joint_states_are_malformed_expect_the_joint_named_and_no_chunk(
+    shared_graph, robot, assert_no_chunk, names, position, named
 ):
-    serve(instruction='reach', joint_state_max_age_s=0.5)
-    next_chunk(shared_graph)
     robot.names, robot.position = list(names), list(position)
     wait_for_reason(shared_graph, 'joint_states', named)
-    robot.names, robot.position = list(JOINTS), list(HOME)
-    wait_for_recovery(shared_graph)
+    assert_no_chunk()
 
 
-def test_when_a_joint_state_is_not_finite_expect_the_joint_named_and_no_chunk(
-    shared_graph, robot, serve, wait_for_no_chunk
+def test_when_joints_come_in_another_order_with_others_between_expect_the_same_state(
+    shared_graph, robot
 ):
-    serve(instruction='reach')
-    next_chunk(shared_graph)
-    robot.position = [float('nan'), *HOME[1:]]
-    wait_for_reason(shared_graph, 'joint_states: fr3_joint1 is nan, not finite')
-    wait_for_no_chunk()
-    robot.position = list(HOME)
-    wait_for_recovery(shared_graph)
+    position = [0.1 * i for i in range(7)]
+    robot.names, robot.position = [*JOINTS[::-1], 'gripper'], [*position[::-1], 9.0]
+    shared_graph.wait_for_joint_states(5)
+    shared_graph.wait(
+        lambda: list(next_chunk(shared_graph).anchor_position) == position, 'a chunk from there'
+    )
 
 
-def test_when_a_task_has_10000_characters_expect_it_refused_and_the_running_one_to_go_on(
-    shared_graph, robot, serve
+def test_when_a_task_has_10000_characters_expect_each_front_to_refuse_it_and_no_other_session(
+    shared_graph, robot, instructor
 ):
-    serve(instruction='reach')
-    next_chunk(shared_graph)
+    session_id, said = next_chunk(shared_graph).session_id, '10000 characters, more than'
     shared_graph.tell('x' * 10_000)
-    assert shared_graph.policy.instruction == 'reach'
-    assert next_chunk(shared_graph).instruction == 'reach'
+    wait_for_reason(shared_graph, 'instruction', said)
+    request = GetActionChunk.Request(instruction='x' * 10_000)
+    answer = shared_graph.call(GetActionChunk, 'get_action_chunk', request)
+    assert answer.error_code == GetActionChunk.Response.ERROR_INSTRUCTION
+    assert said in answer.error_msg
+    assert answer.chunk.steps == 0
+    _, result = instructor.result(instructor.send('x' * 10_000))
+    assert result.error_code == ExecuteInstruction.Result.ERROR_INSTRUCTION
+    assert said in result.error_msg
+    assert (result.chunks_sent, shared_graph.policy.instruction) == (0, 'reach')
+    assert next_chunk(shared_graph).session_id == session_id
 
 
-def test_when_the_node_is_inactive_expect_the_services_to_say_so(shared_graph, robot, serve):
-    serve()
+def test_when_the_node_is_inactive_expect_each_front_to_say_so_and_no_chunk(
+    shared_graph, robot, assert_no_chunk, instructor
+):
     assert shared_graph.change_state('inference', 'deactivate')
     answer = shared_graph.trigger('inference/start')
     assert (answer.success, answer.message) == (False, 'the node is not active')
-
-
-# -- images in other forms ------------------------------------------------------------------------
-
-
-def test_when_a_camera_is_compressed_expect_the_pixels_of_its_images_and_broken_ones_named(
-    shared_graph, robot, serve
-):
-    pixels = np.full((64, 64, 3), 127, np.uint8)
-    robot.images['front'] = png(pixels)
-    parameters = {'instruction': 'reach', 'backend': 'onnx_runtime', 'noise_seed': 3}
-    serve(**parameters, compressed_cameras=['front'])
-    compressed = next_chunk(shared_graph)
-    robot.images['front'] = CompressedImage(format='jpeg', data=b'nothing')
-    wait_for_reason(shared_graph, 'image/front', 'neither JPEG nor PNG')
-    robot.images['front'] = grey_image()
-    serve.stop()
-    serve(**parameters)
-    assert next_chunk(shared_graph).data == compressed.data
-
-
-def test_when_a_camera_that_is_not_there_is_to_be_compressed_expect_it_named(refuse):
-    line = refuse(compressed_cameras=['front', 'back'])
-    assert "'compressed_cameras' names back; the policy has front" in line
-
-
-def test_when_depth_is_allowed_expect_chunks_from_depth_images(shared_graph, robot, serve):
-    robot.images['front'] = grey_image('16UC1')
-    serve(instruction='reach', depth_max_m=2.0)
-    next_chunk(shared_graph)
-
-
-def test_when_a_camera_has_an_age_of_its_own_expect_it_instead_of_the_common_one(
-    shared_graph, robot, serve, refuse
-):
-    assert "'camera_max_age_s' is [1.0, 2.0]" in refuse(camera_max_age_s=[1.0, 2.0])
-    robot.image_delay_s = 1.0
-    serve(instruction='reach', image_max_age_s=5.0, camera_max_age_s=[0.3])
-    wait_for_reason(shared_graph, 'image/front: newest message is', 'more than 0.300 s')
-    serve.stop()
-    serve(instruction='reach', image_max_age_s=0.3, camera_max_age_s=[5.0])
-    next_chunk(shared_graph)
+    request = GetActionChunk.Request(instruction='reach')
+    answer = shared_graph.call(GetActionChunk, 'get_action_chunk', request)
+    assert answer.error_code == GetActionChunk.Response.ERROR_INACTIVE
+    assert answer.error_msg == 'the node is not active'
+    assert not instructor.send().accepted
+    with shared_graph.publisher(String, 'instruction', qos.INSTRUCTION_LATCHED) as publisher:
+        publisher.publish(String(data='reach'))
+        assert_no_chunk()
+    assert shared_graph.change_state('inference', 'activate')

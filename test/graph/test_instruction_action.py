@@ -6,11 +6,9 @@ import signal
 
 import pytest
 from action_msgs.msg import GoalStatus
-from builtin_interfaces.msg import Duration
 from fake_robot import FakeRobot, grey_image
-from inference_waits import HOLD, PATIENT, next_chunk
+from inference_waits import HOLD, PATIENT, Instructor, next_chunk
 from lifecycle_msgs.msg import State
-from rclpy.action import ActionClient
 
 from vla_deploy.ros.conversions import duration_s
 from vla_deploy_msgs.action import ExecuteInstruction
@@ -19,39 +17,6 @@ from vla_deploy_msgs.msg import GuardStatus
 SUCCEEDED, ABORTED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED
 CANCELED = GoalStatus.STATUS_CANCELED
 Result = ExecuteInstruction.Result
-
-
-class Instructor:
-    """An action client of the watcher: one goal after the other, with all that is heard of it."""
-
-    def __init__(self, graph):
-        self._graph = graph
-        self.client = ActionClient(graph.node, ExecuteInstruction, 'execute_instruction')
-        self.feedback = []
-
-    def send(self, instruction='reach', max_duration_s=0.0, max_chunks=0):
-        """Return the handle of a goal; not accepted while the node is inactive."""
-        self._graph.wait(self.client.server_is_ready, 'the action server')
-        whole, part = divmod(max_duration_s, 1.0)
-        goal = ExecuteInstruction.Goal(
-            instruction=instruction,
-            max_duration=Duration(sec=int(whole), nanosec=int(part * 1e9)),
-            max_chunks=max_chunks,
-        )
-        sent = self.client.send_goal_async(goal, lambda msg: self.feedback.append(msg.feedback))
-        self._graph.wait(sent.done, 'an answer to the goal')
-        return sent.result()
-
-    def result(self, handle):
-        """Return (status, result) of a goal, once it has ended."""
-        future = handle.get_result_async()
-        self._graph.wait(future.done, 'the result')
-        return future.result().status, future.result().result
-
-    def cancel(self, handle):
-        future = handle.cancel_goal_async()
-        self._graph.wait(future.done, 'an answer to the cancel')
-        return future.result()
 
 
 @pytest.fixture
@@ -71,6 +36,8 @@ def test_when_the_chunks_are_up_expect_success_with_their_count(
     assert (result.error_code, result.error_msg) == (Result.ERROR_NONE, '')
     assert result.chunks_sent == 2
     assert {chunk.instruction for chunk in shared_graph.chunks} == {'reach'}
+    goal_id = bytes(handle.goal_id.uuid).hex()  # by which a trace finds how the session ended
+    assert {chunk.session_id for chunk in shared_graph.chunks} == {goal_id}
     assert len(shared_graph.chunks) == 2
 
 
@@ -195,26 +162,75 @@ def test_when_a_goal_gives_a_negative_time_expect_it_refused_and_the_running_one
     assert instructor.result(running)[1].termination_reason == 'cancelled'
 
 
+@pytest.mark.parametrize(
+    ('state', 'named'),
+    [(GuardStatus.STATE_ESTOP_LATCHED, 'ESTOP_LATCHED'), (GuardStatus.STATE_FAULT, 'FAULT')],
+    ids=['estop', 'fault'],
+)
 def test_when_the_guard_is_latched_expect_the_goal_to_end_at_once(
-    shared_graph, robot, serve, instructor
+    shared_graph, robot, serve, instructor, state, named
 ):
     serve(goal_patience_s=3600.0)
     handle = instructor.send()
     robot.chunks_refused = 3
-    robot.guard_state = GuardStatus.STATE_ESTOP_LATCHED
+    robot.guard_state = state
     status, result = instructor.result(handle)
     assert (status, result.error_code) == (ABORTED, Result.ERROR_GUARD)
-    assert result.error_msg == 'the guard is ESTOP_LATCHED'
+    assert result.error_msg == f'the guard is {named}'
     assert result.chunks_refused == 3
 
 
-def test_when_the_policy_is_not_finite_for_long_expect_the_code_of_the_policy(
-    shared_graph, robot, serve, instructor, infinite_bundle
+@pytest.mark.parametrize(
+    ('state', 'named'),
+    [
+        (GuardStatus.STATE_DISARMED, 'the guard is DISARMED'),
+        (None, 'execution_state: the guard has been silent for'),
+    ],
+    ids=['disarmed', 'silent'],
+)
+def test_when_the_guard_would_not_execute_expect_its_code_after_the_patience(
+    shared_graph, robot, serve, instructor, state, named
 ):
-    serve(goal_patience_s=0.3, bundle=str(infinite_bundle), backend='onnx_runtime')
-    _, result = instructor.result(instructor.send())
-    assert result.error_code == Result.ERROR_POLICY
-    assert 'not finite' in result.error_msg
+    serve(goal_patience_s=0.5, execution_timeout_s=0.5)
+    handle = instructor.send()
+    next_chunk(shared_graph)
+    robot.guard_state = state
+    status, result = instructor.result(handle)
+    assert (status, result.error_code) == (ABORTED, Result.ERROR_GUARD)
+    assert result.error_msg.startswith(named)
+    assert duration_s(result.elapsed) >= 0.5
+    assert result.chunks_sent >= 1
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'said'),
+    [
+        ({}, 'the policy returned a value that is not finite'),
+        ({'breaker_failures': 1, 'breaker_open_s': 60.0}, 'policy left alone: inference failed 1'),
+    ],
+    ids=['not finite', 'left alone'],
+)
+def test_when_the_policy_fails_for_long_expect_its_code(
+    shared_graph, robot, serve, instructor, infinite_bundle, parameters, said
+):
+    given = {'goal_patience_s': 0.5, 'breaker_failures': 1000, **parameters}
+    serve(bundle=str(infinite_bundle), backend='onnx_runtime', **given)
+    status, result = instructor.result(instructor.send())
+    assert (status, result.error_code) == (ABORTED, Result.ERROR_POLICY)
+    assert said in result.error_msg
+    assert duration_s(result.elapsed) >= 0.5
+
+
+def test_when_each_deadline_is_missed_expect_the_code_of_the_policy(
+    shared_graph, robot, serve, instructor
+):
+    serve(
+        backend='onnx_runtime', deadline_ms=50.0, inject_latency_ms=200.0, goal_patience_s=0.5
+    )
+    status, result = instructor.result(instructor.send())
+    assert (status, result.error_code) == (ABORTED, Result.ERROR_POLICY)
+    assert result.error_msg.startswith('deadline: given up before step')
+    assert (result.chunks_sent, shared_graph.policy.breaker) == (0, 'closed')
 
 
 def test_when_inactive_expect_goals_refused_and_a_running_one_ended_with_its_code(

@@ -3,6 +3,7 @@
 """The health that inference tells, from the start of its process on."""
 
 import numpy as np
+import pytest
 from fake_robot import FakeRobot
 from inference_waits import HOLD
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -12,29 +13,78 @@ from vla_deploy_msgs.msg import PolicyStatus
 EACH = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def test_when_a_node_comes_up_expect_each_health_in_its_turn(graph, reach_bundle):
-    heard = graph.listen(PolicyStatus, 'inference/status', EACH)
-    robot = FakeRobot(graph, guard_state=HOLD)
-    graph.start_inference(reach_bundle, instruction='reach')
-    graph.wait(lambda: heard and heard[-1].health_name == 'degraded', 'that no image has come')
-    names = [name for name in dict.fromkeys(status.health_name for status in heard)]
-    expected = ['initializing', 'loading', 'warming', 'ready', 'degraded']
-    assert names == [name for name in expected if name in names]  # a short one may be missed
-    assert len(names) >= 3
-    assert heard[-1].reason == 'image/front: no image yet'
-    robot.leave()
+@pytest.fixture(scope='module')
+def wrong_bundle(changed_bundle):
+    """A bundle whose fixtures hold another chunk than its policy computes."""
 
-
-def test_when_the_self_test_fails_expect_warmup_failed_with_both_figures_and_no_service(
-    shared_graph, changed_bundle, refuse
-):
     def change(folder):
         with np.load(folder / 'fixtures.npz') as archive:
             arrays = {name: archive[name] for name in archive.files}
         arrays['fixture0/chunk_model'] = arrays['fixture0/chunk_model'] + np.float32(0.5)
         np.savez(folder / 'fixtures.npz', **arrays)
 
-    line = refuse(bundle=str(changed_bundle(change)), backend='onnx_runtime')
+    return changed_bundle(change)
+
+
+@pytest.fixture
+def started(graph):
+    """Return a function that starts inference, waits until it is heard, and configures it; it
+    returns whether that succeeded, and the list that every status is added to."""
+
+    def start(bundle):
+        heard = graph.listen(PolicyStatus, 'inference/status', EACH)
+        graph.start_inference(bundle, autostart=False, instruction='reach')
+        graph.wait(lambda: heard, 'the first status')  # none is missed from now on
+        return graph.change_state('inference', 'configure'), heard
+
+    return start
+
+
+def each_once(heard):
+    return list(dict.fromkeys((status.health, status.health_name) for status in heard))
+
+
+def test_when_a_node_comes_up_expect_each_health_in_its_turn(graph, reach_bundle, started):
+    robot = FakeRobot(graph, ['front'], guard_state=HOLD)
+    image = robot.images.pop('front')
+    configured, heard = started(reach_bundle)
+    assert configured
+    assert graph.change_state('inference', 'activate')
+    graph.wait(lambda: heard[-1].health_name == 'degraded', 'that no image has come')
+    assert heard[-1].reason == 'image/front: no image yet'
+    assert each_once(heard) == [
+        (PolicyStatus.HEALTH_INITIALIZING, 'initializing'),
+        (PolicyStatus.HEALTH_LOADING, 'loading'),
+        (PolicyStatus.HEALTH_WARMING, 'warming'),
+        (PolicyStatus.HEALTH_READY, 'ready'),
+        (PolicyStatus.HEALTH_DEGRADED, 'degraded'),
+    ]
+    robot.images['front'] = image
+    graph.wait(lambda: heard[-1].health_name == 'ready', 'chunks to be served')
+    assert heard[-1].reason == ''
+    robot.leave()
+
+
+def test_when_the_self_test_fails_expect_the_health_warmup_failed_to_end_the_list(
+    graph, wrong_bundle, started
+):
+    configured, heard = started(wrong_bundle)
+    assert not configured
+    graph.wait(lambda: heard[-1].health_name == 'warmup_failed', 'the health warmup_failed')
+    assert each_once(heard) == [
+        (PolicyStatus.HEALTH_INITIALIZING, 'initializing'),
+        (PolicyStatus.HEALTH_LOADING, 'loading'),
+        (PolicyStatus.HEALTH_WARMING, 'warming'),
+        (PolicyStatus.HEALTH_WARMUP_FAILED, 'warmup_failed'),
+    ]
+    assert 'over the threshold' in heard[-1].reason
+    assert graph.processes[-1].exit_code is None
+
+
+def test_when_the_self_test_fails_expect_warmup_failed_with_both_figures_and_no_service(
+    shared_graph, wrong_bundle, refuse
+):
+    line = refuse(bundle=str(wrong_bundle), backend='onnx_runtime')
     assert 'over the threshold 0.0001' in line
     shared_graph.wait(
         lambda: shared_graph.policy.health_name == 'warmup_failed', 'the health warmup_failed'

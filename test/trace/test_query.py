@@ -3,9 +3,11 @@
 """Episodes are found, added up and labelled over many bags."""
 
 import csv
+import hashlib
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from action_msgs.msg import GoalStatus, GoalStatusArray
@@ -22,19 +24,29 @@ from vla_deploy_msgs.msg import GuardStatus, PolicyStatus, Violation
 DAY_NS = 86_400_000_000_000
 
 
-def goal(number, status):
+def goal_id(name):
+    """The id of a goal, which its session bears."""
+    return hashlib.md5(name.encode()).digest()
+
+
+def goal(name, status):
     ended = GoalStatus(status=status)
-    ended.goal_info.goal_id.uuid = [number] * 16
+    ended.goal_info.goal_id.uuid = list(goal_id(name))
     return GoalStatusArray(status_list=[ended])
+
+
+def bags(rows):
+    """The names of the bags that rows are of."""
+    return [Path(row['bag']).name for row in rows]
 
 
 def write(folder, name, task='reach red', result=None, robot='franka', model='abc', days_ago=0,
           latencies=(0.02, 0.04)):  # fmt: skip
     bag = Written(folder / name, robot, time.time_ns() - days_ago * DAY_NS)
     for seq, latency_s in enumerate(latencies):
-        bag.add('/action_chunk', chunk(name, seq, task, latency_s, model))
+        bag.add('/action_chunk', chunk(goal_id(name).hex(), seq, task, latency_s, model))
     if result is not None:
-        bag.add('/execute_instruction/_action/status', goal(1, result))
+        bag.add('/execute_instruction/_action/status', goal(name, result))
     return bag.close()
 
 
@@ -79,7 +91,7 @@ def run(folder, capsys):
     ],
 )
 def test_when_queried_expect_the_episodes_asked_for_newest_first(run, options, sessions):
-    found = [row['session_id'] for row in run('query', *options, rows=True)]
+    found = bags(run('query', *options, rows=True))
     assert sorted(found) == sorted(sessions)
     if '--limit' not in options:
         assert found[-1] == sessions[-1]
@@ -90,7 +102,7 @@ def test_when_a_task_has_letters_beyond_ascii_expect_it_found_in_whatever_case(
     run, folder, text
 ):
     write(folder, 'german', task='Greife das Schälchen in der Straße')
-    assert [row['session_id'] for row in run('query', '--task', text, rows=True)] == ['german']
+    assert bags(run('query', '--task', text, rows=True)) == ['german']
 
 
 def test_when_queried_without_an_output_expect_a_table(run):
@@ -133,9 +145,7 @@ def test_when_labelled_expect_the_label_before_the_action_s_result(run, folder, 
     run('query')
     assert traces.main(['label', str(folder / 'one'), '--failure']) == 0
     assert "'reach red': failed" in capsys.readouterr().out
-    assert {r['session_id'] for r in run('query', '--status', 'failed', rows=True)} == {
-        'one', 'two',
-    }  # fmt: skip
+    assert set(bags(run('query', '--status', 'failed', rows=True))) == {'one', 'two'}
     assert traces.main(['label', str(folder / 'one'), '--clear']) == 0
     assert [r['said_by'] for r in run('query', '--status', 'success', rows=True)] == ['action']
 
@@ -150,6 +160,22 @@ def test_when_a_bag_holds_several_episodes_expect_a_number_asked_for(tmp_path, c
     assert traces.main(['label', folder, '--success', '--episode', '1']) == 0
     assert "'second'" in capsys.readouterr().out
     assert traces.main(['label', folder, '--success', '--episode', '2']) == 2
+
+
+def test_when_a_goal_is_replaced_expect_its_own_episode_failed_and_not_the_one_that_follows(
+    tmp_path
+):
+    bag = Written(tmp_path / 'run')
+    first, second, third = (goal_id(name).hex() for name in ('first', 'second', 'third'))
+    bag.add('/action_chunk', chunk(first))
+    bag.add('/action_chunk', chunk(second))  # on the way here it has overtaken the end of the goal
+    bag.add('/execute_instruction/_action/status', goal('first', GoalStatus.STATUS_ABORTED))
+    bag.add('/execute_instruction/_action/status', goal('third', GoalStatus.STATUS_SUCCEEDED))
+    bag.add('/action_chunk', chunk(third))
+    episodes = read_contents(Bag(bag.close())).episodes
+    assert {episode.session_id: episode.result for episode in episodes} == {
+        first: 'failed', second: 'unknown', third: 'success',
+    }  # fmt: skip
 
 
 def test_when_a_session_is_watched_expect_what_the_guard_found_in_its_episode(tmp_path):

@@ -237,8 +237,9 @@ class InferenceNode(ManagedNode):
 
     # -- sessions -------------------------------------------------------------------------------
 
-    def begin(self, instruction: str, max_chunks: int = 0) -> str:
-        """Follow an instruction in a new session; return why not, or an empty text."""
+    def begin(self, instruction: str, max_chunks: int = 0, session_id: str = '') -> str:
+        """Follow an instruction in a new session, of this id or a random one; return why not, or
+        an empty text."""
         assert self.loop is not None
         try:
             self.loop.check_instruction(instruction)
@@ -246,7 +247,7 @@ class InferenceNode(ManagedNode):
             self._health.set_reason(f'instruction: {error}')
             return str(error)
         self._goals.replaced()
-        self.loop.begin(uuid.uuid4().hex, instruction, max_chunks)
+        self.loop.begin(session_id or uuid.uuid4().hex, instruction, max_chunks)
         self._last_instruction = instruction
         self._health.set_reason('')
         self.publish_status()

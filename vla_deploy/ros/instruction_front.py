@@ -38,7 +38,7 @@ class Follower(Protocol):
 
     loop: ChunkLoop | None
 
-    def begin(self, instruction: str, max_chunks: int = 0) -> str:
+    def begin(self, instruction: str, max_chunks: int = 0, session_id: str = '') -> str:
         """Follow an instruction in a new session; return why not, or an empty text."""
 
     def end(self) -> None:
@@ -141,7 +141,9 @@ class InstructionFront:
         if limit_s < 0.0:
             return failed(ErrorCode.INSTRUCTION,
                           f'max_duration is {limit_s:g} s; give 0 for no limit')
-        refusal = self._follower.begin(request.instruction, request.max_chunks)
+        # The session bears the goal's id, so that a trace can say how which episode ended.
+        session_id = bytes(handle.goal_id.uuid).hex()
+        refusal = self._follower.begin(request.instruction, request.max_chunks, session_id)
         if refusal or loop.session is None:
             return failed(ErrorCode.INSTRUCTION, refusal)
         now_ns = self._now_ns()

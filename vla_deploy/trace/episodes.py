@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vla_deploy.trace.bag import Bag, BagError, bag_files, closing_records
@@ -57,7 +57,7 @@ class EpisodeCollector:
     def __init__(self) -> None:
         self._episodes: dict[str, Episode] = {}
         self._refused: set[tuple[str, int]] = set()
-        self._ended_goals: set[bytes] = set()
+        self._results: dict[str, str] = {}  # id of a goal, which is that of its session
 
     def add(self, type_name: str, log_ns: int, message: Any) -> None:
         """Take a message of one of TYPES."""
@@ -76,7 +76,10 @@ class EpisodeCollector:
 
     def episodes(self) -> list[Episode]:
         """Return the episodes in order of their begin."""
-        return list(self._episodes.values())
+        return [
+            replace(episode, result=self._results.get(session_id, UNKNOWN))
+            for session_id, episode in self._episodes.items()
+        ]
 
     @property
     def _newest(self) -> Episode | None:
@@ -108,14 +111,11 @@ class EpisodeCollector:
             episode.refused += 1
 
     def _on_goals(self, goals: Any) -> None:
-        """A goal that has ended decides the episode that runs; each counts once."""
+        """Note how goals ended."""
         for goal in goals.status_list:
-            name = bytes(bytearray(goal.goal_info.goal_id.uuid))
-            if goal.status not in (_SUCCEEDED, _ABORTED) or name in self._ended_goals:
-                continue
-            self._ended_goals.add(name)
-            if self._newest is not None:
-                self._newest.result = SUCCESS if goal.status == _SUCCEEDED else FAILED
+            if goal.status in (_SUCCEEDED, _ABORTED):
+                session_id = bytes(bytearray(goal.goal_info.goal_id.uuid)).hex()
+                self._results[session_id] = SUCCESS if goal.status == _SUCCEEDED else FAILED
 
 
 class EpisodeWatch:
