@@ -146,14 +146,20 @@ def neighbours(seen, pattern, y, x, channel):
     return (sum(nearest) + len(nearest) // 2) // len(nearest)
 
 
+@pytest.mark.parametrize(('bits', 'big_endian'), [(8, False), (16, False), (16, True)])
 @pytest.mark.parametrize('pattern', BAYER)
-def test_when_image_is_bayer_expect_the_mean_of_the_nearest_pixels_of_each_colour(pattern):
-    seen = mosaic_of(COLOURS, pattern)
-    rgb = image_to_rgb(message(seen, f'bayer_{pattern}8', padding=3))
+def test_when_image_is_bayer_expect_the_mean_of_the_nearest_pixels_of_each_colour(
+    pattern, bits, big_endian
+):
+    dtype, high = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
+    colours = np.random.default_rng(bits).integers(0, high + 1, (6, 8, 3)).astype(dtype)
+    seen = mosaic_of(colours, pattern)
+    rgb = image_to_rgb(message(seen, f'bayer_{pattern}{bits}', big_endian, padding=4))
     for y in range(1, 5):
         for x in range(1, 7):
             for channel in range(3):
-                assert rgb[y, x, channel] == neighbours(seen, pattern, y, x, channel)
+                mean = neighbours(seen, pattern, y, x, channel)
+                assert rgb[y, x, channel] == round(mean * 255 / high)
     assert np.array_equal(rgb[0], rgb[1])
     assert np.array_equal(rgb[:, -1], rgb[:, -2])
 
@@ -171,7 +177,21 @@ def test_when_a_bayer_image_has_no_inner_pixel_expect_error():
         image_to_rgb(message(np.zeros((2, 4), np.uint8), 'bayer_rggb8'))
 
 
-@pytest.mark.parametrize(('encoding', 'luma'), [('yuv422', 1), ('yuv422_yuy2', 0)])
+# encoding -> the byte of a pair's first luma
+YUV = [('yuv422', 1), ('uyvy', 1), ('yuv422_yuy2', 0), ('yuyv', 0)]
+
+
+@pytest.mark.parametrize(('encoding', 'luma'), YUV)
+def test_when_two_pixels_share_their_colour_expect_what_the_formula_gives_by_hand(encoding, luma):
+    y, u, v = (100, 180), 90, 160
+    pair = np.empty((1, 2, 2), np.uint8)
+    pair[0, :, luma], pair[0, :, 1 - luma] = y, (u, v)
+    # BT.601: r = 1.164 (y - 16) + 1.596 (v - 128), b = 1.164 (y - 16) + 2.018 (u - 128),
+    # g = 1.164 (y - 16) - 0.391 (u - 128) - 0.813 (v - 128)
+    assert image_to_rgb(message(pair, encoding)).tolist() == [[[149, 87, 21], [242, 180, 114]]]
+
+
+@pytest.mark.parametrize(('encoding', 'luma'), YUV)
 def test_when_image_is_yuv_expect_the_colours_of_bt_601(encoding, luma):
     # black, white, and the primaries with full saturation, in limited range
     yuv = [(16, 128, 128), (235, 128, 128), (81, 90, 240), (145, 54, 34), (41, 240, 110)]
@@ -269,15 +289,16 @@ def test_when_a_png_claims_more_pixels_than_any_camera_has_expect_it_refused_unr
 
 
 @pytest.mark.parametrize(
-    'encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', 'yuv422', 'yuv422_yuy2',
-                 *(f'bayer_{pattern}8' for pattern in BAYER)],
+    'encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16',
+                 'yuv422', 'yuv422_yuy2',
+                 *(f'bayer_{pattern}{bits}' for pattern in BAYER for bits in (8, 16))],
 )  # fmt: skip
 def test_when_cv_bridge_is_installed_expect_the_same_rgb_from_it(encoding):
     reason = "ROS 2's cv_bridge, a C++ extension, is not installed"
     cv_bridge = pytest.importorskip('cv_bridge', reason=reason)
     shape = {'rgb8': (3,), 'bgr8': (3,), 'rgba8': (4,), 'bgra8': (4,)}.get(encoding, ())
-    shape = (2,) if encoding.startswith('yuv') else shape
-    limit, dtype = (65536, np.uint16) if encoding == 'mono16' else (256, np.uint8)
+    shape = (2,) if encoding in dict(YUV) else shape
+    limit, dtype = (65536, np.uint16) if encoding.endswith('16') else (256, np.uint8)
     array = np.random.default_rng(1).integers(0, limit, (8, 10, *shape)).astype(dtype)
     msg = message(array, encoding, padding=4)
     theirs = cv_bridge.CvBridge().imgmsg_to_cv2(msg, 'rgb8')
