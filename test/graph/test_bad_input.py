@@ -139,7 +139,7 @@ def test_when_a_task_has_10000_characters_expect_each_front_to_refuse_it_and_no_
 
 
 def test_when_the_node_is_inactive_expect_each_front_to_say_so_and_no_chunk(
-    shared_graph, robot, assert_no_chunk, instructor
+    shared_graph, process, robot, assert_no_chunk, instructor
 ):
     assert shared_graph.change_state('inference', 'deactivate')
     answer = shared_graph.trigger('inference/start')
@@ -152,4 +152,5 @@ def test_when_the_node_is_inactive_expect_each_front_to_say_so_and_no_chunk(
     with shared_graph.publisher(String, 'instruction', qos.INSTRUCTION_LATCHED) as publisher:
         publisher.publish(String(data='reach'))
         assert_no_chunk()
+    assert 'instruction: ignored, the node is not active' in process.output()
     assert shared_graph.change_state('inference', 'activate')

@@ -48,6 +48,29 @@ def test_when_the_policy_returns_nonsense_expect_no_chunk_and_the_reason(plain_b
         make(served)
 
 
+def test_when_rotations_are_written_otherwise_expect_other_joints(plain_bundle):
+    bundle = plain_bundle()
+    given = {'stub_value': 0.2, 'end_effector_max_residual_m': 1.0}
+    vector, rpy = (
+        make(load_policy(config(bundle, **given, end_effector_rotation=rotation)))
+        .chunk.actions[0, :7]
+        for rotation in ('rotation_vector', 'rpy')
+    )
+    assert np.abs(vector - rpy).max() > 0.01
+
+
+@pytest.mark.parametrize('bounds', [(1000.0, 4.0), (1000.0, 0.0), (0.005, 4.0)])
+def test_when_more_may_be_left_of_a_pose_expect_each_bound_to_count(plain_bundle, bounds):
+    bounds = dict(zip(('end_effector_max_residual_m', 'end_effector_max_residual_rad'), bounds,
+                      strict=True))  # fmt: skip
+    served = load_policy(config(plain_bundle(), stub_value=100.0, **bounds))
+    if min(bounds.values()) > 1.0:
+        assert np.isfinite(make(served).chunk.actions).all()
+    else:
+        with pytest.raises(ObservationError, match='end effector'):
+            make(served)
+
+
 @pytest.mark.parametrize(('changes', 'says'), [
     ({'urdf_path': ''}, "'end_effector_link' needs 'urdf_path'"),
     ({'end_effector_link': 'claw'}, "no link 'claw'"),

@@ -34,8 +34,10 @@ class Written:
         if name not in self._topics:
             topic = Topic(name, type_name, *installed_definition(type_name))
             self._topics[name] = (topic, self.writer.add_topic(topic))
+        self.add_bytes(name, serialize_message(message))
+
+    def add_bytes(self, name: str, data: bytes) -> None:
         topic, channel = self._topics[name]
-        data = serialize_message(message)
         self.writer.write(channel, self.now_ns, self.now_ns, data)
         self._watch.see(topic, self.now_ns, data)
         self.now_ns += 10_000_000

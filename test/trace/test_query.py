@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from std_msgs.msg import String
 from vla_deploy.cli import traces
 from vla_deploy.trace import index
 from vla_deploy.trace.bag import Bag
+from vla_deploy.trace.bag_writer import BagWriter
 from vla_deploy.trace.episodes import read_contents
 from vla_deploy_msgs.msg import GuardStatus, PolicyStatus, Violation
 
@@ -159,7 +161,9 @@ def test_when_a_bag_holds_several_episodes_expect_a_number_asked_for(tmp_path, c
     assert 'holds 2 episodes: give --episode' in capsys.readouterr().err
     assert traces.main(['label', folder, '--success', '--episode', '1']) == 0
     assert "'second'" in capsys.readouterr().out
-    assert traces.main(['label', folder, '--success', '--episode', '2']) == 2
+    for number in ('2', '-1'):
+        assert traces.main(['label', folder, '--success', '--episode', number]) == 2
+        assert f'holds no episode {number}, only 2, from 0' in capsys.readouterr().err
 
 
 def test_when_a_goal_is_replaced_expect_its_own_episode_failed_and_not_the_one_that_follows(
@@ -288,6 +292,49 @@ def test_when_a_killed_bag_is_repaired_expect_an_independent_reader_to_read_all_
     elsewhere = tmp_path / 'elsewhere'
     assert traces.main(['repair', str(tmp_path / 'cut'), '--output', str(elsewhere)]) == 0
     assert elsewhere.is_dir()
+
+
+def test_when_repairing_fails_in_between_expect_nothing_left_of_the_new_bag(
+    tmp_path, capsys, monkeypatch
+):
+    bag = Written(tmp_path / 'cut')
+    bag.add('/action_chunk', chunk())
+    bag.writer.flush()
+    monkeypatch.setattr(BagWriter, 'close', fails)
+    assert traces.main(['repair', str(tmp_path / 'cut')]) == 2
+    assert not (tmp_path / 'cut_repaired').exists()
+
+
+def fails(_writer):
+    raise RuntimeError('a fault of the program')
+
+
+@pytest.mark.parametrize('closed', [True, False])
+def test_when_a_message_cannot_be_read_expect_the_others_and_a_line_that_counts_it(
+    run, folder, capsys, closed
+):
+    bag = Written(folder / 'strange')
+    bag.add('/action_chunk', chunk('read'))
+    bag.add_bytes('/action_chunk', b'\x00\x01\x00\x00')
+    bag.close() if closed else bag.writer.flush()
+    assert 'read' in {row['session_id'] for row in run('query', rows=True)}
+    told = capsys.readouterr().err
+    assert 'strange_0.mcap: 1 messages of /action_chunk cannot be read' in told
+    assert ('was not closed' in told) == (not closed)
+
+
+def test_when_the_index_cannot_be_written_expect_exit_code_2_and_its_name(
+    run, folder, capsys, monkeypatch
+):
+    run('query')
+    write(folder, 'five')
+    monkeypatch.setattr(index, 'TIMEOUT_S', 0.01)
+    database = sqlite3.connect(folder / index.INDEX)
+    database.execute('BEGIN IMMEDIATE')  # another process writes, and does not end
+    assert traces.main(['query', '--dir', str(folder)]) == 2
+    database.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'{folder / index.INDEX}: database is locked' in line
 
 
 def test_when_there_is_nothing_to_repair_expect_exit_code_2_and_no_folder(folder, capsys):

@@ -125,3 +125,21 @@ def test_when_the_disk_fails_expect_the_reason_and_no_more_taken(recorder, tmp_p
     assert 'run_0.mcap: No space left on device' in recording.problem()
     assert not recording.offer(TOPIC, 3, 3, DATA)
     assert recording.counts.dropped['/text'] >= 1
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_when_the_writing_thread_ends_by_a_fault_expect_it_told_and_what_was_flushed_readable(
+    recorder, tmp_path
+):
+    recording = recorder(flush_period_s=0.01)
+    recording.offer(TOPIC, 1, 1, DATA)
+    wait(lambda: texts(tmp_path / 'run') == ['/text'])
+
+    def broken(data):
+        raise KeyError('a fault of the program')
+
+    recording.offer(TOPIC, 2, 2, DATA, broken)
+    wait(lambda: recording.failure)
+    assert 'run_0.mcap: the thread that writes it has ended' in recording.problem()
+    assert not recording.offer(TOPIC, 3, 3, DATA)
+    assert texts(tmp_path / 'run') == ['/text']

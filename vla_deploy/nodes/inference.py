@@ -48,6 +48,7 @@ _READINESS = {
     GuardState.ESTOP_LATCHED: GuardReadiness.LATCHED,
     GuardState.FAULT: GuardReadiness.LATCHED,
 }
+_TELL_PERIOD_S = 1.0
 _END_RECEIVED_S = 0.2  # at most, before the publisher of chunks may be taken away
 
 
@@ -211,8 +212,12 @@ class InferenceNode(ManagedNode):
         self._infer_if_due()
 
     def _on_instruction(self, msg: String) -> None:
+        if not self.is_active:
+            self.get_logger().warning('instruction: ignored, the node is not active',
+                                      throttle_duration_sec=_TELL_PERIOD_S)  # fmt: skip
+            return
         running = self.loop.session if self.loop is not None else None
-        if not self.is_active or (running is not None and running.instruction == msg.data):
+        if running is not None and running.instruction == msg.data:
             return  # both subscriptions hear a latched publisher
         self.begin(msg.data)
 

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vla_deploy.trace.bag import Bag, BagError, bag_files, closing_records
 from vla_deploy.trace.bag_writer import Topic
-from vla_deploy.trace.cdr import Decoder
+from vla_deploy.trace.cdr import CdrError, Decoder
 from vla_deploy.trace.definitions import split_definition
 
 RECORDING = 'vla_deploy.recording'  # record of texts at the beginning of a bag: robot and more
@@ -119,11 +120,16 @@ class EpisodeCollector:
 
 
 class EpisodeWatch:
-    """Collects episodes while they are recorded."""
+    """Collects episodes while they are recorded.
+
+    What cannot be read, as a message of another version, is in the bag all the same; it is counted
+    here, and told with the episodes.
+    """
 
     def __init__(self) -> None:
         self._collector = EpisodeCollector()
         self._decoders: dict[str, Decoder] = {}
+        self._unreadable: Counter[str] = Counter()
 
     def see(self, topic: Topic, log_ns: int, data: bytes) -> None:
         """Take a message that was written."""
@@ -132,21 +138,23 @@ class EpisodeWatch:
             return
         if name not in self._decoders:
             self._decoders[name] = Decoder(name, split_definition(name, topic.definition))
-        self._collector.add(name, log_ns, self._decoders[name](data))
+        try:
+            message = self._decoders[name](data)
+        except CdrError:
+            self._unreadable[topic.name] += 1
+            return
+        self._collector.add(name, log_ns, message)
 
     def closing(self) -> dict[str, dict[str, str]]:
         """Return the record that ends the bag."""
-        return {EPISODES: to_record(self._collector.episodes())}
-
-
-def to_record(episodes: list[Episode]) -> dict[str, str]:
-    """Return the record that ends a bag."""
-    return {'episodes': json.dumps([asdict(e) for e in episodes], ensure_ascii=True)}
+        episodes = json.dumps([asdict(e) for e in self._collector.episodes()], ensure_ascii=True)
+        return {EPISODES: {'episodes': episodes, 'unreadable': json.dumps(self._unreadable)}}
 
 
 @dataclass
 class Contents:
-    """What a bag holds: its episodes, the robot, and where it was cut, if it was."""
+    """What a bag holds: its episodes and the robot; `broken`: where it was cut, if it was, and what
+    cannot be read."""
 
     robot: str
     episodes: list[Episode]
@@ -157,14 +165,18 @@ def read_contents(bag: Bag) -> Contents:
     """Return the episodes of a bag: from the record at its end, or else by reading all of it."""
     path = bag_files(bag.path)[-1]
     records = closing_records(path, (EPISODES, RECORDING))
-    if len(records) == 2:
-        try:
-            episodes = [Episode(**values) for values in json.loads(records[EPISODES]['episodes'])]
-        except (KeyError, TypeError, ValueError) as error:
-            raise BagError(f'{path}: the record {EPISODES} cannot be read: {error}') from error
-        return Contents(records[RECORDING].get('robot', ''), episodes)
-    collector = EpisodeCollector()
-    for recorded in bag.messages(TYPES):
-        collector.add(recorded.type_name, recorded.log_ns, bag.decode(recorded))
-    robot = bag.metadata.get(RECORDING, {}).get('robot', '')
-    return Contents(robot, collector.episodes(), bag.broken)
+    if len(records) != 2:
+        watch = EpisodeWatch()
+        for recorded in bag.messages(TYPES):
+            watch.see(bag.topics[recorded.topic], recorded.log_ns, recorded.data)
+        records = {RECORDING: bag.metadata.get(RECORDING, {}), **watch.closing()}
+    try:
+        found = records[EPISODES]
+        episodes = [Episode(**values) for values in json.loads(found['episodes'])]
+        unreadable = json.loads(found.get('unreadable', '{}'))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BagError(f'{path}: the record {EPISODES} cannot be read: {error}') from error
+    problems = [bag.broken] if bag.broken else []
+    problems += [f'{path}: {count} messages of {topic} cannot be read'
+                 for topic, count in unreadable.items()]  # fmt: skip
+    return Contents(records[RECORDING].get('robot', ''), episodes, '; '.join(problems))

@@ -21,16 +21,19 @@ from vla_deploy.trace.episodes import Contents, read_contents
 from vla_deploy.trace.labels import read_labels
 
 INDEX = '.traces.sqlite'
+TIMEOUT_S = 30.0  # another process may be writing
 _VERSION = 1
 _TABLES = """
-CREATE TABLE bags (path TEXT PRIMARY KEY, folder_ns INTEGER, size INTEGER, problem TEXT);
-CREATE TABLE episodes (
+CREATE TABLE IF NOT EXISTS bags (
+    path TEXT PRIMARY KEY, folder_ns INTEGER, size INTEGER, problem TEXT
+);
+CREATE TABLE IF NOT EXISTS episodes (
     bag TEXT, number INTEGER, session_id TEXT, task TEXT, model_sha256 TEXT, robot TEXT,
     begin_ns INTEGER, end_ns INTEGER, chunks INTEGER, refused INTEGER, violations INTEGER,
     stopped TEXT, result TEXT, source TEXT, p50_ms REAL, p95_ms REAL, p99_ms REAL, max_ms REAL,
     latency_ms BLOB, PRIMARY KEY (bag, number)
 );
-CREATE INDEX by_time ON episodes (begin_ns);
+CREATE INDEX IF NOT EXISTS by_time ON episodes (begin_ns);
 """
 
 
@@ -53,7 +56,7 @@ def open_index(folder: Path, file: Path | None = None) -> sqlite3.Connection:
         raise TraceIndexError(f'{folder}: is no folder')
     path = file or folder / INDEX
     try:
-        database = sqlite3.connect(path, timeout=30.0)
+        database = sqlite3.connect(path, timeout=TIMEOUT_S)
         (version,) = database.execute('PRAGMA user_version').fetchone()
         if version != _VERSION:
             if version:
@@ -65,7 +68,18 @@ def open_index(folder: Path, file: Path | None = None) -> sqlite3.Connection:
 
 
 def update(database: sqlite3.Connection, folder: Path) -> Update:
-    """Read the bags below a folder that are new or have changed, forget those that are gone."""
+    """Read the bags below a folder that are new or have changed, forget those that are gone.
+
+    Raises TraceIndexError where the index cannot be written.
+    """
+    try:
+        return _update(database, folder)
+    except sqlite3.Error as error:
+        (_, _, path) = database.execute('PRAGMA database_list').fetchone()
+        raise TraceIndexError(f'{path}: {error}; --index names another file') from error
+
+
+def _update(database: sqlite3.Connection, folder: Path) -> Update:
     known = {
         path: (folder_ns, size, problem)
         for path, folder_ns, size, problem in database.execute('SELECT * FROM bags')

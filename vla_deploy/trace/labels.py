@@ -39,7 +39,7 @@ def label(folder: Path, number: int | None, result: str | None) -> Episode:
     if number is None and len(episodes) != 1:
         raise BagError(f'{folder}: holds {len(episodes)} episodes: give --episode')
     number = number or 0
-    if number >= len(episodes):
+    if not 0 <= number < len(episodes):
         raise BagError(f'{folder}: holds no episode {number}, only {len(episodes)}, from 0')
     labels = read_labels(folder)
     labels.pop(episodes[number].session_id, None)

@@ -113,8 +113,6 @@ class Recorder:
         """Return what is wrong, as one line: nothing is written, or something is missing."""
         if self.failure:
             return self.failure
-        if not self._thread.is_alive() and not self._ending.is_set():
-            return f'{self._writer.file}: the thread that writes it has ended'
         with self._lock:
             missing = {
                 'dropped, the queue was full': dict(self.counts.dropped),
@@ -134,6 +132,7 @@ class Recorder:
     # -- in the writing thread ------------------------------------------------------------------
 
     def _run(self) -> None:
+        ended = False
         try:
             flushed_s = time.monotonic()
             while not self._ending.is_set():
@@ -147,8 +146,12 @@ class Recorder:
             for name, values in self._closing().items():
                 self._writer.add_metadata(name, values)
             self._writer.close()
+            ended = True
         except OSError as error:
             self._fail(f'{self._writer.file}: {error.strerror}')
+        finally:
+            if not ended and not self.failure:  # a fault of the program: its trace is on stderr
+                self._fail(f'{self._writer.file}: the thread that writes it has ended')
 
     def _write_waiting(self) -> bool:
         wrote = False

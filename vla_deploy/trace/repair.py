@@ -30,6 +30,7 @@ def repair(bag: Bag, target: Path) -> Repaired:
     if target.exists():
         raise BagError(f'{target}: exists already')
     writer = BagWriter(target, distro=_distro(bag))
+    whole = False
     try:
         watch, channels = EpisodeWatch(), {}
         for recorded in bag.messages():
@@ -48,9 +49,10 @@ def repair(bag: Bag, target: Path) -> Repaired:
         for name, values in {**kept, **watch.closing()}.items():
             writer.add_metadata(name, values)
         writer.close()
-    except (BagError, OSError):
-        writer.discard()
-        raise
+        whole = True
+    finally:
+        if not whole:
+            writer.discard()
     return Repaired(target, writer.messages, bag.broken)
 
 
