@@ -114,11 +114,11 @@ def test_when_image_would_vanish_expect_error_naming_its_size():
 @pytest.mark.parametrize('bands', [1, 2, 3, 7])
 def test_when_work_is_cut_into_bands_expect_no_more_pieces_and_the_same_image(bands):
     image = np.random.default_rng(6).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    target = rule(200, 200)
+    target = rule(512, 512)
     cut = Resizer(480, 640, target, bands)
-    out = np.full((3, 200, 200), -1.0, np.float32)
+    out = np.full((3, 512, 512), -1.0, np.float32)
     jobs = cut.jobs(image, out)
-    assert len(jobs) == min(bands, 4)  # 150 rows are four strips
+    assert len(jobs) == min(bands, 4)  # 384 rows are four strips
     for job in reversed(jobs):
         job()
     assert np.array_equal(out, resized(image, target))

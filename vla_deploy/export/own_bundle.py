@@ -13,6 +13,10 @@ from pathlib import Path
 from vla_deploy import __version__
 from vla_deploy.bringup import own_policy
 
+# What a robot's own policy is served with (`threads` in its inference.yaml): a bundle is proven as
+# it runs, and the last bits depend on it.
+SERVING_THREADS = 1
+
 
 class BundleUnavailable(Exception):
     """The bundle that was asked for does not exist or could not be exported; says why."""
@@ -39,6 +43,7 @@ def bundle_for(robot: str, given: str) -> Path:
         print(f'exporting {checkpoint.name} to {bundle} (once)', file=sys.stderr, flush=True)
         command = [sys.executable, '-m', 'vla_deploy.cli.export']
         command += ['--model', str(checkpoint), '--output', str(bundle)]
+        command += ['--threads', str(SERVING_THREADS)]
         code = subprocess.run(command, check=False).returncode
         if code != 0:
             raise BundleUnavailable(f'export of {checkpoint} failed with exit code {code}')

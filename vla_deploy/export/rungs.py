@@ -65,10 +65,15 @@ class Served:
 def run_reference(
     reference: TorchPipeline, cases: Sequence[Case], threads: int | None, progress: Progress
 ) -> list[TorchRun]:
-    """Run every fixture through the torch modules."""
+    """Run every fixture through the torch modules.
+
+    With torch's own convolution: oneDNN's is about twice as far from float64, and rung 1 would
+    measure that.
+    """
     runs = []
-    torch_threads = torch.get_num_threads()
+    torch_threads, onednn = torch.get_num_threads(), torch.backends.mkldnn.enabled
     torch.set_num_threads(threads or torch_threads)  # its last bits depend on them, too
+    torch.backends.mkldnn.enabled = False
     try:
         for index, case in enumerate(cases):
             progress(f'torch modules: fixture {index + 1} of {len(cases)}')
@@ -76,6 +81,7 @@ def run_reference(
             runs.append(run_torch(reference.model, inputs, case.noise))
     finally:
         torch.set_num_threads(torch_threads)
+        torch.backends.mkldnn.enabled = onednn
     return runs
 
 
