@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
+import gc
 import json
 import signal
 import struct
@@ -23,6 +24,7 @@ from vla_deploy.cli.export import main
 from vla_deploy.export import build
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.families import FAMILIES
+from vla_deploy.models.smolvla import SmolVLA
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import (
     FILES,
@@ -77,6 +79,21 @@ def test_when_exported_again_expect_the_same_bundle(golden_bundle, checkpoint):
     target = checkpoint.parent / 'bundle'
     again = export_bundle(ExportOptions(checkpoint, target), 1, lambda stage: None)
     assert again.model_sha256 == open_bundle(golden_bundle('smolvla_3cam')).model_sha256
+
+
+def test_when_the_runtime_loads_the_weights_expect_the_torch_modules_gone(checkpoint):
+    alive = []
+
+    def progress(stage):
+        if stage.startswith(('torch modules', 'rung 1, prefix.onnx')):
+            alive.append(any(type(kept) is SmolVLA for kept in gc.get_objects()))
+
+    gc.disable()  # or chance decides when cycles go
+    try:
+        export_bundle(ExportOptions(checkpoint, checkpoint.parent / 'bundle'), 1, progress)
+    finally:
+        gc.enable()
+    assert alive == [True] * 3 + [False] * 3
 
 
 def test_when_exported_expect_every_file_listed_and_nothing_else(golden_bundle):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,7 +146,9 @@ def export_bundle(options: ExportOptions, threads: int | None, progress: Progres
                 actions=[run.actions for run in direct],
             )
             evidence |= direct_summary(direct, [run.chunk for run in traced.runs])
-        # the torch modules are gone from here on, and the runtime may load their weights
+        # The torch modules are gone from here on, and the runtime may load their weights. The
+        # exporter leaves cycles that hold them.
+        gc.collect()
         proven = _prove(
             folder, checkpoint, contract, traced, evidence, threshold, options, threads, progress
         )
@@ -228,7 +231,9 @@ def _prove(
     compose_variants(folder, GRAPHS['fp32'], contract)
     graphs = run_graphs(folder, GRAPHS['fp32'], traced.runs, threads, progress)
     write_fused_graphs(folder, contract)
-    on_gpu = run_graphs(folder, graphs_of('fp32', 'cuda'), traced.runs, threads, progress)
+    alike = slice(None) if options.strict else _ONE_CASE
+    runs = traced.runs[alike]
+    on_gpu = run_graphs(folder, graphs_of('fp32', 'cuda'), runs, threads, progress)
     cases, chunks = traced.cases, traced.chunks
     write_fixtures(
         folder / FIXTURES,
@@ -251,7 +256,6 @@ def _prove(
         raise GateError(missed)
     bundle, raws = policy.bundle, [one.raw for one in served]
     del policy  # its weights would be in memory beside those of the next
-    alike = slice(None) if options.strict else _ONE_CASE
     fp32 = run_variants(bundle, 'fp32', cases[alike], raws[alike], threads, progress)
     if missed := variant_failures('fp32', fp32, threshold):
         raise GateError(missed)

@@ -9,7 +9,6 @@ holds as it is (small tensors, which lie inside the graphs, and folded ones) is 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +25,7 @@ from vla_deploy.pipeline.bundle import PARAMETERS, PREFIX_GRAPH, STEP_GRAPH, WEI
 SCHEMA_VERSION = 1
 ALIGNMENT_BYTES = 64
 KEY_BYTES = 256
+COMPARED_BYTES = 1 << 24
 Ranges = dict[tuple[int, bytes], list[int]]
 
 
@@ -69,15 +69,22 @@ def _find(file: BinaryIO, ranges: Ranges, array: NDArray[np.float32]) -> int | N
     first = array.flat[: KEY_BYTES // array.itemsize].tobytes()
     if (array.nbytes, first) not in ranges:  # an embedding is not turned in vain
         return None
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     for offset in ranges[array.nbytes, first]:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            stored = np.frombuffer(mapped, np.uint8, flat.size, offset)
-            same = np.array_equal(stored, flat)
-            del stored  # a map with a view on it cannot be closed
-        if same:
+        if _lies_at(file, offset, array):
             return offset
     return None
+
+
+def _lies_at(file: BinaryIO, offset: int, array: NDArray[np.float32]) -> bool:
+    """Compare piece by piece: an embedding is 2 GB, and so would be each copy of it."""
+    rows = np.atleast_1d(array)
+    step = max(1, COMPARED_BYTES * len(rows) // max(1, rows.nbytes))
+    file.seek(offset)
+    for start in range(0, len(rows), step):
+        piece = rows[start : start + step].tobytes()
+        if file.read(len(piece)) != piece:
+            return False
+    return True
 
 
 def _ranges(folder: Path, file: BinaryIO) -> Ranges:
