@@ -139,6 +139,38 @@ def test_when_judged_expect_never_too_lenient_and_hardly_too_strict(seed: int) -
     assert (true[(speed > limit)[0]] > -0.2).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.sampled_from([2.0, 10.0]))
+def test_when_one_joint_is_looked_at_expect_what_is_clear_of_all_at_once(
+    seed: int, acceleration: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    limits = fr3_limits(acceleration)
+    made = envelope(limits)
+    ends = np.sort(rng.uniform(limits.lower, limits.upper, (2, 7)), axis=0)
+    allowed = np.minimum(made.upward(ends[1]), made.downward(ends[0]))
+    speed = allowed * (1.0 + rng.choice([-0.1, -1e-12, 1e-12, 0.1], 7))
+    clear = made.clearly_below(speed[None], ends[:1], ends[1:])[0]
+    each = [curve.clearly_below(*joint) for curve, joint in zip(
+        made.curves, zip(speed.tolist(), *ends.tolist(), strict=True), strict=True)]
+    assert each == clear.tolist()
+    assert 0 < sum(each) < 7 or (speed < allowed).all() or (speed > allowed).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.sampled_from([2.0, 10.0]))
+def test_when_there_is_clear_room_expect_the_curve_to_bind_no_step(
+    seed: int, acceleration: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    for curve, v_max in zip(envelope(fr3_limits(acceleration)).curves, LIMITS.velocity.tolist(),
+                            strict=True):
+        room, v = curve.clear_room(v_max, 0.02), float(rng.uniform(-v_max, v_max))
+        if room < np.inf:
+            assert curve.step_bound(room, v, v_max, 0.02) == v_max
+            assert curve.step_bound(room * 0.5, v_max, v_max, 0.02) < v_max
+
+
 def near_end(speed: float) -> tuple[World, np.ndarray]:
     """An armed world near q_upper of joint 5 and a steady plan of 1 s toward it."""
     start = HOME.copy()

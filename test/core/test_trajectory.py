@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_deploy.core.trajectory import Trajectory, at_rest, segment_hull, trajectory_extrema
+from vla_deploy.core.trajectory import (
+    Trajectory,
+    at_rest,
+    cubic_hull,
+    segment_hull,
+    trajectory_extrema,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -83,6 +89,18 @@ def test_when_hull_is_taken_expect_the_extrema_inside(seed: int) -> None:
     assert (hull.upper >= e.upper - 1e-9).all()
     assert (speed >= e.speed * (1 - 1e-9)).all()
     np.testing.assert_allclose(hull.acceleration, e.acceleration, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_when_one_cubic_is_looked_at_expect_the_hull_of_its_segment_to_the_bit(seed: int) -> None:
+    t = random_trajectory(seed)
+    h = float(t.times[1] - t.times[0]) * 1e-9
+    p, v = t.position[:2], t.velocity[:2]
+    hull = segment_hull(p[:1], p[1:], v[:1], v[1:], (p[1:] - p[:1]) / h, h)
+    for j, ends in enumerate(zip(*p.tolist(), *v.tolist(), strict=True)):
+        assert cubic_hull(*ends, h) == (
+            hull.lower[0, j], hull.upper[0, j], hull.inner_speed[0, j], hull.acceleration[0, j])
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,66 +5,72 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vla_deploy.core.bounds import GRID_NS, GRID_S
 from vla_deploy.core.trajectory import Trajectory
 
-Array = NDArray[np.float64]
 
-
-def brake(t_ns: int, position: Array, velocity: Array, deceleration: Array) -> Trajectory:
+def brake(
+    t_ns: int, position: Sequence[float], velocity: Sequence[float], deceleration: Sequence[float]
+) -> Trajectory:
     """Trajectory from a state [joints] at t_ns to rest; its first knot is that state.
 
     Each joint brakes fully for all but its last grid step and uses up what is left in that one:
     the way is at most v^2 / (2a) + a * grid^2 / 8.
     """
-    return slew_then_brake(t_ns, position, velocity, velocity, np.zeros_like(velocity),
-                           deceleration)
+    return slew_then_brake(t_ns, position, velocity, velocity, [0] * len(velocity), deceleration)
 
 
 def slew_then_brake(
     t_ns: int,
-    position: Array,
-    velocity: Array,
-    velocity_after: Array,
-    slew_steps: Array,
-    deceleration: Array,
+    position: Sequence[float],
+    velocity: Sequence[float],
+    velocity_after: Sequence[float],
+    slew_steps: Sequence[int],
+    deceleration: Sequence[float],
 ) -> Trajectory:
     """Change velocity at a constant rate for slew_steps [joints] of the grid, then brake.
 
-    Cubic Hermite through the knots reproduces the motion, since each joint's acceleration is
-    constant between them.
+    Plain floats in, since this is called in every tick. Cubic Hermite through the knots reproduces
+    the motion, since each joint's acceleration is constant between them.
     """
-    speed, drop, slews = np.abs(velocity_after), deceleration * GRID_S, slew_steps.tolist()
-    ends, grid = [], {0.0}
-    for v, dv, slew in zip(speed.tolist(), drop.tolist(), slews, strict=True):
-        # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
-        steps = max(math.ceil(v / dv - 1e-9), 1) if v > 0.0 else 0
-        ends.append(slew + steps)
-        grid.update((slew, max(slew + steps - 1.0, slew), slew + steps))
-    knots = np.array(sorted(grid))
-    column = knots[:, None]
-    velocities = drop * (column - slew_steps if any(slews) else column)
-    np.subtract(speed, velocities, out=velocities)
-    velocities *= np.sign(velocity_after)
-    np.copyto(velocities, 0.0, where=column >= np.array(ends))
-    if len(knots) > 1 and knots[1] < max(slews):
-        rate = (velocity_after - velocity) / np.maximum(slew_steps, 1.0)
-        np.copyto(velocities, velocity + rate * column, where=column < slew_steps)
+    ends, drops, grid = [], [], {0}
+    for v, a, slew in zip(velocity_after, deceleration, slew_steps, strict=True):
+        drop, end = a * GRID_S, slew
+        if v != 0.0:
+            # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
+            end += math.ceil(abs(v) / drop - 1e-9) or 1
+            grid.add(end - 1)
+            grid.add(end)
+        grid.add(slew)
+        ends.append(end)
+        drops.append(drop if v > 0.0 else -drop)
+    knots = sorted(grid)
+    steps = np.array(knots, np.float64)
+    column = steps[:, None]
+    longest = max(slew_steps)
+    # One column serves all where they slew for equally long.
+    braked = column - (longest if min(slew_steps) == longest else np.array(slew_steps))
+    after = np.array(velocity_after)
+    velocities = np.array(drops) * braked
+    np.subtract(after, velocities, out=velocities)
+    velocities[column >= np.array(ends)] = 0.0
+    if len(knots) > 1 and knots[1] < longest:
+        rate = (after - velocity) / np.maximum(slew_steps, 1)
+        np.copyto(velocities, velocity + rate * column, where=braked < 0)
     velocities[0] = velocity
     # Constant acceleration between knots: the way is the mean velocity times the time.
-    half_gaps = knots[1:] - knots[:-1]
-    half_gaps *= 0.5 * GRID_S
+    half_gaps = (steps[1:] - steps[:-1]) * (0.5 * GRID_S)
     positions = np.empty_like(velocities)
     positions[0] = position
     ways = positions[1:]
     np.add(velocities[1:], velocities[:-1], out=ways)
     ways *= half_gaps[:, None]
     np.add.accumulate(positions, axis=0, out=positions)
-    times = knots.astype(np.int64)
+    times = np.array(knots)
     times *= GRID_NS
     times += t_ns
     return Trajectory(times, positions, velocities)

@@ -9,21 +9,23 @@ instant the controller executes one of these cubics exactly, whenever a message 
 
 from __future__ import annotations
 
+import functools
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.bounds import GRID_NS, Bounds
 from vla_deploy.core.braking import brake, slew_then_brake
 from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.joining import Joining, samples_ahead
 from vla_deploy.core.limiter import StepLimiter
 from vla_deploy.core.plan import Plan
 from vla_deploy.core.trajectory import (
     NS_TO_S,
-    Hull,
     Trajectory,
     at_rest,
-    segment_extrema,
-    segment_hull,
 )
 from vla_deploy.core.workspace import Breach, Workspace
 
@@ -36,8 +38,6 @@ PATIENCE_S = 0.02
 still at twice that."""
 AHEAD_PERIODS = 1.5
 """Periods ahead of a tick at which a joined plan begins, so that the next tick can publish it."""
-SWING = 1e-9
-"""Rounding [rad or m] allowed where a joining cubic is held against the plan."""
 
 
 class CommandLine:
@@ -51,6 +51,7 @@ class CommandLine:
         self._lead_ns = _ns(config.lead_s)
         self._horizon_ns = _ns(config.horizon_s)
         self._ahead_ns = _ns(AHEAD_PERIODS * config.period_s)
+        self._window_ns = _ns(config.join_window_s)
         self._history_ns = _ns(config.joint_state_timeout_s)
         # A limiter step covers two ticks, so that the next tick finds it still under way.
         self._step_ns = max(2, 2 * round(config.period_s * 1e9 / GRID_NS)) * GRID_NS
@@ -62,11 +63,13 @@ class CommandLine:
         self._clock_ns: int | None = None
         self._route: Trajectory | None = None
         self._route_index = 0
+        self._tail: tuple[Trajectory, int, Trajectory] | None = None
         self._moving = False
+        self._joining = Joining(bounds)
         self._limiter = StepLimiter(bounds, self._step_ns * NS_TO_S)
-        self._centre = 0.5 * (bounds.lower + bounds.upper)
-        self._per_range = 1.0 / (bounds.upper - bounds.lower)
+        self._deceleration: list[float] = bounds.acceleration.tolist()
         self._per_velocity = 1.0 / bounds.velocity
+        self._per_velocity_of_joints: list[float] = self._per_velocity.tolist()
         self.worst_margin = 1.0
         self.blocked: Breach | None = None
         """Why the last call of `follow` left its plan: the motion would leave the workspace."""
@@ -83,9 +86,10 @@ class CommandLine:
         """Whether the line still remembers what was commanded at t_ns."""
         return t_ns >= self._line.start_ns
 
-    def tracking_error(self, position: Array, stamp_ns: int) -> Array:
+    def tracking_error(self, position: Array, stamp_ns: int) -> list[float]:
         """Distance [joints] of a position measured at stamp_ns, which the line must cover."""
-        return np.abs(position - self._line.place(stamp_ns))
+        return [abs(q - to) for q, to in zip(
+            position.tolist(), self._line.place_of_joints(stamp_ns), strict=True)]
 
     def at_rest(self, now_ns: int) -> bool:
         """Whether braking has ended by now."""
@@ -126,7 +130,7 @@ class CommandLine:
         splice_ns = self.splice_ns(now_ns)
         if self._moving and splice_ns < self._tail_ns:
             position, velocity = self.sample(splice_ns)
-            self._replace(splice_ns, splice_ns,
+            self._replace(now_ns, splice_ns, splice_ns,
                           self._brake(self._line, splice_ns, position, velocity))
         self._moving = False
         return self._message(now_ns)
@@ -139,13 +143,16 @@ class CommandLine:
         self._moving, self.blocked = True, None
         ahead_ns = self._ahead_ns
         if self._route is not None:
-            if self._route_index == len(self._route.times) - 1:
+            if self._route_index == len(self._route.ns) - 1:
                 return self._message(now_ns)  # the plan is published to its end, tail included
-            if self._route_ns(self._route_index) < now_ns + self._lead_ns:
+            if self._route.ns[self._route_index] < now_ns + self._lead_ns:
                 # A late tick: the controller is beyond the start of what would come next.
                 self._route, ahead_ns = None, 0
         if self._route is not None:
             self._extend(now_ns)
+            return self._message(now_ns)
+        if plan.hull is None:  # not to be joined
+            self._step_toward(now_ns, self.splice_ns(now_ns), plan)
             return self._message(now_ns)
         # Where the line goes on for long enough, the plan is joined in this tick and published in
         # the next one, so that no tick has to do both.
@@ -154,7 +161,7 @@ class CommandLine:
         if not later:
             join_ns = self.splice_ns(now_ns)
         if not self._join(join_ns, plan):
-            self._step_toward(self.splice_ns(now_ns) if later else join_ns, plan)
+            self._step_toward(now_ns, self.splice_ns(now_ns) if later else join_ns, plan)
         elif not later:
             self._extend(now_ns)
         return self._message(now_ns)
@@ -167,112 +174,58 @@ class CommandLine:
         self._plan = self._route = None
         self._lag_ns = 0
 
-    def _route_ns(self, index: int) -> int:
-        assert self._route is not None
-        return int(self._route.times[index])
-
     def _join(self, splice_ns: int, plan: Plan) -> bool:
-        """Find the first sample that one cubic from the splice state reaches within limits.
-
-        Nor may that cubic swing beyond what the plan itself passes through until that sample; a
-        joint that cannot stop sooner may go as far as it needs to.
-        """
-        if plan.hull is None:
+        """Find the first sample that one cubic from the splice state reaches within limits."""
+        samples = samples_ahead(plan, splice_ns, splice_ns + self._window_ns)
+        if not samples:
             return False
-        knots = plan.knots
-        first, last = self._window(splice_ns, plan)
-        if first >= last:
+        position, velocity = self._line.state_of_joints(splice_ns)
+        route = self._joining.route(splice_ns, position, velocity, plan, samples)
+        if route is None:
             return False
-        position, velocity = self.sample(splice_ns)
-        bounds = self._bounds
-        lowest, highest = self._swing(plan.hull, knots.segment_at(splice_ns), first, last)
-        stop = velocity * np.abs(velocity) / (2.0 * bounds.acceleration)
-        lowest = np.minimum(lowest, position + np.minimum(stop, 0.0))
-        lowest -= SWING
-        np.maximum(lowest, np.minimum(bounds.lower, position), out=lowest)
-        highest = np.maximum(highest, position + np.maximum(stop, 0.0))
-        highest += SWING
-        np.minimum(highest, np.maximum(bounds.upper, position), out=highest)
-        p1, v1 = knots.position[first:last], knots.velocity[first:last]
-        # Equal shapes throughout: arrays that are stretched to fit cost three times as much.
-        p0, v0, h = np.empty_like(p1), np.empty_like(p1), np.empty_like(p1)
-        p0[:], v0[:] = position, velocity
-        h[:] = ((knots.times[first:last] - splice_ns) * NS_TO_S)[:, None]
-        hull = segment_hull(p0, p1, v0, v1, (p1 - p0) / h, h)
-        gentle = hull.acceleration <= bounds.acceleration
-        # Mostly the cheap hull shows that a cubic fits; only else its exact extrema are needed.
-        inside = hull.inner_speed <= bounds.velocity
-        inside &= hull.lower >= lowest
-        inside &= hull.upper <= highest
-        inside &= gentle
-        fits = np.logical_and.reduce(inside, axis=1)
-        if 1 not in fits.tobytes():
-            rows = np.logical_and.reduce(gentle, axis=1)
-            if 1 not in rows.tobytes():
-                return False
-            extrema = segment_extrema(p0, p1, v0, v1, h)
-            fits = rows & ((extrema.speed <= bounds.velocity) & (extrema.lower >= lowest)
-                           & (extrema.upper <= highest)).all(axis=1)
-        for i, fit in enumerate(fits.tolist()):
-            one = slice(i, i + 1)
-            if fit and (bounds.envelope is None or bounds.envelope.allows(
-                p0[one], p1[one], v0[one], v1[one], h[one], hull.segments(one)
-            )):
-                start = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
-                self._route = start.then(knots.knots(first + i))
-                self._route_index = 0
-                return True
-        return False
-
-    def _window(self, splice_ns: int, plan: Plan) -> tuple[int, int]:
-        """First sample that may be joined, and the one after the last."""
-        times = plan.knots.times
-        until_ns = splice_ns + _ns(self._config.join_window_s)
-        return (int(times.searchsorted(splice_ns + GRID_NS)),
-                int(times.searchsorted(until_ns, 'right')))
-
-    @staticmethod
-    def _swing(hull: Hull, begin: int, first: int, last: int) -> tuple[Array, Array]:
-        """Bounds [last - first, joints] of the plan from segment `begin` to each of the knots."""
-        begin = max(begin, 0)
-        lowest = np.minimum.accumulate(hull.lower[begin:last - 1])
-        highest = np.maximum.accumulate(hull.upper[begin:last - 1])
-        skip = first - begin - 1
-        if skip < 0:  # knot 0 lies ahead: nothing of the plan comes before it
-            lowest = np.concatenate((hull.lower[:1], lowest))
-            highest = np.concatenate((hull.upper[:1], highest))
-            skip = 0
-        return lowest[skip:], highest[skip:]
+        self._route, self._route_index = route, 0
+        return True
 
     def _extend(self, now_ns: int) -> None:
         """Publish the route as far as the horizon, then the braking tail."""
         route, begin = self._route, self._route_index
         assert route is not None
         horizon_ns = now_ns + self._horizon_ns
-        if begin > 0 and self._route_ns(begin) >= horizon_ns:
+        if begin > 0 and route.ns[begin] >= horizon_ns:
+            self._look_ahead(route, begin + 1)
             return
-        end = max(begin + 1, int(route.times.searchsorted(horizon_ns)))
-        end = min(end, len(route.times) - 1)
-        if route.times[end] > horizon_ns + self._horizon_ns:
+        end = max(begin + 1, bisect_left(route.ns, horizon_ns))
+        end = min(end, len(route.ns) - 1)
+        if route.ns[end] > horizon_ns + self._horizon_ns:
             # A plan with long periods: end inside a segment, on the same cubic.
-            cut_ns = max(horizon_ns, int(route.times[end - 1]) + GRID_NS)
+            cut_ns = max(horizon_ns, route.ns[end - 1] + GRID_NS)
             before, after = route.split(cut_ns)
             self._route = route = before.then(after.knots(1))
-        tail = self._brake(route, int(route.times[end]), route.position[end], route.velocity[end])
         self._route_index = end
-        self._replace(int(route.times[begin]), int(route.times[end]), route.knots(begin, end), tail)
+        self._replace(now_ns, route.ns[begin], route.ns[end], route.knots(begin, end),
+                      self._tail_from(route, end))
+
+    def _look_ahead(self, route: Trajectory, end: int) -> None:
+        """Make the next tail in a tick that has nothing else to do."""
+        self._tail = route, end, self._tail_from(route, end)
+
+    def _tail_from(self, route: Trajectory, end: int) -> Trajectory:
+        """The braking tail from a knot of a route."""
+        if self._tail is not None and self._tail[0] is route and self._tail[1] == end:
+            return self._tail[2]
+        return self._brake(route, route.ns[end], route.position[end], route.velocity[end])
 
     def _brake(self, motion: Trajectory, t_ns: int, position: Array, velocity: Array) -> Trajectory:
         """The braking tail of a motion from its state at t_ns."""
-        return brake(t_ns, position, velocity, self._bounds.acceleration)
+        return brake(t_ns, position.tolist(), velocity.tolist(), self._deceleration)
 
-    def _step_toward(self, splice_ns: int, plan: Plan) -> None:
+    def _step_toward(self, now_ns: int, splice_ns: int, plan: Plan) -> None:
         """One step of the limiter toward the plan, where its own clock says it should be.
 
         Where the joints cannot keep up with a clamped plan, the clock waits for them: the motion
         stays near the path of the plan, and is never faster along it than the policy asked.
         """
-        position, velocity = self.sample(splice_ns)
+        position, velocity = self._line.state_of_joints(splice_ns)
         rate = 1.0
         if plan.hull is None:
             passed_ns = 0 if self._clock_ns is None else max(0, splice_ns - self._clock_ns)
@@ -280,37 +233,48 @@ class CommandLine:
             self._lag_ns += round((1.0 - rate) * passed_ns)
             self._clock_ns = splice_ns
         target_ns = splice_ns - self._lag_ns + round(rate * self._step_ns)
-        target_position, target_velocity = plan.knots.state(target_ns)
-        self._step(splice_ns, position, velocity, target_position, rate * target_velocity)
+        target_position, target_velocity = plan.knots.state_of_joints(target_ns)
+        self._step(now_ns, splice_ns, position, velocity, target_position,
+                   [rate * drift for drift in target_velocity])
 
-    def _step(self, splice_ns: int, position: Array, velocity: Array, target_position: Array,
-              target_velocity: Array) -> None:
+    def _step(
+        self, now_ns: int, splice_ns: int, position: Sequence[float], velocity: Sequence[float],
+        target_position: Iterable[float], target_velocity: Iterable[float],
+    ) -> None:
         """Let the limiter make a step from a state of the line, and brake after it."""
         after, brakes = self._limiter.step(position, velocity, target_position, target_velocity)
-        slew_steps = np.where(brakes, 0.0, self._step_ns / GRID_NS)
-        self._replace(splice_ns, splice_ns + self._step_ns, slew_then_brake(
-            splice_ns, position, velocity, after, slew_steps, self._bounds.acceleration))
+        slew_steps = [0 if at_once else self._step_ns // GRID_NS for at_once in brakes]
+        self._replace(now_ns, splice_ns, splice_ns + self._step_ns, slew_then_brake(
+            splice_ns, position, velocity, after, slew_steps, self._deceleration))
 
-    def _rate(self, plan: Plan, plan_ns: int, position: Array) -> float:
+    def _rate(self, plan: Plan, plan_ns: int, position: Sequence[float]) -> float:
         """Rate of the plan's clock, 0..1: its pace, and less if a joint is far from its target."""
         at = min(max(plan.knots.segment_at(plan_ns), 0), len(plan.pace) - 1)
-        target = plan.knots.place(plan_ns)
-        behind_s = float((np.abs(target - position) * self._per_velocity).max())
+        target = plan.knots.place_of_joints(plan_ns)
+        behind_s = max([abs(to - q) * per for to, q, per in zip(
+            target, position, self._per_velocity_of_joints, strict=True)])
         return min(max(2.0 - behind_s / PATIENCE_S, 0.0), plan.pace[at])
 
-    def _replace(self, splice_ns: int, tail_ns: int, *fresh: Trajectory) -> None:
+    def _replace(self, now_ns: int, splice_ns: int, tail_ns: int, *fresh: Trajectory) -> None:
         """Put `fresh`, which begins with the state at splice_ns, in place of all that follows.
 
         It brakes from tail_ns on. If it would not stay inside, all stays as it was published.
         """
-        kept = int(self._line.times.searchsorted(splice_ns))
-        line = self._line.knots(0, kept).then(*fresh)
-        if not self._stays_inside(line.knots(kept)):
+        kept = bisect_left(self._line.ns, splice_ns)
+        standing = self._standing(now_ns, fresh[-1])
+        line = self._line.knots(0, kept).then(*fresh, *standing)
+        if not self._stays_inside(line.knots(kept, len(line.times) - len(standing))):
             self._plan = self._route = None
             self._moving = False
             return
-        self._line, self._tail_ns, self._rest_ns = line, tail_ns, line.end_ns
+        self._line, self._tail_ns, self._rest_ns = line, tail_ns, fresh[-1].end_ns
         self._measure_margin(line.knots(kept))
+
+    def _standing(self, now_ns: int, motion: Trajectory) -> tuple[Trajectory, ...]:
+        """What makes a motion that ends at rest reach at least one horizon ahead."""
+        if motion.end_ns >= now_ns + self._horizon_ns:
+            return ()
+        return (at_rest(now_ns + 2 * self._horizon_ns, motion.position[-1]),)
 
     def _stays_inside(self, fresh: Trajectory) -> bool:
         if self._workspace is None:
@@ -318,26 +282,36 @@ class CommandLine:
         self.blocked = self._workspace.breach(fresh)
         return self.blocked is None
 
-    def _measure_margin(self, fresh: Trajectory) -> None:
+    def _measure_margin(self, motion: Trajectory) -> None:
         """Keep the smallest distance of a knot to position and velocity limits, as a part."""
-        away = fresh.position - self._centre
+        away = np.empty((2, *motion.position.shape))
+        centre, per = _margin_tables(self._bounds, len(motion.times))
+        np.subtract(motion.position, centre, out=away[0])
+        away[1] = motion.velocity
         np.abs(away, out=away)
-        away *= self._per_range
-        off_centre = float(np.maximum.reduce(away, axis=None))
-        np.abs(fresh.velocity, out=away)
-        away *= self._per_velocity
-        speed = float(np.maximum.reduce(away, axis=None))
-        self.worst_margin = min(self.worst_margin, 0.5 - off_centre, 1.0 - speed)
+        away *= per
+        off_centre, speed = away.reshape(2, -1)
+        self.worst_margin = min(self.worst_margin, 0.5 - float(off_centre[off_centre.argmax()]),
+                                1.0 - float(speed[speed.argmax()]))
 
     def _message(self, now_ns: int) -> Trajectory:
         """The line from the last knot not after now; it reaches at least one horizon ahead."""
         line = self._line
-        if line.end_ns < now_ns + self._horizon_ns:
-            line = line.then(at_rest(now_ns + 2 * self._horizon_ns, line.position[-1]))
+        for standing in self._standing(now_ns, line):
+            line = line.then(standing)
         if len(line.times) > FORGET_ABOVE:
             line = line.knots(max(0, line.segment_at(now_ns - self._history_ns)))
         self._line = line
         return line.knots(max(0, line.segment_at(now_ns)))
+
+
+@functools.lru_cache(maxsize=256)
+def _margin_tables(bounds: Bounds, knots: int) -> tuple[Array, Array]:
+    """Middle of the position range [knots, joints], and what makes a part of the whole of a
+    distance from it and of a velocity [2, knots, joints]: stretching them each time is slow."""
+    centre = 0.5 * (bounds.lower + bounds.upper)
+    per = np.array([1.0 / (bounds.upper - bounds.lower), 1.0 / bounds.velocity])
+    return np.repeat(centre[None], knots, axis=0), np.repeat(per[:, None], knots, axis=1)
 
 
 def _ns(seconds: float) -> int:

@@ -46,17 +46,36 @@ class SpeedCurve:
     acceleration: float
     knee_speed: float
     knee_room: float
+    level: float = math.inf
+    """Beyond the knee v^2 = level + 2a * room; infinite without one."""
 
     @staticmethod
     def of(published: VelocityEnvelope, acceleration: float, allowance: float) -> SpeedCurve:
         """The curve for a deceleration, its ends moved inward by `allowance` [rad or m]."""
         k, c = published.k, published.c
-        knee_speed = knee_room = math.inf
+        knee_speed = knee_room = level = math.inf
         if k > 2.0 * acceleration:
             root = c / (1.0 - 2.0 * acceleration / k)
             knee_speed, knee_room = root - c, root * root / k
+            level = knee_speed * knee_speed - 2.0 * acceleration * knee_room
         return SpeedCurve(k, c, published.q_lower + allowance, published.q_upper - allowance,
-                          acceleration, knee_speed, knee_room)
+                          acceleration, knee_speed, knee_room, level)
+
+    def clearly_below(self, speed: float, lowest: float, highest: float) -> bool:
+        """Whether a joint that is never faster than `speed` between two positions is below.
+
+        Cheap, and sufficient only: beyond doubt if true. The same as SpeedEnvelope.clearly_below.
+        """
+        room = min(self.q_upper - highest, lowest - self.q_lower)
+        raised = speed + self.c
+        return (raised * raised <= self.k * room
+                and speed * speed <= room * (2.0 * self.acceleration) + self.level)
+
+    def clear_room(self, v_max: float, dt: float) -> float:
+        """Room from which on `step_bound` is v_max whatever the speed; infinite if nowhere."""
+        if self.knee_speed < v_max:
+            return math.inf
+        return ((v_max + self.c) ** 2 / self.k + v_max * dt) * (1.0 + ON_CURVE)
 
     def step_bound(self, room: float, v: float, v_max: float, dt: float) -> float:
         """Largest v' with which a step of constant acceleration stays below the curve.
@@ -110,10 +129,7 @@ class SpeedEnvelope:
         self._ends = np.array([self._q_lower, self._q_upper])
         self._speeds = np.array([self._k, self._c, knee_room, knee_speed**2,
                                  2.0 * self._a])
-        # v^2 = level + 2a * room beyond the knee; without one, no bound.
-        with np.errstate(invalid='ignore'):
-            level = knee_speed**2 - 2.0 * self._a * knee_room
-        level = np.nan_to_num(level, nan=np.inf)
+        level = np.array([curve.level for curve in filled])
         self.coarse = np.array([self._q_lower, self._q_upper, self._c, self._k, level,
                                  2.0 * self._a])
         """[6, joints]: q_lower, q_upper, c, k, level and 2a, as `clearly_below` needs them."""

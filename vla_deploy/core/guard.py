@@ -151,9 +151,9 @@ class GuardCore:
         """
         if not self._schedule.has_plan:
             return
-        lag_ns = 0
-        if self._line is not None:
-            lag_ns = self._line.lag_ns
+        assert self._line is not None  # from arming on, and no plan is kept without it
+        lag_ns = self._line.lag_ns
+        if self._schedule.pending is not None:
             self._schedule.activate(self._line.splice_ns(now_ns), now_ns,
                                     round(self.config.period_s * 1e9))
         if (lag_s := lag_ns * NS_TO_S) > self.config.max_lag_s:

@@ -75,7 +75,7 @@ class JerkLine(CommandLine):
         self._route = way.then(route.knots(2))
         return True
 
-    def _step_toward(self, splice_ns: int, plan: Plan) -> None:
+    def _step_toward(self, now_ns: int, splice_ns: int, plan: Plan) -> None:
         """Set out anew for where the plan will be a horizon ahead; if that is too far, stop."""
         position, velocity = self.sample(splice_ns)
         before = acceleration_before(self._line, splice_ns)
@@ -91,7 +91,7 @@ class JerkLine(CommandLine):
                 break
         else:
             fresh = self._brake(self._line, splice_ns, position, velocity)
-        self._replace(splice_ns, fresh.end_ns, fresh)
+        self._replace(now_ns, splice_ns, fresh.end_ns, fresh)
 
     def _within_jerk(self, way: Trajectory) -> bool:
         """Whether a way that ends in a sample, not in what Ruckig made of it, is smooth enough."""

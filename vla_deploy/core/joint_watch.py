@@ -57,7 +57,7 @@ class JointWatch:
             return 'joint_state_size', '', (f'joint state has {len(state.names)} names but '
                                             f'{len(state.position)} positions')
         position = np.asarray(state.position, np.float64)[self._columns]
-        if not np.isfinite(position).all():
+        if 0 in np.isfinite(position).tobytes():
             j = int(np.flatnonzero(~np.isfinite(position))[0])
             return 'joint_state_finite', self._names[j], (f'measured position of '
                                                           f'{self._names[j]} is {position[j]}')

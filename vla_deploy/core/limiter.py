@@ -11,14 +11,10 @@ A velocity limit that depends on position (core/envelope.py) bounds v' in the sa
 from __future__ import annotations
 
 import math
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable
 
 from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.envelope import SpeedCurve
-
-Array = NDArray[np.float64]
 
 APPROACH = 0.5
 """Part of the acceleration used to catch up with a target; the rest is left to its own motion."""
@@ -31,13 +27,14 @@ class StepLimiter:
 
     def __init__(self, bounds: Bounds, dt: float) -> None:
         curves = bounds.envelope.curves if bounds.envelope else (None,) * len(bounds.lower)
-        self._joints = [JointStep(*figures, dt) for figures in zip(
+        self._steps = [JointStep(*figures, dt).step for figures in zip(
             bounds.lower.tolist(), bounds.upper.tolist(), bounds.velocity.tolist(),
             bounds.acceleration.tolist(), curves, strict=True)]
 
     def step(
-        self, position: Array, velocity: Array, target_position: Array, target_velocity: Array
-    ) -> tuple[Array, NDArray[np.bool_]]:
+        self, position: Iterable[float], velocity: Iterable[float],
+        target_position: Iterable[float], target_velocity: Iterable[float],
+    ) -> tuple[list[float], list[bool]]:
         """Velocity [joints] after dt, and which joints must brake to rest at once instead.
 
         target_position, target_velocity [joints]: where the target will be after dt; a target
@@ -45,12 +42,14 @@ class StepLimiter:
         the velocity returned is its present one.
         """
         # Plain floats: on a handful of joints they are several times faster than arrays.
-        steps = [
-            joint.step(q, v, target, drift) for joint, q, v, target, drift in zip(
-                self._joints, position.tolist(), velocity.tolist(), target_position.tolist(),
-                target_velocity.tolist(), strict=True)
-        ]
-        return np.array([after for after, _ in steps]), np.array([brakes for _, brakes in steps])
+        after, brakes = [], []
+        for step, q, v, target, drift in zip(
+            self._steps, position, velocity, target_position, target_velocity, strict=True
+        ):
+            v_after, must_brake = step(q, v, target, drift)
+            after.append(v_after)
+            brakes.append(must_brake)
+        return after, brakes
 
 
 class JointStep:
@@ -69,36 +68,59 @@ class JointStep:
         usable = APPROACH * a_max
         self._gain, self._twice_usable = GAIN / dt, 2.0 * usable
         self._linear = usable / (self._gain * self._gain)
+        # Positions beyond which the curve may bind, toward either end.
+        self._near_upper, self._near_lower = math.inf, -math.inf
+        if curve is not None:
+            room = curve.clear_room(v_max, dt)
+            self._near_upper, self._near_lower = curve.q_upper - room, curve.q_lower + room
 
     def step(self, q: float, v: float, target: float, drift: float) -> tuple[float, bool]:
         """Return the velocity after dt and whether the joint must brake at once."""
+        # Comparisons in place of min and max throughout: a call costs more than all the rest.
         lower, upper, v_max, half_dt = self._lower, self._upper, self._v_max, self._half_dt
         if not lower <= target <= upper:
             target, drift = min(max(target, lower), upper), 0.0
-        drift = min(max(drift, -v_max), v_max)
-        desired = drift + self._approach(target - (q + half_dt * (v + drift)))
+        if not -v_max <= drift <= v_max:
+            drift = min(max(drift, -v_max), v_max)
+        # Relative velocity that closes the error; both laws meet with equal value and slope.
+        error, linear = target - (q + half_dt * (v + drift)), self._linear
+        if -linear <= error <= linear:
+            after = drift + self._gain * error
+        else:
+            after = drift + math.copysign(
+                math.sqrt(self._twice_usable * (abs(error) - 0.5 * linear)), error)
 
-        above, below = max(upper - q, 0.0), max(q - lower, 0.0)
+        above, below = upper - q, q - lower
         if drift == 0.0:
             ahead = target - q
-            if ahead >= 0.0:
-                above = min(above, ahead)
-            if ahead <= 0.0:
-                below = min(below, -ahead)
+            if 0.0 <= ahead < above:
+                above = ahead
+            if 0.0 <= -ahead < below:
+                below = -ahead
+        above, below = max(above, 0.0), max(below, 0.0)
         way = half_dt * v
         if (v > 0.0 and way > above) or (v < 0.0 and -way > below):
             return v, True
         highest, lowest = self._room_bound(above - way), -self._room_bound(below + way)
-        curve = self._curve
-        if curve is not None:
+        if q > self._near_upper or q < self._near_lower:
+            curve = self._curve
+            assert curve is not None
             upward = curve.step_bound(curve.q_upper - q, v, v_max, self._dt)
             downward = curve.step_bound(q - curve.q_lower, -v, v_max, self._dt)
             if (v > 0.0 and upward < 0.0) or (v < 0.0 and downward < 0.0):
                 return v, True
             highest, lowest = min(highest, max(upward, 0.0)), max(lowest, -max(downward, 0.0))
-        after = max(min(desired, highest), lowest)
+        if after > highest:
+            after = highest
+        if after < lowest:
+            after = lowest
         # Last, so that a start which is not viable brakes as hard as it may and no harder.
-        return min(max(after, v - self._change), v + self._change), False
+        change = self._change
+        if after < v - change:
+            after = v - change
+        if after > v + change:
+            after = v + change
+        return after, False
 
     def _room_bound(self, spare: float) -> float:
         """Largest v' toward a bound; spare: the room less v dt / 2.
@@ -109,10 +131,3 @@ class JointStep:
             return 0.0
         root = math.sqrt(self._half_square + self._twice_a * spare) - self._half
         return root if root < self._v_max else self._v_max
-
-    def _approach(self, error: float) -> float:
-        """Relative velocity that closes `error`; both parts meet with equal value and slope."""
-        linear = self._linear
-        if -linear <= error <= linear:
-            return self._gain * error
-        return math.copysign(math.sqrt(self._twice_usable * (abs(error) - 0.5 * linear)), error)

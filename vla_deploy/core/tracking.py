@@ -15,7 +15,8 @@ class TrackingWatch:
 
     def __init__(self, limits: JointLimits, config: GuardConfig) -> None:
         self._limits, self._config = limits, config
-        self._judged = ~limits.among(config.gripper_joints)
+        grippers = limits.among(config.gripper_joints).tolist()
+        self._judged = [j for j, gripper in enumerate(grippers) if not gripper]
         self.forget()
 
     def forget(self, judged_ns: int = -1) -> None:
@@ -29,9 +30,9 @@ class TrackingWatch:
         ):
             return None
         self._judged_ns = joints.stamp_ns
-        error = line.tracking_error(joints.position, joints.stamp_ns) * self._judged
-        j = int(error.argmax())
-        if error[j] <= self._config.tracking_error:
+        error = line.tracking_error(joints.position, joints.stamp_ns)
+        j = max(self._judged, key=error.__getitem__, default=-1)
+        if j < 0 or error[j] <= self._config.tracking_error:
             self._in_a_row = 0
             return None
         self._in_a_row += 1

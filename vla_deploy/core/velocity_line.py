@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.command import CommandLine
 from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.joining import samples_ahead
 from vla_deploy.core.plan import Plan
 from vla_deploy.core.trajectory import NS_TO_S, Trajectory, segment_hull, trajectory_extrema
 from vla_deploy.core.workspace import Workspace
@@ -39,7 +40,7 @@ class VelocityLine(CommandLine):
         self._drift = np.zeros(len(position))
         self._drifts: deque[tuple[int, Array]] = deque()
 
-    def tracking_error(self, position: Array, stamp_ns: int) -> Array:
+    def tracking_error(self, position: Array, stamp_ns: int) -> list[float]:
         """Take a measurement [joints]; how far the robot drifted within DRIFT_WINDOW_NS."""
         moved = position - self.sample(stamp_ns)[0]
         self._move(moved)
@@ -47,7 +48,11 @@ class VelocityLine(CommandLine):
         self._drift = self._drift + moved
         while self._drifts[0][0] < stamp_ns - DRIFT_WINDOW_NS:
             self._drifts.popleft()
-        return np.abs(self._drift - self._drifts[0][1])
+        drifted: list[float] = np.abs(self._drift - self._drifts[0][1]).tolist()
+        return drifted
+
+    def _look_ahead(self, route: Trajectory, end: int) -> None:
+        """Prepare nothing: the next measurement moves the route."""
 
     def shift(self, delta_ns: int) -> None:
         """Move the whole line in time; what was measured before a jump of the clock is left."""
@@ -65,12 +70,11 @@ class VelocityLine(CommandLine):
 
     def _join(self, splice_ns: int, plan: Plan) -> bool:
         """Find the first sample whose velocity can be reached by then, and go on from there."""
-        if plan.hull is None:
-            return False
         knots = plan.knots
-        first, last = self._window(splice_ns, plan)
-        if first >= last:
+        samples = samples_ahead(plan, splice_ns, splice_ns + self._window_ns)
+        if not samples:
             return False
+        first, last = samples.start, samples.stop
         position, velocity = self.sample(splice_ns)
         h = (knots.times[first:last] - splice_ns).astype(np.float64)[:, None] * NS_TO_S
         change = np.abs(knots.velocity[first:last] - velocity)
@@ -110,13 +114,14 @@ class VelocityLine(CommandLine):
         speed, limit = bounds.envelope.judge(p[:-1], p[1:], v[:-1], v[1:], h, hull)
         return bool((speed <= limit).all())
 
-    def _step_toward(self, splice_ns: int, plan: Plan) -> None:
+    def _step_toward(self, now_ns: int, splice_ns: int, plan: Plan) -> None:
         """One step of the limiter toward the plan's velocity; all joints change in proportion."""
         position, velocity = self.sample(splice_ns)
         step_s = self._step_ns * NS_TO_S
         change = plan.knots.state(splice_ns + self._step_ns)[1] - velocity
         needed = float((np.abs(change) / (self._bounds.acceleration * step_s)).max())
         wanted = velocity + change / max(needed, 1.0)
-        self._step(splice_ns, position, velocity, position + (0.5 * step_s) * (velocity + wanted),
-                   wanted)
+        reached = position + (0.5 * step_s) * (velocity + wanted)
+        self._step(now_ns, splice_ns, position.tolist(), velocity.tolist(), reached.tolist(),
+                   wanted.tolist())
 
