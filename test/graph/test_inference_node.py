@@ -15,7 +15,7 @@ from std_msgs.msg import String
 
 from vla_deploy.pipeline import Observation, Policy
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import time_ns
+from vla_deploy.ros.conversions import duration_s, time_ns
 from vla_deploy.ros.images import image_to_rgb
 from vla_deploy_msgs.msg import GuardStatus
 
@@ -41,6 +41,25 @@ def test_when_all_is_there_expect_chunks_that_name_joints_model_and_observation(
     assert np.array_equal(np.reshape(chunk.data, (16, 7)), expected.actions)
     assert np.array_equal(np.reshape(chunk.raw, expected.raw.shape), expected.raw)
     assert node.lifecycle_state == State.PRIMARY_STATE_ACTIVE
+
+
+def test_when_chunks_are_sent_expect_the_percentiles_of_their_times_alone_and_none_configured_anew(
+    shared_graph, robot, serve
+):
+    serve(instruction='reach', backend='onnx_runtime', inject_latency_ms=20.0)
+    shared_graph.wait(lambda: len(shared_graph.chunks) >= 5, 'five chunks')
+    assert shared_graph.trigger('inference/stop').success
+    shared_graph.wait(
+        lambda: shared_graph.policy.chunks == len(shared_graph.chunks), 'the status of the last'
+    )
+    status = shared_graph.policy
+    told = [status.latency_p50_s, status.latency_p95_s, status.latency_p99_s]
+    taken = [duration_s(chunk.inference_time) for chunk in shared_graph.chunks]
+    assert min(taken) > 0.02
+    assert told == pytest.approx(np.percentile(taken, (50, 95, 99)).tolist(), abs=1e-6)
+    for transition in ('deactivate', 'cleanup', 'configure'):
+        assert shared_graph.change_state('inference', transition)
+    shared_graph.wait(lambda: shared_graph.policy.latency_p95_s == 0.0, 'no latency')
 
 
 def test_when_it_serves_expect_a_diagnostic_that_is_ok(shared_graph, robot, serve):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import FakeRobot
 from sensor_msgs.msg import CompressedImage, Image
@@ -81,6 +82,17 @@ def metadata(tmp_path):
     return bag.metadata
 
 
+def topics_of(folder):
+    """Return how metadata.yaml describes each topic."""
+    document = yaml.safe_load((folder / 'metadata.yaml').read_text())
+    topics = document['rosbag2_bagfile_information']['topics_with_message_count']
+    return {t['topic_metadata']['name']: t['topic_metadata'] for t in topics}
+
+
+def durabilities(described, name):
+    return {profile['durability'] for profile in described[name]['offered_qos_profiles']}
+
+
 def counted(statuses):
     """Return the topics of which the newest status counts a message."""
     if not statuses:
@@ -108,6 +120,10 @@ def test_when_a_bring_up_is_recorded_expect_all_that_was_said_in_the_bag(
     assert graph.wait_for_exit(up) == 0
     (folder,) = (tmp_path / 'bags').iterdir()
     assert_played_by_rosbag2(folder)
+    described = topics_of(folder)
+    assert [name for name, topic in described.items() if not topic['offered_qos_profiles']] == []
+    assert durabilities(described, '/guard/status') == {'transient_local'}
+    assert durabilities(described, '/joint_states') == {'volatile'}
     heard = independent(folder)
     told = {message.seq for message in graph.chunks}
     assert told <= {message.seq for message in heard['/action_chunk']}

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -272,6 +273,16 @@ def test_when_an_option_makes_no_sense_expect_exit_code_2(tmp_path, options, cap
         replay.main([str(tmp_path), *options])
     assert ended.value.code == 2
     assert '--fail-on' in capsys.readouterr().err
+
+
+def test_when_there_is_nothing_to_draw_with_expect_it_said_before_anything_is_computed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    monkeypatch.delitem(sys.modules, 'vla_deploy.trace.replay_plot', raising=False)
+    assert replay.main([str(tmp_path / 'no bag'), '--plot', str(tmp_path / 'a.png')]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith('pip install matplotlib')
 
 
 def test_when_there_is_no_bag_expect_exit_code_2(tmp_path, capsys):

@@ -124,6 +124,17 @@ def test_when_written_as_csv_expect_the_same_rows_as_json(run, folder, tmp_path)
     ]
 
 
+@pytest.mark.parametrize('verb', [['query'], ['summary', '--by', 'task']])
+def test_when_nothing_is_found_expect_a_csv_with_the_same_columns_as_ever(folder, tmp_path, verb):
+    heads = []
+    for robot in ('franka', 'nobody'):
+        target = tmp_path / f'{robot}.csv'
+        options = ['--dir', str(folder), '--robot', robot, '--output', str(target)]
+        assert traces.main([*verb, *options]) == 0
+        heads.append(target.read_text().splitlines()[0])
+    assert heads[0] == heads[1]
+
+
 def test_when_summed_by_task_expect_rates_of_the_judged_with_interval_and_latencies(run):
     red, again, blue = (
         {row['task']: row for row in run('summary', '--by', 'task', rows=True)}[task]
@@ -234,6 +245,7 @@ def test_when_a_bag_cannot_be_read_expect_it_named_and_the_others_found(
     [
         (['query', '--dir', 'DIR', '--since', 'yesterday'], '--since yesterday'),
         (['query', '--dir', 'DIR/none'], 'DIR/none: is no folder'),
+        (['query', '--dir', 'DIR/one'], 'DIR/one: is a bag: name the folder that holds the bags'),
         (['label', 'DIR/none', '--success'], 'DIR/none'),
         (['query', '--dir', 'DIR', '--index', 'DIR/none/i.sqlite'], 'i.sqlite: unable to open'),
     ],

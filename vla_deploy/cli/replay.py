@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vla_deploy.cli.output import one_line, unforeseen
@@ -27,9 +27,14 @@ from vla_deploy.pipeline import BundleError, ObservationError, PolicyError
 from vla_deploy.trace.bag import Bag, BagError
 from vla_deploy.trace.replay_report import Report
 
+
+class PlotError(RuntimeError):
+    """There is nothing to draw with; one line."""
+
+
 DIFFS = ('actions', 'latency', 'guard')
 _ERRORS = (AuditError, BagError, BundleError, ContractError, FileError, ObservationError,
-           ParameterError, PolicyError, OSError)  # fmt: skip
+           ParameterError, PlotError, PolicyError, OSError)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if foreign:
         parser.error(f'--fail-on {min(foreign)}: is not compared with --diff {arguments.diff}')
     try:
+        write_plot = _plotter() if arguments.plot is not None else None
         report = _replay(arguments, diffs)
         if arguments.output_json is not None:
             text = json.dumps(report.to_mapping(), indent=1, sort_keys=True) + '\n'
             write_bytes(arguments.output_json, text.encode('ascii'))
-        if arguments.plot is not None:
-            from vla_deploy.trace.replay_plot import write_plot  # matplotlib takes a second
-
+        if write_plot is not None:
             write_plot(report, arguments.plot)
     except _ERRORS as error:
         print(f'replay: {one_line(error)}', file=sys.stderr)
@@ -64,6 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in report.gaps:
         print(f'replay: not compared: {line}', file=sys.stderr)
     return 1 if failures else 3 if report.gaps else 0
+
+
+def _plotter() -> Callable[[Report, Path], None]:
+    """Return what draws a report; raises PlotError."""
+    try:
+        from vla_deploy.trace.replay_plot import write_plot  # takes a second
+    except ImportError as error:
+        raise PlotError(f'--plot: {error}; pip install matplotlib') from error
+    return write_plot
 
 
 def _replay(arguments: argparse.Namespace, diffs: Sequence[str]) -> Report:

@@ -42,6 +42,11 @@ from vla_deploy.trace.query import (
 from vla_deploy.trace.repair import repair
 
 _RANKS = ('p50', 'p95', 'p99', 'max')
+_MS = tuple(f'{rank}_ms' for rank in _RANKS)
+# Columns of what is written; a table shows some of them.
+_EPISODE = ('begin', 'robot', 'task', 'status', 'said_by', 'duration_s', 'chunks', 'refused',
+            'violations', 'stopped', *_MS, 'model', 'session_id', 'bag', 'episode')  # fmt: skip
+_GROUP = ('episodes', 'judged', 'successes', 'success_rate', 'low', 'high', *_MS)
 _TASK_SHOWN, _DIGEST_SHOWN = 40, 8
 _ERRORS = (BagError, FileError, QueryError, TraceIndexError, OSError)
 
@@ -64,15 +69,15 @@ def _query(arguments: argparse.Namespace) -> None:
     rows = [_episode_row(episode) for episode in _found(arguments)]
     shown = ['begin', 'robot', 'task', 'status', 'duration_s', 'chunks', 'refused', 'violations',
              'stopped', 'p50_ms', 'p95_ms', 'model', 'bag', 'episode']  # fmt: skip
-    _give(arguments.output, rows, shown, 'episodes')
+    _give(arguments.output, rows, _EPISODE, shown, 'episodes')
 
 
 def _summary(arguments: argparse.Namespace) -> None:
     groups = summarise(_found(arguments), arguments.by)
     rows = [_group_row(arguments.by, group) for group in groups]
     shown = [arguments.by, 'episodes', 'judged', 'success_rate', 'low', 'high',
-             *(f'{rank}_ms' for rank in _RANKS)]  # fmt: skip
-    _give(arguments.output, rows, shown, 'groups')
+             *_MS]  # fmt: skip
+    _give(arguments.output, rows, (arguments.by, *_GROUP), shown, 'groups')
 
 
 def _label(arguments: argparse.Namespace) -> None:
@@ -101,46 +106,36 @@ def _found(arguments: argparse.Namespace) -> list[Found]:
 
 
 def _episode_row(episode: Found) -> dict[str, Any]:
-    return {
-        'begin': episode.begin,
-        'robot': episode.robot,
-        'task': episode.task,
-        'status': episode.result,
-        'said_by': episode.source,
-        'duration_s': round(episode.duration_s, 3),
-        'chunks': episode.chunks,
-        'refused': episode.refused,
-        'violations': episode.violations,
-        'stopped': episode.stopped,
-        **{f'{rank}_ms': _rounded(getattr(episode, f'{rank}_ms')) for rank in _RANKS},
-        'model': episode.model_sha256,
-        'session_id': episode.session_id,
-        'bag': episode.bag,
-        'episode': episode.number,
-    }
+    values = (
+        episode.begin, episode.robot, episode.task, episode.result, episode.source,
+        round(episode.duration_s, 3), episode.chunks, episode.refused, episode.violations,
+        episode.stopped, *(_rounded(getattr(episode, f'{rank}_ms')) for rank in _RANKS),
+        episode.model_sha256, episode.session_id, episode.bag, episode.number,
+    )  # fmt: skip
+    return dict(zip(_EPISODE, values, strict=True))
 
 
 def _group_row(by: str, group: Group) -> dict[str, Any]:
     judged = group.successes + group.failures
     low, high = wilson_interval(group.successes, judged)
     latency = percentiles_ms((group.latency_ms * 1e-3).tolist())
-    return {
-        by: group.name,
-        'episodes': group.episodes,
-        'judged': judged,
-        'successes': group.successes,
-        'success_rate': round(group.successes / judged, 4) if judged else None,
-        'low': round(low, 4),
-        'high': round(high, 4),
-        **{f'{rank}_ms': _rounded(latency.get(rank)) for rank in _RANKS},
-    }
+    values = (
+        group.name, group.episodes, judged, group.successes,
+        round(group.successes / judged, 4) if judged else None, round(low, 4), round(high, 4),
+        *(_rounded(latency.get(rank)) for rank in _RANKS),
+    )  # fmt: skip
+    return dict(zip((by, *_GROUP), values, strict=True))
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _give(output: Path | None, rows: list[dict[str, Any]], shown: list[str], what: str) -> None:
+def _give(
+    output: Path | None, rows: list[dict[str, Any]], columns: Sequence[str], shown: list[str],
+    what: str,
+) -> None:
+    """Show a table of some columns, or write all of them to a file."""
     if output is None:
         print('\n'.join(_table(rows, shown)) if rows else f'no {what}')
         return
@@ -148,7 +143,7 @@ def _give(output: Path | None, rows: list[dict[str, Any]], shown: list[str], wha
         text = json.dumps(rows, indent=1) + '\n'
     else:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(rows[0]) if rows else shown)
+        writer = csv.DictWriter(buffer, columns)
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue()

@@ -120,6 +120,7 @@ class PolicyHealth:
     def show_policy(self, served: ServedPolicy, config: InferenceConfig, test: SelfTest) -> None:
         """Say what is served, and how far from the reference it is."""
         with self._lock:
+            self._latency = DurationWindow()  # of another policy, perhaps
             status = self._status
             status.family = served.contract.family
             status.model_sha256 = served.policy.model_sha256

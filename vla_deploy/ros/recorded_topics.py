@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -46,6 +47,12 @@ class _Heard:
         self.latched: Any = None
         self._stamps: deque[int] = deque(maxlen=_REMEMBERED)
         self._last_number = 0
+
+    def describe(self, endpoints: Sequence[TopicEndpointInfo]) -> None:
+        """Note what publishers offer, once there are any, for the bag."""
+        if not self.topic.qos:
+            offered = tuple(described(info.qos_profile) for info in endpoints)
+            self.topic = replace(self.topic, qos=offered)
 
     def subscriptions(self) -> list[Any]:
         return [s for s in (self.latched, self.volatile) if s is not None]
@@ -113,8 +120,8 @@ class RecordedTopics:
                 except DefinitionError as error:
                     self.unreadable[name] = str(error)
                     continue
-                qos = tuple(described(info.qos_profile) for info in endpoints)
-                self._heard[name] = _Heard(Topic(name, type_name, definition, type_hash, qos))
+                self._heard[name] = _Heard(Topic(name, type_name, definition, type_hash))
+            self._heard[name].describe(endpoints)
             self._subscribe(self._heard[name], endpoints)
 
     def poll(self) -> None:
@@ -131,6 +138,8 @@ class RecordedTopics:
             missing = heard.missing(info['publication_sequence_number'])
             if missing:
                 self._lost(heard.topic.name, missing)
+        if not heard.topic.qos:  # its publisher is newer than the last scan
+            heard.describe(self._node.get_publishers_info_by_topic(heard.topic.name))
         if heard.is_new(info['source_timestamp']):
             self._take(heard.topic, info['received_timestamp'], info['source_timestamp'], data)
 

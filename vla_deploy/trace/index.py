@@ -54,6 +54,8 @@ def open_index(folder: Path, file: Path | None = None) -> sqlite3.Connection:
     """Open the index of a folder, or make an empty one; raises TraceIndexError."""
     if not folder.is_dir():
         raise TraceIndexError(f'{folder}: is no folder')
+    if any(folder.glob('*.mcap')):
+        raise TraceIndexError(f'{folder}: is a bag: name the folder that holds the bags')
     path = file or folder / INDEX
     try:
         database = sqlite3.connect(path, timeout=TIMEOUT_S)
