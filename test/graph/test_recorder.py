@@ -14,6 +14,7 @@ import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import FakeRobot
+from inference_waits import HOLD, PATIENT, Instructor, next_chunk
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -146,6 +147,27 @@ def test_when_a_bring_up_is_recorded_expect_all_that_was_said_in_the_bag(
     planned = [message for message in heard['/action_chunk'] if message.steps]
     assert episode.chunks == len(planned) == len(episode.latency_ms)
     assert read_contents(bag).robot == 'franka'
+
+
+def test_when_goals_end_expect_each_episode_to_have_the_result_of_its_own(
+    graph, recorder, reach_bundle
+):
+    robot, instructor = FakeRobot(graph, ['front'], guard_state=HOLD), Instructor(graph)
+    process, folder = recorder(nodes=['inference'], images='none')
+    graph.start_inference(reach_bundle, backend='stub', **PATIENT)
+    status = '/execute_instruction/_action/status'
+    graph.wait(lambda: 'recorder' in listeners(graph, status), 'the recorder on the goals')
+    graph.wait(lambda: graph.policy.health_name in ('ready', 'degraded'), 'inference to serve')
+    replaced = instructor.send('reach red')
+    next_chunk(graph)
+    done = instructor.send('reach blue', max_chunks=2)
+    assert instructor.result(done)[1].termination_reason == 'max_chunks'
+    graph.wait(lambda: status in counted(graph.recorders), 'the goals in the bag')
+    robot.leave()
+    end(graph, process)
+    episodes = {e.session_id: (e.task, e.result) for e in read_contents(Bag(folder)).episodes}
+    assert episodes[bytes(replaced.goal_id.uuid).hex()] == ('reach red', 'failed')
+    assert episodes[bytes(done.goal_id.uuid).hex()] == ('reach blue', 'success')
 
 
 def test_when_the_recorder_is_killed_expect_at_most_the_last_second_lost(graph, recorder):
@@ -311,5 +333,8 @@ def test_when_a_recorder_alone_hears_the_commands_expect_the_guard_not_to_take_i
 
 
 def recorder_hears(graph, topic):
-    listening = graph.node.get_subscriptions_info_by_topic(topic)
-    return {info.node_name for info in listening} == {'recorder'}
+    return listeners(graph, topic) == {'recorder'}
+
+
+def listeners(graph, topic):
+    return {info.node_name for info in graph.node.get_subscriptions_info_by_topic(topic)}
