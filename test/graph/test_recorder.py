@@ -68,9 +68,9 @@ def numbered():
         number += 1
 
 
-def end(graph, process):
+def end(graph, process, exit_code=0):
     process.send(signal.SIGINT)
-    assert graph.wait_for_exit(process) == 0
+    assert graph.wait_for_exit(process) == exit_code
     assert 'Traceback' not in process.output()
 
 
@@ -280,7 +280,7 @@ def test_when_the_disk_is_full_expect_it_said_the_node_alive_and_the_bag_readabl
     assert 'File too large' in status.reason
     assert process.exit_code is None
     graph.wait(lambda: graph.recorders[-1].dropped > 0, 'the drops to be counted')
-    end(graph, process)
+    end(graph, process, exit_code=1)
     bag = Bag(Path(status.bag))
     assert sum(m.topic == '/image/front' for m in bag.messages()) >= 5
     assert 'was not closed' in bag.broken

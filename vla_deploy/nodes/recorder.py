@@ -24,7 +24,7 @@ from vla_deploy.core.parameter import ParameterError
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
-from vla_deploy.ros.lifecycle import ConfigureError, run_node
+from vla_deploy.ros.lifecycle import EXIT_FAILED, ConfigureError, run_node
 from vla_deploy.ros.parameter_snapshot import ParameterSnapshot
 from vla_deploy.ros.parameters import declare_parameters, read_config
 from vla_deploy.ros.recorded_topics import IMAGES, RecordedTopics
@@ -116,6 +116,7 @@ class RecorderNode(Node):
         if self._recorder is not None:
             self._topics.poll()
             self._recorder.close()
+            self.exit_code = EXIT_FAILED if self._recorder.failure else None
             total = sum(self._recorder.counts.recorded.values())
             print(f'recorder: {self._folder}: {total} messages'
                   f'{f"; {self._recorder.problem()}" if self._recorder.problem() else ""}',
@@ -158,7 +159,7 @@ class RecorderNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT; then the bag is closed."""
+    """Run the node until SIGINT; then the bag is closed. Exit code 1: it could not be written."""
     return run_node(RecorderNode, args, __doc__ or '', RecorderConfig)
 
 
