@@ -86,25 +86,28 @@ def _measure(name: str, ceilings: Ceilings, replays: int) -> dict[str, Any]:
     plain = [plain_chunk(plain_module, DTYPE, inputs) for inputs in seeds]
     del plain_module
     torch.cuda.empty_cache()
-    with torch.inference_mode():
+    with torch.inference_mode(), torch_cuda.own_stream(True) as stream:
         source = ModuleParameters(module, device)
         policy = FusedPolicy(config, source, DTYPE, torch_cuda.make_ops(device, DTYPE))
-    del module, source
-    torch.cuda.empty_cache()
-    weights = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    print(f'{name}: built in {time.perf_counter() - begin:.1f} s', flush=True)
-    begin = time.perf_counter()
-    backend = torch_cuda.serve(policy, contract, unrolled=True)
+        del module, source
+        torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()  # what else there is: weights, keys and values
+        torch.cuda.empty_cache()
+        weights = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        print(f'{name}: built in {time.perf_counter() - begin:.1f} s', flush=True)
+        begin = time.perf_counter()
+        backend = torch_cuda.serve(policy, contract, unrolled=True, stream=stream)
     print(f'{name}: tuned and captured in {time.perf_counter() - begin:.1f} s', flush=True)
     peak = torch.cuda.max_memory_allocated()
-    eager = torch_cuda.TorchCudaBackend(policy, contract, unrolled=True, graphs=False)
+    eager = torch_cuda.TorchCudaBackend(policy, contract, unrolled=True, stream=None)
     served = [backend.whole(*_arrays(inputs)) for inputs in seeds]
     figures = {
         'parity': _parity(exact, plain, [torch.from_numpy(c).cuda() for c in served]),
-        'equal_to_eager': _replays(backend, eager, config, replays),
+        'equal_to_eager': _replays(backend, eager, config, range(replays)),
         'weights_GB': weights / 1e9,
         'peak_GB': peak / 1e9,
+        'peak_of_weights': peak / weights,
         **_times(policy, backend, config, ceilings, seeds[0]),
         'kernels': _kernels(backend, config),
         'tuned': {
@@ -157,7 +160,7 @@ def _parity(exact: list[Any], plain: list[Any], served: list[Any]) -> dict[str, 
 
 
 @torch.inference_mode()
-def _replays(backend: Any, eager: Any, config: Any, count: int) -> dict[str, Any]:
+def _replays(backend: Any, eager: Any, config: Any, seeds: range) -> dict[str, Any]:
     """Compare chunks of graph and eager on fresh inputs, bit for bit; and whole with split."""
     different = split_different = 0
     device = torch.device('cuda')
@@ -168,7 +171,7 @@ def _replays(backend: Any, eager: Any, config: Any, count: int) -> dict[str, Any
     eager._x = backend._x
     eager._dt = backend._dt
     run_eager = eager._run('whole', bucket)
-    for seed in range(count):
+    for seed in seeds:
         generator = torch.Generator(device=device).manual_seed(1000 + seed)
         inputs.images.normal_(0, 0.5, generator=generator)
         inputs.tokens.random_(0, 40000, generator=generator)
@@ -191,7 +194,7 @@ def _replays(backend: Any, eager: Any, config: Any, count: int) -> dict[str, Any
                 x = backend._step_run(embedding)()[0].clone()
             backend._x.copy_(noise)
             split_different += not torch.equal(replayed, x)
-    return {'replays': count, 'different': different, 'split_different': split_different}
+    return {'replays': len(seeds), 'different': different, 'split_different': split_different}
 
 
 @torch.inference_mode()
@@ -205,7 +208,7 @@ def _times(
     whole = median_s(backend._runs['whole', bucket], 50)
     own = backend._inputs[bucket]
     steps = [backend._step_run(embedding) for embedding in backend._steps]
-    vision = backend._captured(lambda: policy.tower.run(policy.ops, own.images))
+    vision = backend._captured(lambda: policy.tower.run(policy.ops, own.images), None)
     timed = {
         'vision': median_s(vision, 30),
         'vision+prefix': median_s(backend._run('prefix', bucket), 30),

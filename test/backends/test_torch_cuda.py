@@ -19,8 +19,13 @@ torch = pytest.importorskip('torch')
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from vla_deploy.backends import parameters, torch_cuda  # noqa: E402
+from vla_deploy.backends.fused_layers import _add_product  # noqa: E402
 from vla_deploy.backends.fused_policy import FusedPolicy, Inputs, bucket_of  # noqa: E402
-from vla_deploy.backends.parameters import BundleParameters, ModuleParameters  # noqa: E402
+from vla_deploy.backends.parameters import (  # noqa: E402
+    BundleParameters,
+    FileParameters,
+    ModuleParameters,
+)
 from vla_deploy.backends.torch_ops import TorchOps  # noqa: E402
 from vla_deploy.export.families import family_of  # noqa: E402
 from vla_deploy.export.golden import golden_checkpoint  # noqa: E402
@@ -41,6 +46,7 @@ OPERATOR_BUDGET = {'pi0': 11_000, 'pi05': 14_000, 'smolvla': 9_500}
 # The process may hold so much of a weights file while it loads, over what it held before.
 RESIDENT_SHARE = 0.35
 FILE_BYTES = 400 << 20
+EPS = 1e-5
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -113,6 +119,7 @@ def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(
     golden_bundle, monkeypatch
 ):
     monkeypatch.setattr(parameters, 'CHUNK_BYTES', 4096)
+    monkeypatch.setattr(parameters, 'STRIPE_BYTES', 1000)
     checkpoint = golden_checkpoint(GOLDENS / 'smolvla_2cam_empty')
     module, _ = family_of(checkpoint).load(checkpoint)
     source = BundleParameters(open_bundle(golden_bundle('smolvla_2cam_empty')), CPU)
@@ -127,6 +134,43 @@ def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(
             own.fill(filled[1], name, factor)
             assert torch.equal(*filled), name
     source.close()
+
+
+def test_when_the_file_ends_before_its_table_does_expect_the_parameter_named(
+    golden_bundle, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(parameters, 'STRIPE_BYTES', 1000)
+    source = golden_bundle('pi0')
+    table = json.loads((source / PARAMETERS).read_bytes())['tensors']
+    last = max(table, key=lambda name: table[name]['offset'])
+    path = tmp_path / 'weights.bin'
+    path.write_bytes((source / 'weights.bin').read_bytes()[: table[last]['offset'] + 100])
+    found = FileParameters(path, table, CPU)
+    with pytest.raises(PolicyError, match=f'ends before {last}; export again'):
+        found.read(last)
+    found.close()
+
+
+def test_when_a_sum_is_long_expect_its_parts_to_make_the_whole_product():
+    rows, width = 5, 32
+    x, weight = torch.randn(rows, width), torch.randn(width, 6 * width)
+    y = torch.randn(rows, 6 * width)
+    whole = x + y @ weight.T
+    with _Count() as counted:
+        normed = _add_product(TorchOps(), x, y, weight, EPS)
+    assert torch.ops.aten.bmm.default in counted.functions
+    torch.testing.assert_close(x, whole)
+    torch.testing.assert_close(normed, torch.nn.functional.rms_norm(whole, (width,), eps=EPS))
+
+
+def test_when_texts_are_of_several_lengths_expect_one_place_for_images(golden_bundle):
+    backend = torch_cuda.load(open_bundle(golden_bundle('pi0')), BackendOptions(provider='cpu'))
+    config = backend._policy.config
+    sizes = [(1, 1), (2, 1), (2, config.max_tokens)]
+    one, two, longer = (backend._inputs_of(bucket_of(config, *size)) for size in sizes)
+    assert len(two.tokens) < len(longer.tokens)
+    assert two.images is longer.images
+    assert len(one.images) == 1
 
 
 def test_when_a_large_file_is_loaded_expect_little_of_it_in_memory(tmp_path):
@@ -281,7 +325,9 @@ class _Count(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.operators = 0
+        self.functions = set()
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         self.operators += 1
+        self.functions.add(function)
         return function(*arguments, **(keywords or {}))

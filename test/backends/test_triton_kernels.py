@@ -60,6 +60,7 @@ def attention(tokens, heads, kv, dim, mode):
     return triton_attention.attention_kernel, c, {
         'TOKENS': tokens, 'EXTRA': 0, 'MODE': mode, 'HEADS': heads, 'KV_HEADS': kv,
         'HEAD_DIM': dim, 'BM': c.rows, 'BN': c.columns, 'SPLIT': c.split,
+        'PREFETCH': tokens <= 64,
     }
 
 

@@ -72,9 +72,10 @@ def differences(configs: dict[str, Config]) -> dict[str, float]:
     rows = [ops.enter(x, weight, bias, scale) for ops in both]
     compare('enter', *(r.scaled for r in rows))
     bare = [ops.enter(x[:1], weight, bias, None) for ops in both]
+    other = TritonOps(torch.device('cpu'), torch.float32, Fixed(CONFIGS['split']), overlap=False)
     joined = [
-        ops.join(first, ops.enter(x, weight, bias, None))
-        for ops, first in zip(both, bare, strict=True)
+        ops.join(first, entering.enter(x, weight, bias, None))
+        for ops, first, entering in zip(both, bare, (plain, other), strict=True)
     ]
     update = torch.randn(ROWS, WIDE)
     rows = [
@@ -92,12 +93,12 @@ def differences(configs: dict[str, Config]) -> dict[str, float]:
         left = [o.leave(r, out, out_bias, EPS, state, dt)
                 for o, r in zip(both, rows, strict=True)]
         compare('leave', *(pair[index] for pair in left))
-        written = [torch.zeros(ROWS, 150) for _ in both]
         product = torch.randn(ROWS, 200)
-        for ops, target in zip(both, written, strict=True):
-            ops.activate(product, silu, target[:, 30:130])
-        compare('activate', *written)
-    compare('norm', plain.norm(x, EPS), fused.norm(x, EPS))
+        compare('activate', *(ops.activate(product, silu) for ops in both))
+    for parts in (None, torch.randn(3, ROWS, NARROW)):
+        streams = [x.clone(), x.clone()]
+        compare('norm', *(o.norm(s, EPS, parts) for o, s in zip(both, streams, strict=True)))
+        compare('norm x', *streams)
     streams = [x.clone(), x.clone()]
     vectors = [torch.randn(NARROW) for _ in range(3)]
     for updated in (None, torch.randn(ROWS, NARROW)):

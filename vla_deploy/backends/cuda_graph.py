@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 import torch
 
 Result = TypeVar('Result')
-WARM_UPS = 2  # the first run compiles kernels and creates handles, which cannot be captured
 
 
 class Captured(Generic[Result]):
@@ -20,17 +19,23 @@ class Captured(Generic[Result]):
     The result's tensors are the same ones at every call.
     """
 
-    def __init__(self, function: Callable[[], Result], pool: Any) -> None:
-        """Run the function, then capture it. `pool`: see `new_pool`."""
-        stream = torch.cuda.Stream()
+    def __init__(
+        self, function: Callable[[], Result], rehearsal: Callable[[], Any] | None, pool: Any,
+        stream: torch.cuda.Stream,
+    ) -> None:
+        """Run the rehearsal, then capture the function, both on `stream`.
+
+        rehearsal: launches each kernel of the function, since its first launch loads it, which
+        cannot be captured; None where all were launched before. `pool`: see `new_pool`. A stream
+        has a workspace of its own for products (32 MiB on Hopper), so that one serves them all.
+        """
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
+        if rehearsal is not None:
+            with torch.cuda.stream(stream):
+                rehearsal()
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream):
             self._result = function()
 
     def __call__(self) -> Result:

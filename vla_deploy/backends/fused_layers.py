@@ -21,8 +21,8 @@ from vla_deploy.backends.torch_ops import ALL, Heads, Ops, Rows, Turn
 from vla_deploy.models.vision import VisionConfig, position_ids
 
 ALIGNMENT = 16  # elements: what rows of a matrix are padded to
-WIDE_FEATURES = 8192  # of an MLP whose product in one part would not stay in the L2 cache
-WIDE_MLP_PARTS = 2
+LONG_SUM = 2  # of a product, in its width
+SUM_PARTS = 2
 
 
 def merged(
@@ -65,28 +65,38 @@ class Tower:
 
     def run(self, ops: Ops, images: Tensor) -> Tensor:
         """Map images [N,3,H,W] to features [N·patches,hidden]."""
-        config = self.config
-        count, channels, height, width = images.shape
-        size = config.patch_size
-        grid = (count, channels, height // size, size, width // size, size)
-        patches = images.view(grid).permute(0, 2, 4, 1, 3, 5).reshape(-1, self.columns)
-        patches = F.pad(patches, (0, self.patch.shape[1] - self.columns))
-        x = F.linear(patches, self.patch)
-        x = (x.view(count, -1, config.hidden_size) + self.start).flatten(0, 1)
+        config, count = self.config, len(images)
+        x = self._embedded(images)
         norms = [*(layer.norm1 for layer in self.layers), self.last_norm]
         y = ops.add_norm(x, None, None, *norms[0], config.layer_norm_eps)
         for layer, next_norm in zip(self.layers, norms[1:], strict=True):
-            qkv = F.linear(y, *layer.qkv).view(
-                count, -1, 3, config.num_attention_heads, config.hidden_size
-                // config.num_attention_heads,
+            y = ops.add_norm(
+                x, self._attended(y, layer, count), layer.out[1], *layer.norm2,
+                config.layer_norm_eps,
             )
-            mixed = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
-            mixed = mixed.transpose(1, 2).reshape(-1, config.hidden_size)
-            update = F.linear(mixed, layer.out[0])
-            y = ops.add_norm(x, update, layer.out[1], *layer.norm2, config.layer_norm_eps)
-            update = F.linear(ops.gelu_linear(y, *layer.fc1), layer.fc2[0])
-            y = ops.add_norm(x, update, layer.fc2[1], *next_norm, config.layer_norm_eps)
+            y = ops.add_norm(
+                x, F.linear(ops.gelu_linear(y, *layer.fc1), layer.fc2[0]), layer.fc2[1],
+                *next_norm, config.layer_norm_eps,
+            )
         return y
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Return patches as rows with their positions [N·patches,hidden]."""
+        count, channels, height, width = images.shape
+        size = self.config.patch_size
+        grid = (count, channels, height // size, size, width // size, size)
+        patches = images.view(grid).permute(0, 2, 4, 1, 3, 5).reshape(-1, self.columns)
+        if self.patch.shape[1] > self.columns:
+            patches = F.pad(patches, (0, self.patch.shape[1] - self.columns))
+        x = F.linear(patches, self.patch).view(count, -1, self.config.hidden_size)
+        return (x + self.start).flatten(0, 1)
+
+    def _attended(self, y: Tensor, layer: _TowerLayer, count: int) -> Tensor:
+        """Return what a layer's attention adds, without the bias; nothing else stays in memory."""
+        width, heads = self.config.hidden_size, self.config.num_attention_heads
+        qkv = F.linear(y, *layer.qkv).view(count, -1, 3, heads, width // heads)
+        mixed = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
+        return F.linear(mixed.transpose(1, 2).reshape(-1, width), layer.out[0])
 
 
 class _TowerLayer:
@@ -127,12 +137,9 @@ class Layer:
 
     def __init__(
         self, source: ParameterSource, name: str, spec: StackSpec, dtype: torch.dtype,
-        cross: bool = False, in_prefix: bool = False, last: bool = False,
+        cross: bool = False, last: bool = False,
     ) -> None:
-        """Read a layer; of the `last` one of a prefix only keys and values are needed.
-
-        `in_prefix`: for many rows, so that a wide MLP is taken in parts.
-        """
+        """Read a layer; of the `last` one of a prefix only keys and values are needed."""
         self.cross = cross
         first, second = (
             None if spec.conditioned else source.read(f'{name}{norm}.weight') + spec.norm_offset
@@ -146,19 +153,7 @@ class Layer:
         self.out = merged(source, [f'{name}self_attn.o_proj.weight'], dtype, None)
         names = [f'{name}mlp.{part}_proj.weight' for part in ('gate', 'up')]
         self.gate_up = merged(source, names, dtype, second)
-        self.gate_ups = _mlp_parts(self.gate_up, WIDE_MLP_PARTS if in_prefix else 1)
-        if in_prefix:
-            del self.gate_up
         self.down = merged(source, [f'{name}mlp.down_proj.weight'], dtype, None)
-
-
-def _mlp_parts(gate_up: Tensor, parts: int) -> Sequence[Tensor]:
-    """Cut gates over ups [2·features,in] into parts of the features, each gates over ups."""
-    features = len(gate_up) // 2
-    if parts == 1 or features < WIDE_FEATURES or features % parts:
-        return [gate_up]
-    cut = gate_up.view(2, parts, features // parts, -1).transpose(0, 1).contiguous()
-    return cut.flatten(1, 2).unbind(0)
 
 
 class Language:
@@ -169,9 +164,7 @@ class Language:
     ) -> None:
         self.spec = spec
         self.layers = [
-            Layer(
-                source, f'{name}{index}.', spec, dtype, in_prefix=True, last=index + 1 == count
-            )
+            Layer(source, f'{name}{index}.', spec, dtype, last=index + 1 == count)
             for index in range(count)
         ]
 
@@ -184,8 +177,9 @@ class Language:
         Yields each layer's index once its keys and values are there and it reads them no more.
         """
         spec = self.spec
+        normed = ops.norm(x, spec.eps)
         for index, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
-            product = F.linear(ops.norm(x, spec.eps), layer.qkv)
+            product = F.linear(normed, layer.qkv)
             last = layer is self.layers[-1]
             queries = ops.rope(product, spec.heads, turn, key, value, last)
             if queries is None:
@@ -193,11 +187,23 @@ class Language:
                 return
             attended = ops.attend(queries, key, value, length, 0, mode)
             yield index
-            x.addmm_(attended, layer.out.T)
-            normed, active = ops.norm(x, spec.eps), x.new_empty((len(x), layer.down.shape[1]))
-            for part, out in zip(layer.gate_ups, active.chunk(len(layer.gate_ups), 1), strict=True):
-                ops.activate(F.linear(normed, part), spec.silu, out)
-            x.addmm_(active, layer.down.T)
+            normed = _add_product(ops, x, attended, layer.out, spec.eps)
+            active = ops.activate(F.linear(normed, layer.gate_up), spec.silu)
+            normed = _add_product(ops, x, active, layer.down, spec.eps)
+
+
+def _add_product(ops: Ops, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x += y · weightᵀ in place; return its norm. Long sums are taken in parts, which fill the
+    processors, and the kernel of the norm adds them."""
+    (rows, depth), width = y.shape, len(weight)
+    if depth <= LONG_SUM * width or depth % (SUM_PARTS * ALIGNMENT):
+        x.addmm_(y, weight.T)
+        return ops.norm(x, eps)
+    parts = torch.bmm(
+        y.view(rows, SUM_PARTS, -1).transpose(0, 1),
+        weight.view(width, SUM_PARTS, -1).permute(1, 2, 0),
+    )
+    return ops.norm(x, eps, parts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

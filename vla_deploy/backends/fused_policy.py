@@ -78,12 +78,13 @@ class Inputs:
 
     @classmethod
     def empty(
-        cls, config: Config, bucket: Bucket, dtype: torch.dtype, device: torch.device
+        cls, config: Config, bucket: Bucket, dtype: torch.dtype, device: torch.device,
+        images: Tensor | None = None,
     ) -> Inputs:
-        """Return zeros of a bucket's size, to be filled."""
+        """Return zeros of a bucket's size, to be filled; `images`: of another bucket's inputs."""
         shape = (bucket.cameras, 3, config.image_height, config.image_width)
         return cls(
-            torch.zeros(shape, dtype=dtype, device=device),
+            torch.zeros(shape, dtype=dtype, device=device) if images is None else images,
             torch.zeros(bucket.tokens, dtype=torch.int64, device=device),
             torch.zeros((1, config.max_state_dim), dtype=dtype, device=device),
         )
@@ -148,7 +149,6 @@ class FusedPolicy:
 
     def _prefix_layers(self, inputs: Inputs) -> Iterator[tuple[int, int]]:
         """Run the prefix; yields each layer whose keys and values are there, and their rows."""
-        torch.add(self.length, int(self.has_state_token), out=self._base)
         rows, mode = self._embed(inputs), LAST_APART if self._smolvla else ALL
         caches = (self.keys, self.values)
         for index in self.language.run(self.ops, rows, self._turn, self.length, *caches, mode):
@@ -248,17 +248,33 @@ class FusedPolicy:
         )
 
     def _embed(self, inputs: Inputs) -> Tensor:
-        """Return the rows that enter the language model; those of padding come last."""
+        """Return the rows that enter the language model; those of padding come last.
+
+        Text and state come into their rows beside the tower.
+        """
+        images, tokens = len(inputs.images) * self.config.tokens_per_image, len(inputs.tokens)
+        rows = self._embedding.new_empty(
+            (images + tokens + self.state_rows, self._embedding.shape[1])
+        )
+        side = self.ops.side()
+        with side.behind():
+            torch.add(self.length, int(self.has_state_token), out=self._base)
+            text = rows[images : images + tokens]
+            torch.index_select(self._embedding, 0, inputs.tokens, out=text)
+            if self._smolvla:
+                state = F.linear(inputs.state, *self._state_weights)
+                rows[-1:] = state
+                rows.index_copy_(0, self.length.long() - 1, state)
         features = self.tower.run(self.ops, inputs.images)
         if self._smolvla:
             features = _shuffled(features, self.config)
-        tokens = F.linear(features, *self._projector)
-        parts = [tokens, self._embedding[inputs.tokens]]
-        if not self._smolvla:
-            return torch.cat(parts)
-        state = F.linear(inputs.state, *self._state_weights)
-        rows = torch.cat((*parts, state))
-        return rows.index_copy_(0, self.length.long() - 1, state)
+        (weight, bias), target = self._projector, rows[:images]
+        if bias is None:
+            torch.mm(features, weight.T, out=target)
+        else:
+            torch.addmm(bias, features, weight.T, out=target)
+        side.join()
+        return rows
 
     def _project(self, index: int, rows: int) -> None:
         """Project a language layer's keys and values to what a cross layer reads, if it is one."""

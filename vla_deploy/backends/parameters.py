@@ -3,7 +3,8 @@
 """Where the torch backend gets a policy's parameters: a bundle's weights file, or a torch module.
 
 A bundle's are read in chunks through two pinned buffers, so that the process never holds more
-than these of the file, and each byte goes to the device once.
+than these of the file, and each byte goes to the device once. A chunk is read in stripes by several
+threads, which together read faster from memory and from disks than one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +34,8 @@ CONFIGS: dict[str, type[SmolVLAConfig] | type[PiConfig]] = {
 }
 SCHEMA_VERSION = 1
 MAX_TABLE_BYTES = 16 << 20
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 8 << 20
+STRIPE_BYTES, READERS = 2 << 20, 4
 BYTES_PER_ELEMENT = 4  # the weights file is float32
 
 
@@ -99,11 +102,13 @@ class FileParameters:
             torch.empty(CHUNK_BYTES // BYTES_PER_ELEMENT, dtype=torch.float32, pin_memory=pinned)
             for _ in range(2)
         ]
+        self._readers = ThreadPoolExecutor(READERS)
         self._free: list[torch.cuda.Event | None] = [None, None]
         self._turn = 0
 
     def close(self) -> None:
-        """Give back the file and the buffers."""
+        """Give back the file, the readers and the buffers."""
+        self._readers.shutdown()
         os.close(self._file)
         self._buffers.clear()
 
@@ -151,12 +156,14 @@ class FileParameters:
             event.synchronize()  # the copy that last used this buffer
         buffer = self._buffers[self._turn][:count]
         view = memoryview(buffer.numpy()).cast('B')
-        done = 0
-        while done < len(view):
-            read = os.preadv(self._file, [view[done:]], offset + done)
-            if read == 0:
-                raise PolicyError(f'{self._path}: ends before {name}; export again')
-            done += read
+
+        def read(at: int) -> bool:
+            return self._read_stripe(view[at : at + STRIPE_BYTES], offset + at)
+
+        several = len(view) > STRIPE_BYTES
+        stripes = range(0, len(view), STRIPE_BYTES)
+        if not all(self._readers.map(read, stripes) if several else map(read, stripes)):
+            raise PolicyError(f'{self._path}: ends before {name}; export again')
         if self.device.type != 'cuda':
             return buffer.to(self.device)
         chunk = buffer.to(self.device, non_blocking=True)
@@ -164,6 +171,16 @@ class FileParameters:
         event.record()
         self._free[self._turn] = event
         return chunk
+
+    def _read_stripe(self, view: memoryview, offset: int) -> bool:
+        """Fill a stripe of a buffer; False where the file ends before."""
+        done = 0
+        while done < len(view):
+            read = os.preadv(self._file, [view[done:]], offset + done)
+            if read == 0:
+                return False
+            done += read
+        return True
 
 
 class BundleParameters(FileParameters):

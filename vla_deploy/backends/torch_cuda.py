@@ -8,7 +8,8 @@ asked for is what runs, or loading fails with one line that says what to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,6 +44,7 @@ PROVIDERS = ('cuda', 'cpu')
 VARIANTS = ('split', 'unrolled')
 OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
 OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
+FIRST = -1  # of a stream: high priority
 MAX_KNOWN_TIMES = 64
 FAILED = 'torch_cuda: a chunk cannot be computed'
 SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
@@ -54,17 +56,18 @@ class TorchCudaBackend:
     emits_robot_units = False
 
     def __init__(
-        self, policy: FusedPolicy, contract: Contract, unrolled: bool, graphs: bool
+        self, policy: FusedPolicy, contract: Contract, unrolled: bool,
+        stream: torch.cuda.Stream | None,
     ) -> None:
         """Put a policy behind the backend's interface.
 
-        `unrolled`: a chunk is one graph, where no step has to be taken apart. `graphs`: replay
-        CUDA graphs; without, the same kernels are launched one by one.
+        `unrolled`: a chunk is one graph, where no step has to be taken apart. `stream`: what CUDA
+        graphs are captured on; without, the same kernels are launched one by one.
         """
-        self._policy, self._graphs = policy, graphs
+        self._policy, self._stream = policy, stream
         config, device = policy.config, policy.device
         self._steps = time_embeddings(contract.time_embedding, contract.denoise_steps)
-        self._pool = new_pool() if graphs else None
+        self._pool = None if stream is None else new_pool()
         shape = (config.chunk_size, config.max_action_dim)
         self._x = torch.zeros(shape, dtype=torch.float32, device=device)
         self._dt = torch.zeros(shape[1], dtype=torch.float32, device=device)
@@ -78,8 +81,11 @@ class TorchCudaBackend:
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Make the graphs that serve when all cameras are there, for every length of a text."""
+        """Measure what kernels have not been, and make the graphs that serve when all cameras are
+        there, for every length of a text."""
         config = self._policy.config
+        largest = bucket_of(config, config.camera_slots, config.max_tokens)
+        tune(self._policy, self._inputs_of(largest), self._constants_of(self._steps[0]))
         for tokens in range(1, config.max_tokens + 1):
             bucket = bucket_of(config, config.camera_slots, tokens)
             self._run('prefix', bucket)
@@ -158,10 +164,13 @@ class TorchCudaBackend:
         return bucket
 
     def _inputs_of(self, bucket: Bucket) -> Inputs:
+        """Return a bucket's inputs; its images lie where those of any other text do."""
         policy = self._policy
         if bucket not in self._inputs:
+            known = [own for other, own in self._inputs.items() if other.cameras == bucket.cameras]
             self._inputs[bucket] = Inputs.empty(
-                policy.config, bucket, policy.dtype, policy.device
+                policy.config, bucket, policy.dtype, policy.device,
+                images=known[0].images if known else None,
             )
         return self._inputs[bucket]
 
@@ -178,15 +187,20 @@ class TorchCudaBackend:
             def prefix() -> None:
                 policy.prefix(inputs)
 
-            def whole() -> Tensor:
+            def steps(later: list[StepConstants]) -> Tensor:
                 x, _ = policy.prefix_and_first_step(inputs, self._x, self._dt, constants[0])
-                for own in constants[1:]:
+                for own in later:
                     x, _ = policy.step(x, self._dt, own)
                 return x
 
             length = policy.length.clone()
             policy.length.fill_(policy.config.tokens_per_image * bucket.cameras + 1)
-            self._runs[what, bucket] = self._captured(prefix if what == 'prefix' else whole)
+            if what == 'prefix':
+                self._runs[what, bucket] = self._captured(prefix, prefix)
+            else:
+                self._runs[what, bucket] = self._captured(
+                    lambda: steps(constants[1:]), lambda: steps(constants[1:2])
+                )
             policy.length.copy_(length)
         return self._runs[what, bucket]
 
@@ -201,7 +215,8 @@ class TorchCudaBackend:
 
             if not any(np.array_equal(embedding, own) for own in self._steps):
                 return step
-            self._runs['step', key] = self._captured(step)
+            known = any(what == 'step' for what, _ in self._runs)
+            self._runs['step', key] = self._captured(step, None if known else step)
         return self._runs['step', key]
 
     def _constants_of(self, embedding: Float32) -> StepConstants:
@@ -212,8 +227,12 @@ class TorchCudaBackend:
             self._constants[key] = self._policy.constants(embedding)
         return self._constants[key]
 
-    def _captured(self, function: Callable[[], Result]) -> Callable[[], Result]:
-        return Captured(function, self._pool) if self._graphs else function
+    def _captured(
+        self, function: Callable[[], Result], rehearsal: Callable[[], Any] | None
+    ) -> Callable[[], Result]:
+        if self._stream is None:
+            return function
+        return Captured(function, rehearsal, self._pool, self._stream)
 
 
 def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
@@ -233,7 +252,8 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     elif options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
-        return _load(bundle, dtype, device, options.variant == 'unrolled')
+        with own_stream(on_gpu) as stream:
+            return _load(bundle, dtype, device, options.variant == 'unrolled', stream)
     except torch.OutOfMemoryError as error:
         free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
         raise PolicyError(
@@ -242,9 +262,23 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
         ) from error
 
 
+@contextmanager
+def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
+    """Let a new stream be the current one: what is read, measured and captured on one stream
+    shares its workspace. What is captured on it goes before what runs beside it."""
+    if not on_gpu:
+        yield None
+        return
+    stream = torch.cuda.Stream(priority=FIRST)
+    with torch.cuda.stream(stream):
+        yield stream
+    torch.cuda.synchronize()
+
+
 @torch.inference_mode()
 def _load(
-    bundle: Bundle, dtype: torch.dtype, device: torch.device, unrolled: bool
+    bundle: Bundle, dtype: torch.dtype, device: torch.device, unrolled: bool,
+    stream: torch.cuda.Stream | None,
 ) -> TorchCudaBackend:
     source = BundleParameters(bundle, device)
     try:
@@ -253,30 +287,28 @@ def _load(
         policy = FusedPolicy(source.config, source, dtype, make_ops(device, dtype))
     finally:
         source.close()
-    return serve(policy, bundle.contract, unrolled)
+    return serve(policy, bundle.contract, unrolled, stream)
 
 
-def serve(policy: FusedPolicy, contract: Contract, unrolled: bool) -> TorchCudaBackend:
-    """Return the backend of a policy, with kernels measured and graphs made where on a GPU."""
-    on_gpu = policy.device.type == 'cuda'
-    backend = TorchCudaBackend(policy, contract, unrolled, graphs=on_gpu)
-    if on_gpu:
-        tune(policy, contract)
+def serve(
+    policy: FusedPolicy, contract: Contract, unrolled: bool, stream: torch.cuda.Stream | None
+) -> TorchCudaBackend:
+    """Return the backend of a policy, with kernels measured and graphs made on the stream that is
+    the current one, where there is one."""
+    backend = TorchCudaBackend(policy, contract, unrolled, stream)
+    if stream is not None:
         backend.prepare()
         torch.cuda.empty_cache()
     return backend
 
 
 @torch.inference_mode()
-def tune(policy: FusedPolicy, contract: Contract) -> None:
-    """Measure the kernels whose sizes no table knows for this card, and keep what was found."""
+def tune(policy: FusedPolicy, inputs: Inputs, constants: StepConstants) -> None:
+    """Measure the kernels whose sizes no table knows for this card, and keep what was found.
+    `inputs`: of the largest size."""
     config, device = policy.config, policy.device
-    inputs = Inputs.empty(
-        config, bucket_of(config, config.camera_slots, config.max_tokens), policy.dtype, device
-    )
     images = config.camera_slots * config.tokens_per_image
     policy.length.fill_(images + config.max_tokens + policy.state_rows)
-    constants = policy.constants(time_embeddings(contract.time_embedding, 1)[0])
     x = torch.randn(config.chunk_size, config.max_action_dim, device=device)
     dt = torch.zeros(config.max_action_dim, device=device)
 

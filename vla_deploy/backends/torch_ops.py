@@ -96,8 +96,8 @@ class Ops(Protocol):
     def join(self, first: Rows, second: Rows) -> Rows:
         """Put the second's rows behind the first's, both as `enter` left them without a scale."""
 
-    def norm(self, x: Tensor, eps: float) -> Tensor:
-        """x / rms(x)."""
+    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
+        """x / rms(x); where there are parts [n,rows,W], x += their sum in place first."""
 
     def rope(
         self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
@@ -105,8 +105,8 @@ class Ops(Protocol):
         """Split a product, rotate by the row, write the first rows of keys and values; return
         queries, or None where the product is `keys_only`."""
 
-    def activate(self, x: Tensor, silu: bool, out: Tensor) -> None:
-        """Write act(gate) · up of x [rows, 2·features] to `out`, which may be a slice."""
+    def activate(self, x: Tensor, silu: bool) -> Tensor:
+        """act(gate) · up of x [rows, 2·features]."""
 
     def add_norm(
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
@@ -213,8 +213,10 @@ class TorchOps:
         hidden = torch.cat((first.hidden, second.hidden))
         return Rows(hidden, hidden)
 
-    def norm(self, x: Tensor, eps: float) -> Tensor:
+    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
         """See Ops."""
+        if parts is not None:
+            x += parts.sum(0, dtype=torch.float32)
         return F.rms_norm(x, (x.shape[-1],), eps=eps)
 
     def rope(
@@ -229,9 +231,9 @@ class TorchOps:
         values[:rows] = product[:, turning:]
         return None if keys_only else turned[:, : heads.query]
 
-    def activate(self, x: Tensor, silu: bool, out: Tensor) -> None:
+    def activate(self, x: Tensor, silu: bool) -> Tensor:
         """See Ops."""
-        out.copy_(_glu(x, silu))
+        return _glu(x, silu)
 
     def add_norm(
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,

@@ -39,8 +39,8 @@ def attention_kernel(
     queries, keys, values, out, length, partial, stats, scale,
     TOKENS: tl.constexpr, EXTRA: tl.constexpr, MODE: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr,
-    EXACT: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PREFETCH: tl.constexpr,
+    PDL: tl.constexpr, EXACT: tl.constexpr,
 ):
     """Attention with the query heads of one key head folded into its rows.
 
@@ -73,7 +73,7 @@ def attention_kernel(
     begin = ps * span
     end = tl.minimum(begin + span, total)
     if PDL:
-        if SPLIT > 1:
+        if PREFETCH:
             for start in range(begin, end, BN):
                 _prefetch_keys(keys, values, start, end, group, KV_HEADS, HEAD_DIM, BN)
         tl.extra.cuda.gdc_wait()

@@ -21,26 +21,18 @@ from torch import Tensor
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
 from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn
-from vla_deploy.backends.tuning import Config, Tuning, candidates
+from vla_deploy.backends.triton_tuning import Recorded, compiled, measure_each, refine
+from vla_deploy.backends.tuning import Config, Tuning
 
 MAX_ROWS = 128
 MIN_ROWS = 64  # of a matrix instruction
 MAX_COUNTERS = 8192
 PREFETCH_LINE = 128
-COMPILE_THREADS = 12
 TOKEN_STEP = 8
 PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
-REFINED = 5  # candidates of a kernel that are tried in the real sequence
+NARROW, WIDE = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8))
+NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
 Result = TypeVar('Result')
-
-
-@dataclasses.dataclass
-class _Recorded:
-    """Calls of one kernel with one set of sizes, to be timed with other configurations."""
-
-    kind: str
-    sizes: tuple[int, ...]
-    calls: list[Callable[[Config], Any]]
 
 
 class TritonOps:
@@ -56,8 +48,9 @@ class TritonOps:
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._counters = torch.zeros(MAX_COUNTERS, dtype=torch.int32, device=device)
         self._none = torch.zeros(16, dtype=dtype, device=device)
-        self._recorded: dict[str, _Recorded] | None = None
+        self._recorded: dict[str, Recorded] | None = None
         self._compile_only = False
+        self._woken = ThreadPoolExecutor(1).submit(self._wake)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See Ops."""
@@ -111,10 +104,14 @@ class TritonOps:
 
     def join(self, first: Rows, second: Rows) -> Rows:
         """See Ops."""
-        count, squares = len(first.hidden), torch.zeros_like(first.squares)
-        squares[:, :count] = first.squares[:, :count]
-        squares[:, count:] = second.squares[:, : len(squares[0]) - count]
         hidden = torch.cat((first.hidden, second.hidden))
+        count, block = len(first.hidden), _row_block(len(hidden))
+        parts = max(len(first.squares), len(second.squares))  # blocks of columns may differ
+        squares = torch.zeros((parts, block), dtype=torch.float32, device=self._device)
+        squares[: len(first.squares), :count] = first.squares[:, :count]
+        squares[: len(second.squares), count : len(hidden)] = second.squares[
+            :, : len(second.hidden)
+        ]
         return Rows(hidden, hidden, squares)
 
     def attend(
@@ -133,8 +130,8 @@ class TritonOps:
                 triton_attention.attention_kernel, (blocks, kv, config.split), config,
                 (queries, keys, values, out, length, partial, stats, dim**-0.5),
                 TOKENS=tokens, EXTRA=extra, MODE=mode, HEADS=heads, KV_HEADS=kv, HEAD_DIM=dim,
-                BM=config.rows, BN=config.columns, SPLIT=config.split, PDL=self._overlap,
-                EXACT=self._exact,
+                BM=config.rows, BN=config.columns, SPLIT=config.split,
+                PREFETCH=tokens <= MAX_ROWS, PDL=self._overlap, EXACT=self._exact,
             )
             if config.split > 1:
                 self._launch(
@@ -146,12 +143,13 @@ class TritonOps:
         near = triton.cdiv(tokens, TOKEN_STEP) * TOKEN_STEP  # with a state token or without
         return self._call('attention', (near, heads, kv, dim), launch)
 
-    def norm(self, x: Tensor, eps: float) -> Tensor:
+    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
         """See Ops."""
         y = torch.empty_like(x)
         self._launch_rows(
-            triton_rows.norm_kernel, x, (x, y, eps), WIDTH=x.shape[1],
-            BLOCK=triton.next_power_of_2(x.shape[1]),
+            triton_rows.norm_kernel, x, (x, x if parts is None else parts, y, eps),
+            WIDTH=x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]),
+            PARTS=0 if parts is None else len(parts), TOTAL=x.numel(),
         )
         return y
 
@@ -169,14 +167,16 @@ class TritonOps:
         )
         return None if keys_only else queries
 
-    def activate(self, x: Tensor, silu: bool, out: Tensor) -> None:
+    def activate(self, x: Tensor, silu: bool) -> Tensor:
         """See Ops."""
         rows, features = len(x), x.shape[1] // 2
+        out = x.new_empty((rows, features))
         block = min(2048, triton.next_power_of_2(features))
         self._launch(
-            triton_rows.glu_kernel, (rows, triton.cdiv(features, block)), PLAIN, (x, out),
-            FEATURES=features, STRIDE=out.stride(0), SILU=silu, BLOCK=block, PDL=self._overlap,
+            triton_rows.glu_kernel, (rows, triton.cdiv(features, block)), WIDE, (x, out),
+            FEATURES=features, SILU=silu, BLOCK=block, PDL=self._overlap,
         )
+        return out
 
     def add_norm(
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
@@ -199,40 +199,30 @@ class TritonOps:
             return F.gelu(F.linear(x, weight, bias), approximate='tanh')
         return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
 
+    def _wake(self) -> None:
+        """Let Triton read itself, which it does once to tell what it compiled before: 0.4 s, in
+        which weights can be read."""
+        if self._device.type == 'cuda':
+            triton_rows.glu_kernel.warmup(
+                self._none, self._none, FEATURES=8, SILU=True, BLOCK=8, PDL=False, grid=(1,)
+            )
+
     def tune(self, run: Callable[[], Any], step: Callable[[], Any]) -> None:
         """Time every candidate of every kernel that `run` calls and whose sizes have none yet,
         in a CUDA graph over all its calls; then the best few of each within a whole `step`,
         where kernels overlap with others."""
+        self._woken.result()
         recorded = self._record(run)
-        pool = ThreadPoolExecutor(COMPILE_THREADS)
-        for key, found in recorded.items():
-            if self.tuning.knows(key):
-                continue
-            options = candidates(found.kind, found.sizes, self._dtype)
-            self._compile_only = True
-            built = list(pool.map(lambda c, f=found: _builds(f.calls[0], c), options))
-            self._compile_only = False
-            timed = [
-                (_time(found.calls, option), option)
-                for option, good in zip(options, built, strict=True)
-                if good
-            ]
-            self.tuning.set(key, sorted(timed, key=lambda pair: pair[0]))
-            self.tuning.calls[key] = len(found.calls)
-        pool.shutdown()
-        for key in self._record(step):
-            if key in self.tuning.timings:
-                self._refine(key, step)
+        missing = {key: found for key, found in recorded.items() if not self.tuning.knows(key)}
+        if not missing:
+            return
+        self._compile_only = True
+        built = compiled(missing, self._dtype)
+        self._compile_only = False
+        measure_each(missing, built, self.tuning)
+        refine([key for key in self._record(step) if key in missing], step, self.tuning)
 
-    def _refine(self, key: str, step: Callable[[], Any]) -> None:
-        measured = self.tuning.timings[key]
-        timed = []
-        for _, option in measured[:REFINED]:
-            self.tuning.set(key, [(0.0, option)])
-            timed.append((_time([lambda _: step()], option), option))
-        self.tuning.set(key, sorted(timed, key=lambda pair: pair[0]) + measured[REFINED:])
-
-    def _record(self, run: Callable[[], Any]) -> dict[str, _Recorded]:
+    def _record(self, run: Callable[[], Any]) -> dict[str, Recorded]:
         self._recorded = {}
         run()
         recorded, self._recorded = self._recorded, None
@@ -310,7 +300,7 @@ class TritonOps:
     ) -> Result:
         key = '-'.join([kind, *map(str, sizes)])
         if self._recorded is not None:
-            self._recorded.setdefault(key, _Recorded(kind, sizes, [])).calls.append(launch)
+            self._recorded.setdefault(key, Recorded(kind, sizes, [])).calls.append(launch)
         return launch(self.tuning.get(key, kind, sizes, self._dtype))
 
     def _launch(
@@ -329,7 +319,8 @@ class TritonOps:
 
     def _launch_rows(self, kernel: Any, x: Tensor, arguments: Any, **constants: Any) -> None:
         """Launch a kernel of one row a program."""
-        self._launch(kernel, (len(x),), PLAIN, arguments, PDL=self._overlap, **constants)
+        config = NARROW if x.shape[1] <= NARROW_COLUMNS else PLAIN
+        self._launch(kernel, (len(x),), config, arguments, PDL=self._overlap, **constants)
 
     def _float(self, count: int) -> Tensor:
         return torch.empty(count, dtype=torch.float32, device=self._device)
@@ -348,35 +339,3 @@ def _row_block(rows: int) -> int:
     if rows > MAX_ROWS:
         raise ValueError(f'{rows} rows, but a step has at most {MAX_ROWS}')
     return max(MIN_ROWS, triton.next_power_of_2(rows))
-
-
-def _builds(call: Callable[[Config], Any], config: Config) -> bool:
-    """Say whether a configuration fits the device: shared memory and registers are short."""
-    try:
-        call(config)
-    except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError):
-        return False
-    return True
-
-
-def _time(calls: list[Callable[[Config], Any]], config: Config) -> float:
-    """Return milliseconds of all calls by graph replay; infinity where it cannot be launched."""
-    try:
-        calls[0](config)
-    except triton.runtime.errors.OutOfResources:
-        return float('inf')
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call(config)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    graph.replay()
-    best = float('inf')
-    for _ in range(5):
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        best = min(best, begin.elapsed_time(end))
-    return best

@@ -12,18 +12,27 @@ from vla_deploy.backends.triton_products import gelu, silu
 
 @triton.jit
 def norm_kernel(
-    x, y, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+    x, parts, y, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    TOTAL: tl.constexpr, PDL: tl.constexpr
 ):
-    """y = x / rms(x), a row a program; the learned scale is in the weights that follow."""
+    """x += the PARTS parts of TOTAL elements each, and y = x / rms(x), a row a program; the
+    learned scale is in the weights that follow."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     row = tl.program_id(0)
     column = tl.arange(0, BLOCK)
-    value = tl.load(x + row * WIDTH + column, mask=column < WIDTH, other=0.0).to(tl.float32)
+    inside = column < WIDTH
+    at = row * WIDTH + column
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if PARTS > 0:
+        for part in tl.static_range(PARTS):
+            value += tl.load(parts + part * TOTAL + at, mask=inside, other=0.0).to(tl.float32)
+        rounded = value.to(x.dtype.element_ty)
+        tl.store(x + at, rounded, mask=inside)
+        value = rounded.to(tl.float32)
     scale = tl.rsqrt(tl.sum(value * value, axis=0) / WIDTH + eps)
-    tl.store(y + row * WIDTH + column, (value * scale).to(y.dtype.element_ty),
-             mask=column < WIDTH)
+    tl.store(y + at, (value * scale).to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -97,11 +106,9 @@ def rope_kernel(
 
 @triton.jit
 def glu_kernel(
-    x, y, FEATURES: tl.constexpr, STRIDE: tl.constexpr, SILU: tl.constexpr,
-    BLOCK: tl.constexpr, PDL: tl.constexpr,
+    x, y, FEATURES: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
 ):
-    """y = act(gate) · up of x [rows,2·FEATURES]; rows of y are STRIDE apart; grid (rows,
-    FEATURES / BLOCK)."""
+    """y = act(gate) · up of x [rows,2·FEATURES]; grid (rows, FEATURES / BLOCK)."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -110,5 +117,5 @@ def glu_kernel(
     gate = tl.load(x + row * 2 * FEATURES + column, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(x + row * 2 * FEATURES + FEATURES + column, mask=inside, other=0.0)
     active = silu(gate) if SILU else gelu(gate)
-    tl.store(y + row * STRIDE + column, (active * up.to(tl.float32)).to(y.dtype.element_ty),
+    tl.store(y + row * FEATURES + column, (active * up.to(tl.float32)).to(y.dtype.element_ty),
              mask=inside)

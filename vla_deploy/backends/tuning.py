@@ -24,7 +24,14 @@ from vla_deploy.files import write_bytes
 SHIPPED = Path(__file__).parent / 'tuned'
 SHARED_MEMORY_BYTES = 200 << 10
 MIN_DEPTH = 256  # of each part of a sum
-DEPTHS_AND_STAGES = ((64, 4), (64, 6), (128, 3), (128, 4), (256, 3))
+DEPTHS_AND_STAGES = (
+    (64, 4), (64, 6), (128, 3), (128, 4), (256, 3), (128, 6), (256, 4), (512, 2), (64, 12),
+    (128, 8),
+)
+KEYS_WARPS_STAGES = (
+    (64, 4, 2), (32, 4, 3), (64, 8, 2), (128, 8, 2), (128, 8, 3), (128, 4, 3), (256, 8, 2),
+    (512, 8, 1), (128, 8, 1), (64, 4, 3), (64, 4, 5), (128, 2, 3),
+)
 PROGRAMS = (40, 600)  # so many programs at least and at most: a card has 100 to 150 processors
 
 
@@ -145,7 +152,7 @@ def _attention(rows: int, kv: int, dim: int, size: int) -> list[Config]:
                 continue
             if programs < PROGRAMS[0] and split < 16:
                 continue
-            for keys, warps, stages in ((64, 4, 2), (32, 4, 3), (64, 8, 2), (128, 8, 2)):
+            for keys, warps, stages in KEYS_WARPS_STAGES:
                 bytes_ = dim * size * (block + 2 * keys * stages)
                 if bytes_ <= SHARED_MEMORY_BYTES and block * dim <= 128 * 128 * warps // 4:
                     found.append(Config(block, keys, 0, split, warps, stages))
