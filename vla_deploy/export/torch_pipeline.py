@@ -147,7 +147,7 @@ class TorchPipeline:
     def _image(self, image: NDArray[np.uint8]) -> Tensor:
         """Resize uint8 [h,w,3] with its aspect kept, pad, scale to [-1,1]."""
         rule = self.contract.image
-        pixels = torch.from_numpy(image.copy()).float().div(255).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(image.copy()).float().div(255).permute(2, 0, 1).contiguous()[None]
         height, width = pixels.shape[2:]
         if (height, width) != (rule.height, rule.width):
             ratio = max(width / rule.width, height / rule.height)
