@@ -142,6 +142,8 @@ def test_when_a_plan_is_safe_expect_every_knot_from_its_join_on_published_untouc
     stamp_ns = world.ros_ns + 10_000_000 + off_grid_ns
     chunk = world.chunk(data, stamp_ns=stamp_ns)
     assert world.tick(chunks=(chunk,)).reports[0].verdict == 'accepted'
+    assert calls == ['stop']  # the tail that will be needed first
+    calls.clear()
     published: dict[int, np.ndarray] = {}
     for _ in range(215):
         out = world.tick()

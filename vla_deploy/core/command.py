@@ -30,6 +30,7 @@ from vla_deploy.core.trajectory import (
 from vla_deploy.core.workspace import Breach, Workspace
 
 Array = NDArray[np.float64]
+_Start = tuple[int, bytes, bytes]
 
 FORGET_ABOVE = 100
 """Knots of the line above which the history older than a usable joint state is dropped."""
@@ -64,6 +65,7 @@ class CommandLine:
         self._route: Trajectory | None = None
         self._route_index = 0
         self._tail: tuple[Trajectory, int, Trajectory] | None = None
+        self._expected: tuple[_Start, Trajectory] | None = None
         self._moving = False
         self._joining = Joining(bounds)
         self._limiter = StepLimiter(bounds, self._step_ns * NS_TO_S)
@@ -166,6 +168,17 @@ class CommandLine:
             self._extend(now_ns)
         return self._message(now_ns)
 
+    def expect(self, now_ns: int, plan: Plan) -> None:
+        """Make the tail that a plan will need first; a wrong guess only costs time.
+
+        A tick joins the plan and the next one publishes it: one to two periods from now.
+        """
+        knots = plan.knots
+        end = bisect_left(knots.ns, now_ns + self._ahead_ns + self._horizon_ns)
+        if plan.hull is not None and 0 < end < len(knots.ns):
+            tail = self._brake(knots, knots.ns[end], knots.position[end], knots.velocity[end])
+            self._expected = _start(knots, end), tail
+
     def shift(self, delta_ns: int) -> None:
         """Move the whole line in time, after a jump of the clock; any plan is left."""
         self._line = self._line.shifted(delta_ns)
@@ -213,6 +226,8 @@ class CommandLine:
         """The braking tail from a knot of a route."""
         if self._tail is not None and self._tail[0] is route and self._tail[1] == end:
             return self._tail[2]
+        if self._expected is not None and self._expected[0] == _start(route, end):
+            return self._expected[1]
         return self._brake(route, route.ns[end], route.position[end], route.velocity[end])
 
     def _brake(self, motion: Trajectory, t_ns: int, position: Array, velocity: Array) -> Trajectory:
@@ -312,6 +327,11 @@ def _margin_tables(bounds: Bounds, knots: int) -> tuple[Array, Array]:
     centre = 0.5 * (bounds.lower + bounds.upper)
     per = np.array([1.0 / (bounds.upper - bounds.lower), 1.0 / bounds.velocity])
     return np.repeat(centre[None], knots, axis=0), np.repeat(per[:, None], knots, axis=1)
+
+
+def _start(motion: Trajectory, knot: int) -> _Start:
+    """All that a braking tail from a knot depends on: time, position and velocity."""
+    return motion.ns[knot], motion.position[knot].tobytes(), motion.velocity[knot].tobytes()
 
 
 def _ns(seconds: float) -> int:

@@ -355,6 +355,8 @@ class GuardCore:
             return
         self._sessions.accept(chunk.session_id, chunk.seq)
         self._schedule.offer(report.plan)
+        assert self._line is not None  # from arming on
+        self._line.expect(now_ns, report.plan)
         self._last_accept_ns = now_ns
         if self.state is GuardState.HOLD:
             self.state, self.reason = GuardState.ARMED, ''

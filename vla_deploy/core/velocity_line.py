@@ -51,8 +51,11 @@ class VelocityLine(CommandLine):
         drifted: list[float] = np.abs(self._drift - self._drifts[0][1]).tolist()
         return drifted
 
+    def expect(self, now_ns: int, plan: Plan) -> None:
+        """Make nothing yet: where the plan will lead is not known."""
+
     def _look_ahead(self, route: Trajectory, end: int) -> None:
-        """Prepare nothing: the next measurement moves the route."""
+        """Make nothing yet: the next measurement moves the route."""
 
     def shift(self, delta_ns: int) -> None:
         """Move the whole line in time; what was measured before a jump of the clock is left."""
