@@ -30,7 +30,7 @@ from vla_deploy.core.trajectory import (
 from vla_deploy.core.workspace import Breach, Workspace
 
 Array = NDArray[np.float64]
-_Start = tuple[int, bytes, bytes]
+_Start = tuple[list[int], bytes, bytes]
 
 FORGET_ABOVE = 100
 """Knots of the line above which the history older than a usable joint state is dropped."""
@@ -330,8 +330,10 @@ def _margin_tables(bounds: Bounds, knots: int) -> tuple[Array, Array]:
 
 
 def _start(motion: Trajectory, knot: int) -> _Start:
-    """All that a braking tail from a knot depends on: time, position and velocity."""
-    return motion.ns[knot], motion.position[knot].tobytes(), motion.velocity[knot].tobytes()
+    """All that a braking tail from a knot depends on: time, position and velocity there, and at the
+    knot before, from which the acceleration follows that a limited jerk begins with."""
+    two = slice(knot - 1, knot + 1)
+    return motion.ns[two], motion.position[two].tobytes(), motion.velocity[two].tobytes()
 
 
 def _ns(seconds: float) -> int:
