@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,11 @@ _LARGE_DEPTH = 20  # images: 1 MB each
 _REMEMBERED = 4 * DEPTH
 _NS_PER_S = 1_000_000_000
 
+# The node of an endpoint as long as the message that tells it has not come. It may get lost for
+# good; endpoints themselves are found in another way.
+NO_NODE = '_NODE_NAMESPACE_UNKNOWN_', '_NODE_NAME_UNKNOWN_'
+
+_Endpoints = Sequence[TopicEndpointInfo]
 # topic, when it came and when it was sent [ns of the system's clock], its bytes
 Take = Callable[[Topic, int, int, bytes], None]
 
@@ -101,7 +106,8 @@ class RecordedTopics:
         """Take topics of `nodes` and the topics named. `images`: whether images are taken;
         `lost` hears of messages that the transport lost."""
         self._node, self._take, self._lost = node, take, lost
-        self._nodes, self._images = [name.rpartition('/')[::2] for name in nodes], images
+        own, named = node.get_namespace(), [name.rpartition('/')[::2] for name in nodes]
+        self._nodes, self._images = {(space or own, name) for space, name in named}, images
         self._named = {node.resolve_topic_name(topic) for topic in topics}
         self._group = _Polled()
         self._heard: dict[str, _Heard] = {}
@@ -109,10 +115,9 @@ class RecordedTopics:
 
     def scan(self) -> None:
         """Look at the graph and subscribe to what is new."""
-        for name, type_name in self._wanted().items():
+        for name, (type_name, publishers) in self._wanted().items():
             if name in self.unreadable:
                 continue
-            endpoints = self._node.get_publishers_info_by_topic(name)
             if name not in self._heard:
                 try:
                     definition, type_hash = installed_definition(type_name)
@@ -121,8 +126,8 @@ class RecordedTopics:
                     self.unreadable[name] = str(error)
                     continue
                 self._heard[name] = _Heard(Topic(name, type_name, definition, type_hash))
-            self._heard[name].describe(endpoints)
-            self._subscribe(self._heard[name], endpoints)
+            self._heard[name].describe(publishers)
+            self._subscribe(self._heard[name], publishers)
 
     def poll(self) -> None:
         """Take every message that has come."""
@@ -143,21 +148,18 @@ class RecordedTopics:
         if heard.is_new(info['source_timestamp']):
             self._take(heard.topic, info['received_timestamp'], info['source_timestamp'], data)
 
-    def _wanted(self) -> dict[str, str]:
-        found = []
-        present = set(self._node.get_node_names_and_namespaces())
-        for namespace, name in self._nodes:
-            namespace = namespace or self._node.get_namespace()
-            if (name, namespace) in present:
-                found += self._node.get_publisher_names_and_types_by_node(name, namespace)
-                found += self._node.get_subscriber_names_and_types_by_node(name, namespace)
-        for name, types in self._node.get_topic_names_and_types():
-            if name in self._named:
-                found.append((name, types))
+    def _wanted(self) -> dict[str, tuple[str, _Endpoints]]:
+        """Return the topics to record, each with its type and its publishers."""
+        types = {name: kinds[0] for name, kinds in self._node.get_topic_names_and_types()}
+        publishers = {name: self._node.get_publishers_info_by_topic(name) for name in types}
+        subscribers = {name: self._node.get_subscriptions_info_by_topic(name) for name in types}
+        used = topics_of_nodes(
+            {name: [*publishers[name], *subscribers[name]] for name in types}, self._nodes
+        )
         return {
-            name: types[0]
-            for name, types in found
-            if self._images or types[0] not in IMAGES or name in self._named
+            name: (kind, publishers[name])
+            for name, kind in types.items()
+            if name in self._named or (name in used and (self._images or kind not in IMAGES))
         }
 
     def _subscribe(self, heard: _Heard, endpoints: Sequence[TopicEndpointInfo]) -> None:
@@ -193,6 +195,27 @@ class RecordedTopics:
             message_type(topic.type_name), topic.name, _executed_by_nobody, profile, raw=True,
             callback_group=self._group,
         )  # fmt: skip
+
+
+def topics_of_nodes(
+    endpoints: Mapping[str, _Endpoints], nodes: Collection[tuple[str, str]]
+) -> set[str]:
+    """Return the topics that some nodes publish or hear, of all topics with their endpoints.
+
+    `nodes`: namespace and name of each. An endpoint without a node counts where its participant
+    (RTPS 2.5, 9.3.1: the first 12 bytes of its GUID) has an endpoint of such a node.
+    """
+    found = [
+        (topic, (e.node_namespace, e.node_name), bytes(e.endpoint_gid[:12]))
+        for topic, ends in endpoints.items()
+        for e in ends
+    ]
+    participants = {participant for _, node, participant in found if node in nodes}
+    return {
+        topic
+        for topic, node, participant in found
+        if node in nodes or (node == NO_NODE and participant in participants)
+    }
 
 
 def _taken(subscription: Any) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
