@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import IO, TextIO
 
 from vla_deploy.bringup import Process
-from vla_deploy.shared_memory import remove_stale_segments
+from vla_deploy.shared_memory import remove_stale_ports, remove_stale_segments
 
 _PR_SET_PDEATHSIG = 1
 # SIGINT lets the guard come to a planned stop; what has not ended by then is reported and killed.
@@ -62,6 +62,7 @@ class Supervisor:
         for reader in self._readers:
             reader.join(timeout=1.0)
         remove_stale_segments()
+        remove_stale_ports()
         return killed
 
     def _start(self, process: Process) -> None:

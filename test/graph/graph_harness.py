@@ -45,7 +45,7 @@ from vla_deploy.core.audit_file import verify_log
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap, duration_msg, time_msg
-from vla_deploy.shared_memory import remove_stale_segments
+from vla_deploy.shared_memory import remove_stale_ports, remove_stale_segments
 from vla_deploy_msgs.msg import (
     ActionChunk,
     ExecutionState,
@@ -127,6 +127,7 @@ class Graph:
         self.context.try_shutdown()
         self._domain.release()
         remove_stale_segments()
+        remove_stale_ports()
 
     # -- processes ------------------------------------------------------------------------------
 

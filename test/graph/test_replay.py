@@ -27,6 +27,7 @@ from vla_deploy.trace.repair import ROSBAG2
 from vla_deploy.trace.replay import seen_chunks
 
 PNG = b'\x89PNG'
+SAID = {'/guard/status', '/joint_trajectory', '/action_chunk'}
 
 
 class Run:
@@ -52,6 +53,8 @@ class Run:
         finally:
             graph.close()
         (self.bag,) = (folder / 'bags').iterdir()
+        bag = Bag(self.bag)
+        assert {bag.topics[message.topic].name for message in bag.messages()} >= SAID
 
 
 @pytest.fixture(scope='module')

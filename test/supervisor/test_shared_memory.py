@@ -3,6 +3,7 @@
 """What killed nodes leave in shared memory is given back, and nothing else is touched."""
 
 import fcntl
+import mmap
 import os
 import signal
 import subprocess
@@ -12,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from vla_deploy.shared_memory import SETTLED_S, SHARED_MEMORY, remove_stale_segments
+from vla_deploy.shared_memory import (
+    SETTLED_S,
+    SHARED_MEMORY,
+    remove_stale_ports,
+    remove_stale_segments,
+)
 
 NODE = """
 import rclpy, sys, time
@@ -32,7 +38,8 @@ def folder(tmp_path):
         lock = tmp_path / f'{name}_el'
         lock.touch()
         old_s = time.time() - 2 * SETTLED_S
-        os.utime(lock, (old_s, old_s))
+        for path in (tmp_path / name, lock):
+            os.utime(path, (old_s, old_s))
         return lock
 
     tmp_path.joinpath('other').touch()
@@ -64,10 +71,31 @@ def test_when_the_lock_is_new_expect_it_kept(folder):
     assert remove_stale_segments(path) == []
 
 
-def test_when_it_is_a_port_expect_it_kept(folder):
+def test_when_no_process_maps_a_port_expect_all_of_it_removed(folder):
     path, make = folder
     make('fastrtps_port7000')
+    (path / 'sem.fastrtps_port7000_mutex').touch()
     assert remove_stale_segments(path) == []
+    assert remove_stale_ports(path) == ['fastrtps_port7000']
+    assert names(path) == ['other']
+
+
+def test_when_a_process_maps_a_port_expect_it_kept(folder):
+    path, make = folder
+    make('fastrtps_port7000')
+    with (path / 'fastrtps_port7000').open('rb') as port:
+        mapped = mmap.mmap(port.fileno(), 0, access=mmap.ACCESS_READ)
+    assert remove_stale_ports(path) == []
+    assert names(path) == ['fastrtps_port7000', 'fastrtps_port7000_el', 'other']
+    mapped.close()
+    assert remove_stale_ports(path) == ['fastrtps_port7000']
+
+
+def test_when_a_port_is_new_expect_it_kept(folder):
+    path, make = folder
+    make('fastrtps_port7000')
+    os.utime(path / 'fastrtps_port7000')
+    assert remove_stale_ports(path) == []
 
 
 def test_when_a_node_is_killed_expect_its_real_segment_removed_and_a_living_ones_kept(tmp_path):
