@@ -73,10 +73,7 @@ def silence(world: World) -> Outputs:
 
 def tracking_error(world: World) -> Outputs:
     world.measure = False
-    for _ in range(12):
-        q, _ = world.robot_state(world.ros_ns)
-        out = world.tick(joint_state=JointState(world.ros_ns, world.limits.names, q + 0.5))
-    return out
+    return world.stray(12, 0.5)
 
 
 def external(world: World) -> Outputs:

@@ -166,6 +166,14 @@ class World:
             self.outputs.append(out)
         return out
 
+    def stray(self, ticks: int, offset: float | np.ndarray) -> Outputs:
+        """Ticks in which the robot is measured `offset` [joints] beside its motion."""
+        for _ in range(ticks):
+            now_ns = self.ros_ns + round(self.config.period_s * 1e9)
+            q = self.robot_state(now_ns)[0] + offset
+            out = self.tick(joint_state=JointState(now_ns, self.limits.names, q))
+        return out
+
     def jump(self, delta_s: float) -> Outputs:
         """One tick after which ROS time differs by delta_s; the robot's motion goes along."""
         delta_ns = round(delta_s * 1e9)

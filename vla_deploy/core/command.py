@@ -64,8 +64,10 @@ class CommandLine:
         self._clock_ns: int | None = None
         self._route: Trajectory | None = None
         self._route_index = 0
-        self._tail: tuple[Trajectory, int, Trajectory] | None = None
-        self._expected: tuple[_Start, Trajectory] | None = None
+        # Braking tails made before they are needed: from a knot of the route, and from the state in
+        # which a plan not yet joined will probably need its first.
+        self._next_tail: tuple[Trajectory, int, Trajectory] | None = None
+        self._first_tail: tuple[_Start, Trajectory] | None = None
         self._moving = False
         self._joining = Joining(bounds)
         self._limiter = StepLimiter(bounds, self._step_ns * NS_TO_S)
@@ -177,7 +179,7 @@ class CommandLine:
         end = bisect_left(knots.ns, now_ns + self._ahead_ns + self._horizon_ns)
         if plan.hull is not None and 0 < end < len(knots.ns):
             tail = self._brake(knots, knots.ns[end], knots.position[end], knots.velocity[end])
-            self._expected = _start(knots, end), tail
+            self._first_tail = _start(knots, end), tail
 
     def shift(self, delta_ns: int) -> None:
         """Move the whole line in time, after a jump of the clock; any plan is left."""
@@ -220,14 +222,15 @@ class CommandLine:
 
     def _look_ahead(self, route: Trajectory, end: int) -> None:
         """Make the next tail in a tick that has nothing else to do."""
-        self._tail = route, end, self._tail_from(route, end)
+        self._next_tail = route, end, self._tail_from(route, end)
 
     def _tail_from(self, route: Trajectory, end: int) -> Trajectory:
         """The braking tail from a knot of a route."""
-        if self._tail is not None and self._tail[0] is route and self._tail[1] == end:
-            return self._tail[2]
-        if self._expected is not None and self._expected[0] == _start(route, end):
-            return self._expected[1]
+        made = self._next_tail
+        if made is not None and made[0] is route and made[1] == end:
+            return made[2]
+        if self._first_tail is not None and self._first_tail[0] == _start(route, end):
+            return self._first_tail[1]
         return self._brake(route, route.ns[end], route.position[end], route.velocity[end])
 
     def _brake(self, motion: Trajectory, t_ns: int, position: Array, velocity: Array) -> Trajectory:

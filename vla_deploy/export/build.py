@@ -84,7 +84,8 @@ from vla_deploy.pipeline.bundle import (
 from vla_deploy.pipeline.fixtures import Fixture, write_fixtures
 from vla_deploy.pipeline.fixtures import compare as compare_served
 
-# Variants are made of the same nodes, so that one case shows a slip; a strict gate wants them all.
+# Variants, and the graphs for GPUs on a CPU, are made of the same nodes, so that one case shows a
+# slip; a strict gate wants them all.
 _ONE_CASE = slice(-1, None)
 
 
