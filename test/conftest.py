@@ -192,7 +192,7 @@ def seal(folder: Path) -> None:
 
 
 def _fixture(contract: Contract) -> Fixture:
-    image = np.full((48, 64, 3), 127, np.uint8)
-    observation = Observation({'front': image}, np.zeros(contract.state.dim), 'reach')
+    images = {c.name: np.full((c.height, c.width, 3), 127, np.uint8) for c in contract.cameras}
+    observation = Observation(images, np.zeros(contract.state.dim), 'reach')
     noise = np.zeros((contract.chunk_steps, contract.action.padded_dim), np.float32)
     return Fixture(observation, noise, noise)

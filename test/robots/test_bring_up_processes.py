@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 from graph_harness import KEEP_ALL_RELIABLE
-from robot_figures import ROOT, limits, read
+from inference_waits import PATIENT
+from robot_figures import ROOT, limits, parameters, read
 from std_msgs.msg import Float64MultiArray
 
 from vla_deploy.bringup import BringUpOptions, bring_up, robots
+from vla_deploy.core.contract import Contract
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap
@@ -23,6 +25,9 @@ PATIENCE = {
     'guard': (
         '-p', 'joint_state_timeout_s:=1.0', '-p', 'joint_state_steady_timeout_s:=3.0',
         '-p', 'tick_gap_s:=1.0',
+    ),
+    'inference': tuple(
+        word for name, value in PATIENT.items() for word in ('-p', f'{name}:={value}')
     ),
 }  # fmt: skip
 # The FR3 is brought up with its policy by the tests of the whole graph.
@@ -63,6 +68,43 @@ def test_when_a_robot_is_brought_up_expect_the_guard_in_control_and_every_joint_
         check.add_measurement(state)
     assert not check.excess.any, check.excess
     assert [violation.rule for violation in graph.violations] == []
+
+
+def test_when_one_policy_drives_both_arms_of_aloha_expect_all_joints_there_within_their_limits(
+    graph, plain_contract, plain_bundle
+):
+    """The policy asks 0.03 rad, or m, of every joint, however far that is: the guard goes there."""
+    bounds = limits('aloha')
+    joints = list(bounds.names)
+    mapping = plain_contract.to_mapping()
+    fingers = [name.endswith('finger') for name in joints]
+    for part in ('state', 'action'):
+        mapping[part].update(
+            joints=joints, dim=len(joints), padded_dim=len(joints),
+            units=['m' if finger else 'rad' for finger in fingers],
+        )  # fmt: skip
+    mapping['cameras'] = [
+        {'name': name, 'key': f'observation.images.{name}', 'height': 480, 'width': 640}
+        for name in parameters('aloha', 'sim_robot.yaml')['cameras']
+    ]
+    bundle = plain_bundle(Contract.from_mapping(mapping))
+    options = BringUpOptions(sim=True, backend='stub', instruction='lift both')
+    for process in bring_up('aloha', options, bundle):
+        graph.environment.update(process.environment)
+        more = {'inference': ('-p', 'stub_value:=0.03'), 'guard': ('-p', 'start_jump:=2.0')}
+        graph.run(*process.command, *PATIENCE[process.name], *more.get(process.name, ()))
+    joint_map = JointMap(bounds.names)
+    graph.wait(
+        lambda: graph.joint_states
+        and np.allclose(joint_map.positions(graph.joint_states[-1]), 0.03, atol=2e-3),
+        'every joint of both arms to arrive', timeout_s=60.0,
+    )  # fmt: skip
+    check = ExcessCheck(bounds)
+    for trajectory in graph.trajectories:
+        assert tuple(trajectory.joint_names) == bounds.names
+        check.add_command(trajectory)
+    assert not check.excess.any, check.excess
+    assert {tuple(chunk.joint_names) for chunk in graph.chunks} == {bounds.names}
 
 
 def test_when_the_quadcopter_hears_velocities_expect_it_to_move_and_to_stop_when_they_end(graph):
