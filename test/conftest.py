@@ -27,7 +27,7 @@ settings.register_profile('vla_deploy', deadline=None)
 settings.load_profile('vla_deploy')
 
 # Tests of running processes, which a loaded machine or a stalled transport can make late. Some more
-# tries before it counts; pytest prints each as RERUN.
+# tries before it counts; why is printed at the end.
 PROCESS_TESTS = ('graph', 'robots')
 
 
@@ -35,6 +35,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name in PROCESS_TESTS:
             item.add_marker(pytest.mark.flaky(reruns=3))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say why tests were tried again: those that passed in the end say nothing of it."""
+    tried = terminalreporter.getreports('rerun')
+    if tried:
+        terminalreporter.section('tried again')
+    for report in tried:
+        crash = getattr(report.longrepr, 'reprcrash', None)
+        why = crash.message.splitlines()[0] if crash else 'no reason recorded'
+        terminalreporter.line(f'{report.nodeid}: {why}')
 
 
 @dataclasses.dataclass(frozen=True)
