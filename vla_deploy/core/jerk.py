@@ -67,7 +67,8 @@ class JerkMotion:
         """The way to a target state (position, velocity, acceleration), all joints together.
 
         It takes duration_s, or longer if the limits ask for it. None where there is none: the
-        target itself is beyond what Ruckig is given of the limits.
+        target itself is beyond what Ruckig is given of the limits, or Ruckig fails (rarely, by
+        rounding, where a joint already accelerates as much as it may).
 
         on_time: it ends at just that time, and not on the grid. Then the last two of its knots may
         be nearly two steps of the grid apart, and where it ends differs from Ruckig's own motion
@@ -81,7 +82,10 @@ class JerkMotion:
         given.minimum_duration = duration_s
         given.target_position, given.target_velocity, given.target_acceleration = (
             part.tolist() for part in target)
-        return self._knots(t_ns, given, position, velocity, on_time)
+        try:
+            return self._knots(t_ns, given, position, velocity, on_time)
+        except self._ruckig.RuckigError:
+            return None
 
     def _input(self, position: Array, velocity: Array, acceleration: Array) -> Any:
         given = self._ruckig.InputParameter(len(position))
