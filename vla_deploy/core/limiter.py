@@ -101,19 +101,33 @@ class JointStep:
         way = half_dt * v
         if (v > 0.0 and way > above) or (v < 0.0 and -way > below):
             return v, True
-        highest, lowest = self._room_bound(above - way), -self._room_bound(below + way)
-        if q > self._near_upper or q < self._near_lower:
-            curve = self._curve
-            assert curve is not None
-            upward = curve.step_bound(curve.q_upper - q, v, v_max, self._dt)
-            downward = curve.step_bound(q - curve.q_lower, -v, v_max, self._dt)
-            if (v > 0.0 and upward < 0.0) or (v < 0.0 and downward < 0.0):
-                return v, True
-            highest, lowest = min(highest, max(upward, 0.0)), max(lowest, -max(downward, 0.0))
-        if after > highest:
-            after = highest
-        if after < lowest:
-            after = lowest
+        # A bound toward one side only matters where the joint moves, or would move, that way.
+        if v > 0.0 or after > 0.0:
+            highest = self._room_bound(above - way)
+            if q > self._near_upper:
+                assert self._curve is not None
+                bound = self._curve.step_bound(self._curve.q_upper - q, v, v_max, self._dt)
+                if bound < 0.0:
+                    if v > 0.0:
+                        return v, True
+                    bound = 0.0
+                if bound < highest:
+                    highest = bound
+            if after > highest:
+                after = highest
+        if v < 0.0 or after < 0.0:
+            lowest = -self._room_bound(below + way)
+            if q < self._near_lower:
+                assert self._curve is not None
+                bound = self._curve.step_bound(q - self._curve.q_lower, -v, v_max, self._dt)
+                if bound < 0.0:
+                    if v < 0.0:
+                        return v, True
+                    bound = 0.0
+                if -bound > lowest:
+                    lowest = -bound
+            if after < lowest:
+                after = lowest
         # Last, so that a start which is not viable brakes as hard as it may and no harder.
         change = self._change
         if after < v - change:
