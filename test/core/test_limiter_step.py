@@ -56,6 +56,16 @@ def test_when_the_error_is_large_expect_the_speed_that_half_the_acceleration_tak
     assert after == pytest.approx(drift + wanted, abs=1e-9)
 
 
+@given(sides, st.floats(0.0, 0.7), st.floats(1.0, 5.0))
+def test_when_a_target_is_faster_than_allowed_expect_it_followed_as_at_the_limit(
+    side: float, part: float, times: float
+) -> None:
+    q, ahead = -0.5, part * LINEAR  # where the joint would be that far ahead after the step
+    after, brakes = step(q, V_MAX, q + DT * V_MAX - ahead, times * V_MAX, side)
+    assert not brakes
+    assert after == pytest.approx(V_MAX - 0.4 * ahead / DT, abs=1e-12)
+
+
 def test_when_both_laws_of_approach_meet_expect_the_same_speed() -> None:
     assert pytest.approx(math.sqrt(A_MAX * 0.5 * LINEAR)) == GAIN / DT * LINEAR
 
