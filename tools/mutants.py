@@ -134,7 +134,7 @@ def noticed(module: str, path: Path, tree: ast.Module, tests: list[str], limit_s
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
-        signal.setitimer(signal.ITIMER_PROF, limit_s)  # of CPU time: what runs beside does not count
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # CPU time: whatever runs beside
         sys.meta_path.insert(0, Loader(module, path, tree))
         import pytest
         os._exit(int(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', *tests])))

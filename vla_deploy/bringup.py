@@ -184,6 +184,10 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
     if options.record:
         recorder = _recorder(entries)
         given['nodes'] = [entry['name'] for entry in entries if entry['executable'] in _RECORDED]
+        given['compressed_cameras'] = [
+            camera for entry in entries if entry['executable'] == 'inference'
+            for camera in _compressed_cameras(share, entry, options.sim)
+        ]
         entries = [recorder, *entries]  # starts first and ends last
     return [
         Process(entry['name'], _command(share, entry, given, options.sim), environment)
@@ -208,10 +212,20 @@ def _recorder(entries: list[dict[str, Any]]) -> dict[str, Any]:
         'name': 'recorder',
         'executable': 'recorder',
         'parameters': 'config/recorder.yaml',
-        'given': ['robot', 'directory', 'images', 'nodes', 'bundle', 'urdf_path', 'limits_path'],
+        'given': ['robot', 'directory', 'images', 'nodes', 'bundle', 'urdf_path', 'limits_path',
+                  'compressed_cameras'],
         'nice': 10,
         'remappings_on_robot': remappings,
     }
+
+
+def _compressed_cameras(share: Path, entry: Mapping[str, Any], sim: bool) -> list[str]:
+    """Return the cameras that inference hears compressed: its recorder must hear the same."""
+    cameras: list[str] = []
+    for path in _parameter_files(share, entry, sim):
+        for parameters in read_yaml(path).values():
+            cameras = parameters['ros__parameters'].get('compressed_cameras', cameras)
+    return cameras
 
 
 def own_policy(robot: str) -> Path:
@@ -239,9 +253,8 @@ def _command(
     if not sim:
         for source, target in entry.get('remappings_on_robot', {}).items():
             words += ['-r', f'{source}:={target}']
-    words += ['--params-file', str(share / entry['parameters'])]
-    if not sim and 'parameters_on_robot' in entry:
-        words += ['--params-file', str(share / entry['parameters_on_robot'])]
+    for path in _parameter_files(share, entry, sim):
+        words += ['--params-file', str(path)]
     for name in entry['given']:
         if name not in given:
             raise ParameterError(
@@ -250,6 +263,12 @@ def _command(
         # JSON is YAML, so a text that looks like a number or a flag stays a text.
         words += ['-p', f'{name}:={json.dumps(given[name])}']
     return tuple(words)
+
+
+def _parameter_files(share: Path, entry: Mapping[str, Any], sim: bool) -> list[Path]:
+    """Return the files with a process's parameters; a later one overrides."""
+    keys = ('parameters',) if sim else ('parameters', 'parameters_on_robot')
+    return [share / entry[key] for key in keys if key in entry]
 
 
 def _environment(share: Path) -> dict[str, str]:

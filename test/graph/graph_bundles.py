@@ -7,6 +7,7 @@ Kept under build/test/bundles: an export takes 15 s, and launch tests cannot use
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from pathlib import Path
 
@@ -29,11 +30,13 @@ def golden_bundle(name: str) -> Path:
 
 def _exported(name: str, checkpoint: Path) -> Path:
     target = ROOT / 'build' / 'test' / 'bundles' / f'{name}-{_digest(checkpoint)}'
-    if not target.is_dir():
-        from vla_deploy.export.build import ExportOptions, export_bundle
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f'{name}.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test run may be making it
+        if not target.is_dir():
+            from vla_deploy.export.build import ExportOptions, export_bundle
 
-        target.parent.mkdir(parents=True, exist_ok=True)
-        export_bundle(ExportOptions(checkpoint, target), 1, lambda line: None)
+            export_bundle(ExportOptions(checkpoint, target), 1, lambda line: None)
     return target
 
 

@@ -4,6 +4,7 @@
 
 import dataclasses
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,21 @@ def test_when_recorded_expect_the_recorder_first_with_the_robot_s_names_and_topi
         'nodes:=["guard", "inference"]', f'bundle:="{bundle}"',
         'joint_trajectory:=fr3_arm_controller/joint_trajectory',
     } <= set(recorder.command)  # fmt: skip
+
+
+def test_when_inference_hears_a_camera_compressed_expect_its_recorder_told(
+    bundle, tmp_path, monkeypatch
+):
+    share = tmp_path / 'share'
+    shutil.copytree(bringup.share_directory() / 'config', share / 'config')
+    parameters = share / 'config' / 'franka' / 'inference.yaml'
+    text = parameters.read_text()
+    assert text.count('  ros__parameters:') == 1
+    parameters.write_text(text.replace(
+        '  ros__parameters:', '  ros__parameters:\n    compressed_cameras: [front]'))
+    monkeypatch.setattr(bringup, 'share_directory', lambda: share)
+    recorder = bring_up('franka', BringUpOptions(record=True), bundle)[0]
+    assert 'compressed_cameras:=["front"]' in recorder.command
 
 
 def test_when_inference_is_off_expect_no_bundle_needed():

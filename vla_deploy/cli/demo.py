@@ -17,10 +17,16 @@ from rclpy.signals import SignalHandlerOptions
 from vla_deploy.bringup import BringUpOptions, Process, bring_up
 from vla_deploy.core.limits import JointLimits, load_limits
 from vla_deploy.core.urdf import parse_urdf
-from vla_deploy.demo.episode import EpisodeResult, plan_episodes
+from vla_deploy.demo.episode import ENDINGS, EpisodeResult, plan_episodes
 from vla_deploy.demo.graph import DemoGraph, GraphError
 from vla_deploy.demo.picture import write_picture
-from vla_deploy.demo.report import build_report, last_line, table, write_report
+from vla_deploy.demo.report import (
+    build_report,
+    last_line,
+    shortcomings,
+    table,
+    write_report,
+)
 from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
 from vla_deploy.files import read_text, read_yaml
 from vla_deploy.share import share_directory
@@ -121,13 +127,11 @@ def _conclude(report: dict[str, Any], graph: DemoGraph, output: Path) -> int:
     write_picture(graph.recording, _limits(), title, output / 'report.png')
     print(table(report))
     print(f'\nreport: {output / "report.json"}, picture: {output / "report.png"}')
-    exceeded = report['largest_use_of_limits']['exceeded']
-    if exceeded:
-        print('demo: a limit was exceeded', file=sys.stderr)
+    failed = shortcomings(report)
+    for line in failed:
+        print(f'demo: {line}', file=sys.stderr)
     print(title, flush=True)
-    ran = report['guard']['commands_published'] > 0 and bool(report['latency_ms']['chunk'])
-    stopped = [e for e in report['episodes'] if e['ended'] not in ('still', 'time_limit')]
-    return 0 if ran and not stopped and not exceeded else 1
+    return 1 if failed else 0
 
 
 def _with_controls(process: Process) -> Process:
@@ -148,7 +152,7 @@ def _episode_line(result: EpisodeResult, episodes: int) -> str:
     plan = result.plan
     text = {'reach': plan.instruction, 'blank': '(no text)', 'black': '(black images)'}[plan.kind]
     verdict = 'reached' if result.reached else 'not reached'
-    if result.ended not in ('still', 'time_limit'):
+    if result.ended not in ENDINGS:
         verdict = result.ended
     return (
         f'{plan.index + 1:>4}/{episodes}  {text:<22} {verdict:<12}'

@@ -16,6 +16,8 @@ from vla_deploy.sim import reach
 Point = NDArray[np.float64]
 
 TIME_LIMIT_S = 8.0
+ENDINGS = ('still', 'time_limit')
+"""How an episode may end by itself; anything else is why the graph stopped."""
 _LEAST_S = 1.5  # the arm stands still at first, too
 _STILL_S = 0.6
 _STILL_M = 0.003

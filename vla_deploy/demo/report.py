@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vla_deploy.demo.episode import EpisodeResult
+from vla_deploy.demo.episode import ENDINGS, EpisodeResult
 from vla_deploy.demo.excess import Excess
 from vla_deploy.demo.graph import Recording
 from vla_deploy.demo.statistics import percentiles_ms, wilson_interval
@@ -69,7 +70,11 @@ def build_report(
             'worst_margin': guard.worst_margin,
             'tick_lateness_p99_ms': guard.tick_lateness_p99_s * 1e3,
         },
-        'largest_use_of_limits': {**asdict(excess), 'exceeded': excess.any},
+        # JSON knows no NaN: what was not a number is null.
+        'largest_use_of_limits': {
+            **{name: use if math.isfinite(use) else None for name, use in asdict(excess).items()},
+            'exceeded': excess.any,
+        },
         'episodes': [r.to_mapping() for r in results],
     }
 
@@ -96,7 +101,7 @@ def table(report: dict[str, Any]) -> str:
         f'{guard["chunks_clamped"]} within limits, {guard["chunks_refused"]} refused; '
         f'{guard["commands_published"]} commands',
         'largest use of a limit: '
-        + ', '.join(f'{k} {100 * v:.0f} %' for k, v in use.items() if k != 'exceeded'),
+        + ', '.join(f'{k} {_percent(v)}' for k, v in use.items() if k != 'exceeded'),
         '',
         _line('within 2 cm', report['reached_within_2_cm']),
         *(_line(f'{colour} cube', rate) for colour, rate in report['by_colour'].items()),
@@ -117,6 +122,23 @@ def last_line(report: dict[str, Any]) -> str:
         f'demo: {rate["successes"]} of {rate["episodes"]} reached '
         f'(95 % CI {100 * low:.0f}–{100 * high:.0f} %), chunk latency p95 {latency}'
     )
+
+
+def shortcomings(report: dict[str, Any]) -> list[str]:
+    """Return what makes the run a failure, a line each: the graph must run, within every limit."""
+    found = []
+    if report['largest_use_of_limits']['exceeded']:
+        found.append('a limit was exceeded')
+    if not report['guard']['commands_published']:
+        found.append('the guard commanded nothing')
+    if not report['latency_ms']['chunk']:
+        found.append('inference sent no chunk')
+    return found + [f'episode {episode["index"] + 1} was cut short: {episode["ended"]}'
+                    for episode in report['episodes'] if episode['ended'] not in ENDINGS]
+
+
+def _percent(part: float | None) -> str:
+    return 'not a number' if part is None else f'{100 * part:.0f} %'
 
 
 def _rate(results: Sequence[EpisodeResult], within_m: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95 % interval of a success rate, as parts of 1 (Wilson 1927, equation 3).
 
-    Without trials nothing is known: (0, 1).
+    Without trials nothing is known: (0, 1). The ends are exact where none or all succeeded.
     """
     if trials == 0:
         return 0.0, 1.0
@@ -23,7 +23,9 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     centre = rate + z2 / (2 * trials)
     half = _Z_95 * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
     scale = 1 + z2 / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == trials else (centre + half) / scale
+    return low, high
 
 
 def percentiles_ms(durations_s: Sequence[float]) -> dict[str, float]:
