@@ -43,7 +43,9 @@ class BringUpOptions:
     )
     backend: str = parameter('onnx_runtime', 'What computes the policy.')
     provider: str = parameter('cpu', 'Where it computes, as cpu or cuda; never another one.')
-    precision: str = parameter('fp32', 'In which precision, as fp32, bf16 or int8.')
+    precision: str = parameter(
+        'fp32', 'In which precision: fp32, tf32, bf16, fp16 or int8, if the bundle has it.'
+    )
     variant: str = parameter('split', 'Form of the graphs: split, unrolled or loop.')
     inference: bool = parameter(
         True, 'Start inference; false: robot and guard only, for chunks that come from elsewhere.'

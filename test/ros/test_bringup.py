@@ -166,14 +166,6 @@ def test_when_robot_is_unknown_expect_the_known_ones(bundle):
         bring_up('frnka', SIM, bundle)
 
 
-def test_when_up_prints_expect_the_commands_of_the_description(bundle, capsys):
-    arguments = ['franka', 'sim:=true', 'instruction:=reach it', f'bundle:={bundle}']
-    assert up.main([*arguments, '--print-commands']) == 0
-    expected = bring_up('franka', options_from_arguments(arguments[1:]), bundle)
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == [f'{p.name}: {" ".join(p.command)}' for p in expected]
-
-
 @pytest.mark.parametrize('robot', robots())
 def test_when_launched_expect_exactly_what_up_starts(robot, bundle):
     # Not plain `launch`: our folder of that name would pass for it.
@@ -200,9 +192,15 @@ def test_when_launched_expect_exactly_what_up_starts(robot, bundle):
     assert [tuple(e.process_details['cmd']) for e in started] == [p.command for p in expected]
 
 
-def test_when_command_is_printed_expect_a_shell_to_read_the_same_words(bundle):
-    for process in bring_up('franka', SIM, bundle):
-        assert tuple(shlex.split(shlex.join(process.command))) == process.command
+def test_when_commands_are_printed_expect_a_shell_to_read_the_same_words(bundle, capsys):
+    options = {'sim': 'true', 'bundle': str(bundle), 'instruction': 'the red cube, "now"'}
+    words = [f'{name}:={value}' for name, value in options.items()]
+    assert up.main(['franka', *words, '--print-commands']) == 0
+    printed = dict(line.split(': ', 1) for line in capsys.readouterr().out.splitlines())
+    assert {name: tuple(shlex.split(line)) for name, line in printed.items()} == {
+        process.name: process.command
+        for process in bring_up('franka', options_from_arguments(words), bundle)
+    }
 
 
 def test_when_configuration_names_a_file_expect_it_to_exist(bundle):

@@ -9,16 +9,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Sequence
 
 from vla_deploy.bringup import BringUpOptions, bring_up, options_from_arguments, robots
-from vla_deploy.core.parameter import ParameterError, parameters_of
+from vla_deploy.core.parameter import Parameter, ParameterError, parameters_of
 from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
 from vla_deploy.files import FileError
 from vla_deploy.supervisor import Supervisor
+
+_COLUMN, _WIDTH = 28, 80  # of the help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.print_commands:
         for process in processes:
-            print(f'{process.name}: {" ".join(process.command)}')
+            print(f'{process.name}: {shlex.join(process.command)}')
         return 0
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -52,16 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if death or killed else 0
 
 
+def _described(declared: Parameter) -> str:
+    """One option with its default, and beside it what it says, in two columns."""
+    default = str(declared.default).lower() if declared.python_type is bool else declared.default
+    left = f'  {declared.name}:={default}'
+    said = textwrap.fill(declared.description, _WIDTH, initial_indent=_COLUMN * ' ',
+                         subsequent_indent=_COLUMN * ' ')
+    return f'{left}\n{said}' if len(left) > _COLUMN - 2 else left + said[len(left):]
+
+
 def _parser() -> argparse.ArgumentParser:
-    lines = [
-        f'  {p.name}:={str(p.default).lower() if p.python_type is bool else p.default!s:<14} '
-        f'{p.description}'
-        for p in parameters_of(BringUpOptions)
-    ]
     parser = argparse.ArgumentParser(
         prog='up',
         description='Start the processes of a robot; Ctrl-C ends them all.',
-        epilog='options:\n' + '\n'.join(lines),
+        epilog='name:=value, each with its default:\n' + '\n'.join(
+            map(_described, parameters_of(BringUpOptions))),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('robot', choices=robots(), help='which robot')
