@@ -1,0 +1,96 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of a bring-up: ended in order, and nothing of them left behind."""
+
+import io
+import os
+import sys
+import time
+
+import pytest
+
+from vla_deploy import supervisor
+from vla_deploy.bringup import Process
+from vla_deploy.shared_memory import SETTLED_S, SHARED_MEMORY
+from vla_deploy.supervisor import Supervisor
+
+WAITS = """
+import signal, sys
+signal.signal(signal.SIGINT, lambda *_: sys.exit(print('ends')))
+print('up', flush=True)
+signal.pause()
+"""
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); " \
+       'signal.pause()'
+
+
+def process(name: str, program: str) -> Process:
+    return Process(name, (sys.executable, '-c', program), {})
+
+
+def wait_for(output: io.StringIO, *lines: str) -> None:
+    end_s = time.monotonic() + 30.0
+    while not all(line in output.getvalue() for line in lines):
+        assert time.monotonic() < end_s, output.getvalue()
+        time.sleep(0.01)
+
+
+def test_when_a_bring_up_ends_expect_the_last_started_to_end_first():
+    output = io.StringIO()
+    running = Supervisor([process('first', WAITS), process('second', WAITS)], output)
+    wait_for(output, '[first] up', '[second] up')
+    assert running.died() == ''
+    assert running.end() == []
+    assert output.getvalue().splitlines()[-2:] == ['[second] ends', '[first] ends']
+
+
+def test_when_a_process_ends_by_itself_expect_its_name_and_how():
+    output = io.StringIO()
+    running = Supervisor([process('guard', 'raise SystemExit(3)'), process('robot', WAITS)], output)
+    wait_for(output, '[robot] up')
+    running.running['guard'].wait()
+    assert running.died() == 'guard ended by itself: exit code 3'
+    running.running['robot'].kill()
+    running.end()
+
+
+def test_when_a_process_is_killed_expect_the_signal_named():
+    running = Supervisor([process('robot', WAITS)], io.StringIO())
+    running.running['robot'].kill()
+    running.running['robot'].wait()
+    assert running.died() == 'robot ended by itself: signal SIGKILL'
+    running.end()
+
+
+def test_when_a_process_does_not_end_expect_it_killed_and_named(monkeypatch):
+    monkeypatch.setattr(supervisor, 'END_TIMEOUT_S', 0.5)
+    output = io.StringIO()
+    running = Supervisor([process('deaf', DEAF)], output)
+    wait_for(output, '[deaf] up')
+    assert running.end() == ['deaf']
+    assert running.running['deaf'].returncode == -9
+
+
+def test_when_one_command_is_not_there_expect_those_before_it_ended():
+    started = []
+
+    class Watched(Supervisor):
+        def _start(self, process: Process) -> None:
+            super()._start(process)
+            started.append(self.running[process.name])
+
+    with pytest.raises(FileNotFoundError):
+        Watched([process('first', WAITS), Process('none', ('/no/such/program',), {})],
+                io.StringIO())
+    assert [p.returncode is not None for p in started] == [True]
+
+
+def test_when_a_bring_up_ends_expect_what_killed_nodes_left_in_shared_memory_gone():
+    segment, port = f'fastrtps_test{os.getpid()}', f'fastrtps_port{10_000 + os.getpid()}'
+    paths = [SHARED_MEMORY / name for name in (segment, f'{segment}_el', port, f'{port}_el')]
+    for path in paths:
+        path.write_bytes(b'left')
+        old_s = time.time() - 2 * SETTLED_S
+        os.utime(path, (old_s, old_s))
+    Supervisor([process('robot', 'pass')], io.StringIO()).end()
+    assert [path.name for path in paths if path.exists()] == []
