@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from guard_world import HOME, GuardState, World, fr3_limits, smooth_plan
 
+from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.guard_io import Inputs
 from vla_deploy.core.journal import (
     Genesis,
@@ -22,6 +23,7 @@ from vla_deploy.core.journal import (
 from vla_deploy.core.limit_change import wider
 from vla_deploy.core.limits import JointLimits, VelocityEnvelope
 from vla_deploy.core.plain import from_plain
+from vla_deploy.core.trajectory import trajectory_extrema
 from vla_deploy.core.workspace_limits import Region, WorkspaceLimits
 
 CELL = Region('cell', ('hand',), ((0.0, 0.0, 1.0),), (0.1,), 'test')
@@ -130,6 +132,22 @@ def test_when_nothing_moves_expect_them_in_force_at_once() -> None:
     slower = fr3_limits(acceleration=1.0)
     world.tick(tighten=slower)
     assert world.core.limits is slower  # at rest already
+
+
+def test_when_tightened_in_shadow_expect_them_in_force_at_once_for_what_would_be_sent() -> None:
+    world = World(GuardConfig(shadow=True))
+    world.arm()
+    world.tick(chunks=(world.chunk(smooth_plan(HOME, np.full(7, 0.6), 41, 0.05)),))
+    world.ticks(20)
+    slow = fr3_limits(acceleration=0.5)
+    out = world.tick(tighten=slow)
+    assert (out.state, out.answers[-1].message) == (GuardState.SHADOW, 'taken')
+    assert world.core.limits is slow
+    world.tick(chunks=(world.chunk(smooth_plan(HOME, np.full(7, 0.6), 41, 0.05)),))
+    for _ in range(200):
+        shadow = world.tick().shadow_trajectory
+        assert shadow is not None
+        assert (trajectory_extrema(shadow).acceleration <= 0.5).all()
 
 
 def test_when_stopped_for_good_before_it_stands_expect_them_in_force_after_the_reset() -> None:
