@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -31,7 +32,7 @@ def from_mapping(kind: type[T], values: object, path: str = '') -> T:
     """
     if not isinstance(values, Mapping):
         raise SchemaError(f'{path or kind.__name__} must be a mapping, not {_show(values)}')
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast(Any, kind))
     names = [field.name for field in dataclasses.fields(typing.cast(Any, kind))]
     prefix = f'{path}.' if path else ''
     for key in values:
@@ -50,6 +51,11 @@ def to_mapping(value: Any) -> dict[str, Any]:
     return {
         field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
     }
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)  # compiles each annotation, which is text
 
 
 def _plain(value: Any) -> Any:
