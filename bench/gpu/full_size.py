@@ -97,7 +97,7 @@ def _measure(name: str, ceilings: Ceilings, replays: int) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         print(f'{name}: built in {time.perf_counter() - begin:.1f} s', flush=True)
         begin = time.perf_counter()
-        backend = torch_cuda.serve(policy, contract, unrolled=True, stream=stream)
+        backend = torch_cuda.serve(policy, contract, True, stream, lambda: None)
     print(f'{name}: tuned and captured in {time.perf_counter() - begin:.1f} s', flush=True)
     peak = torch.cuda.max_memory_allocated()
     eager = torch_cuda.TorchCudaBackend(policy, contract, unrolled=True, stream=None)
@@ -166,11 +166,11 @@ def _replays(backend: Any, eager: Any, config: Any, seeds: range) -> dict[str, A
     device = torch.device('cuda')
     bucket = bucket_of(config, config.camera_slots, config.max_tokens)
     inputs = backend._inputs[bucket]
-    whole = backend._runs['whole', bucket]
+    whole = backend._chunk_run(bucket)
     eager._inputs[bucket] = inputs
     eager._x = backend._x
     eager._dt = backend._dt
-    run_eager = eager._run('whole', bucket)
+    run_eager = eager._chunk_run(bucket)
     for seed in seeds:
         generator = torch.Generator(device=device).manual_seed(1000 + seed)
         inputs.images.normal_(0, 0.5, generator=generator)
@@ -205,7 +205,7 @@ def _times(
     bucket = bucket_of(config, config.camera_slots, config.max_tokens)
     arrays = _arrays(inputs)
     backend.whole(*arrays)
-    whole = median_s(backend._runs['whole', bucket], 50)
+    whole = median_s(backend._chunk_run(bucket), 50)
     own = backend._inputs[bucket]
     steps = [backend._step_run(embedding) for embedding in backend._steps]
     vision = backend._captured(lambda: policy.tower.run(policy.ops, own.images), None)
@@ -235,7 +235,7 @@ def _times(
 def _kernels(backend: Any, config: Any) -> list[dict[str, Any]]:
     """Return device time by kernel of one replayed chunk, the longest first."""
     bucket = bucket_of(config, config.camera_slots, config.max_tokens)
-    replay = backend._runs['whole', bucket]
+    replay = backend._chunk_run(bucket)
     replay()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:

@@ -26,6 +26,7 @@ from vla_deploy.backends.parameters import (  # noqa: E402
     FileParameters,
     ModuleParameters,
 )
+from vla_deploy.backends.step_constants import ALIGNMENT_BYTES, PackedConstants  # noqa: E402
 from vla_deploy.backends.torch_ops import TorchOps  # noqa: E402
 from vla_deploy.export.families import family_of  # noqa: E402
 from vla_deploy.export.golden import golden_checkpoint  # noqa: E402
@@ -119,12 +120,13 @@ def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(
     golden_bundle, monkeypatch
 ):
     monkeypatch.setattr(parameters, 'CHUNK_BYTES', 4096)
-    monkeypatch.setattr(parameters, 'STRIPE_BYTES', 1000)
+    monkeypatch.setattr(parameters, 'PIECE_BYTES', 10_000)
     checkpoint = golden_checkpoint(GOLDENS / 'smolvla_2cam_empty')
     module, _ = family_of(checkpoint).load(checkpoint)
     source = BundleParameters(open_bundle(golden_bundle('smolvla_2cam_empty')), CPU)
     own = ModuleParameters(module, CPU)
     assert source.config == module.config
+    pairs = {}
     for name, value in module.named_parameters():
         assert torch.equal(source.read(name), value), name
         if value.dim() == 2:
@@ -132,23 +134,83 @@ def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(
             filled = [torch.empty(value.shape, dtype=torch.bfloat16) for _ in range(2)]
             source.fill(filled[0], name, factor)
             own.fill(filled[1], name, factor)
-            assert torch.equal(*filled), name
-    source.close()
+            pairs[name] = filled
+    source.finish()
+    for name, filled in pairs.items():
+        assert torch.equal(*filled), name
 
 
+@pytest.mark.parametrize('small', [True, False])
 def test_when_the_file_ends_before_its_table_does_expect_the_parameter_named(
-    golden_bundle, monkeypatch, tmp_path
+    golden_bundle, monkeypatch, tmp_path, small
 ):
-    monkeypatch.setattr(parameters, 'STRIPE_BYTES', 1000)
+    if not small:
+        monkeypatch.setattr(parameters, 'SMALL_BYTES', 0)
     source = golden_bundle('pi0')
     table = json.loads((source / PARAMETERS).read_bytes())['tensors']
     last = max(table, key=lambda name: table[name]['offset'])
     path = tmp_path / 'weights.bin'
     path.write_bytes((source / 'weights.bin').read_bytes()[: table[last]['offset'] + 100])
     found = FileParameters(path, table, CPU)
+
+    def fill():
+        found.fill(torch.empty(found.shape(last)), last)
+        found.finish()
+
     with pytest.raises(PolicyError, match=f'ends before {last}; export again'):
-        found.read(last)
-    found.close()
+        fill()
+
+
+@torch.inference_mode()
+def test_when_weights_come_after_what_is_made_of_them_expect_it_made_again_in_place(serve):
+    backend = serve('pi05')._backend
+    policy, time = backend._policy, backend._steps[0]
+    right = [t.clone() for t in tensors_of(backend._constants_of(time).views)]
+    scale, weights = policy._last_norm[0], policy._last_norm[0].clone()
+    backend._constants.clear()
+    scale.fill_(torch.nan)  # as memory may be that was not yet filled
+    early = backend._constants_of(time).views
+    assert early.last_scale.isnan().any()
+    scale.copy_(weights)
+    backend.renew_constants()
+    assert all(torch.equal(a, b) for a, b in zip(right, tensors_of(early), strict=True))
+
+
+def test_when_a_times_constants_are_packed_expect_them_in_one_place_and_aligned(serve):
+    policy = serve('pi05')._backend._policy
+    given = policy.constants(np.ones(policy.width, np.float32))
+    packed = PackedConstants(given)
+    pairs = zip(tensors_of(given), tensors_of(packed.views), strict=True)
+    begin = packed.buffer.data_ptr()
+    for theirs, ours in pairs:
+        assert torch.equal(theirs, ours)
+        assert (ours.data_ptr() - begin) % ALIGNMENT_BYTES == 0
+        assert begin <= ours.data_ptr() < begin + len(packed.buffer)
+
+
+def tensors_of(constants):
+    """Return the tensors of a step's constants, in order."""
+    found = []
+    constants.changed(lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+@torch.inference_mode()
+def test_when_only_products_are_run_expect_no_other_arithmetic(serve):
+    backend = serve('smolvla_2cam_empty')._backend
+    policy, config = backend._policy, backend._policy.config
+    bucket = bucket_of(config, config.camera_slots, config.max_tokens)
+    policy.length.fill_(1)
+    ops, inputs = policy.ops, backend._inputs_of(bucket)
+    with _Count() as whole:
+        policy.prefix_without_state(inputs)
+    with _Count() as products:
+        policy.load_products(inputs)
+    assert any('norm' in str(f) for f in whole.functions)
+    assert not any('norm' in str(f) for f in products.functions)
+    multiplied = {f for f in whole.functions if 'mm' in str(f)}
+    assert multiplied - products.functions == set()
+    assert policy.ops is ops
 
 
 def test_when_a_sum_is_long_expect_its_parts_to_make_the_whole_product():
@@ -183,6 +245,7 @@ entry = {{'shape': [25600, 4096], 'offset': 0, 'transposed': True}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 source = FileParameters(path, {{'weight': entry}}, cpu)
 source.fill(torch.empty((25600, 4096), device='meta'), 'weight')
+source.finish()
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
     with open(tmp_path / 'weights.bin', 'wb') as file:

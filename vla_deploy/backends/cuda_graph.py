@@ -30,13 +30,17 @@ class Captured(Generic[Result]):
         has a workspace of its own for products (32 MiB on Hopper), so that one serves them all.
         """
         stream.wait_stream(torch.cuda.current_stream())
-        if rehearsal is not None:
-            with torch.cuda.stream(stream):
-                rehearsal()
-        torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, stream=stream):
-            self._result = function()
+        with torch.cuda.stream(stream):
+            if rehearsal is not None:
+                rehearsal()
+            # torch.cuda.graph would give all free memory back to the driver first, every time;
+            # what other threads do meanwhile, such as reading weights, is their own affair
+            self._graph.capture_begin(pool, capture_error_mode='thread_local')
+            try:
+                self._result = function()
+            finally:
+                self._graph.capture_end()
 
     def __call__(self) -> Result:
         """Replay on the current stream."""

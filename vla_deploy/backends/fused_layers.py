@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.step_constants import LayerConstants
 from vla_deploy.backends.torch_ops import ALL, Heads, Ops, Rows, Turn
 from vla_deploy.models.vision import VisionConfig, position_ids
 
@@ -204,16 +205,6 @@ def _add_product(ops: Ops, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> 
         weight.view(width, SUM_PARTS, -1).permute(1, 2, 0),
     )
     return ops.norm(x, eps, parts)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayerConstants:
-    """What the time makes of a layer's norms: scale of the normed rows, bias of the product
-    behind them, gate of the residual. All None where norms are not conditioned."""
-
-    scales: tuple[Tensor | None, Tensor | None] = (None, None)
-    biases: tuple[Tensor | None, Tensor | None] = (None, None)
-    gates: tuple[Tensor | None, Tensor | None] = (None, None)
 
 
 class Expert:

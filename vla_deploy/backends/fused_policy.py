@@ -23,13 +23,14 @@ from torch import Tensor
 from vla_deploy.backends.fused_layers import (
     Expert,
     Language,
-    LayerConstants,
     StackSpec,
     Tower,
     fold_norm,
     merged,
 )
 from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.product_ops import ProductOps
+from vla_deploy.backends.step_constants import StepConstants
 from vla_deploy.backends.torch_ops import (
     ALL,
     CAUSAL,
@@ -90,17 +91,6 @@ class Inputs:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class StepConstants:
-    """What one flow time makes of the weights: `entry`, the bias of the first product, the
-    layers' constants, and the last norm's scale and the last product's bias."""
-
-    entry: Tensor
-    layers: list[LayerConstants]
-    last_scale: Tensor | None
-    last_bias: Tensor
-
-
 class FusedPolicy:
     """The fused modules of any family, and the state of the current prefix.
 
@@ -146,6 +136,15 @@ class FusedPolicy:
         """Fill keys and values but those of pi0's state token, which `first_step` can bring."""
         for index, count in self._prefix_layers(inputs):
             self._project(index, count)
+
+    def load_products(self, inputs: Inputs) -> None:
+        """Run the products of the prefix and the tower's attention, and nothing else of it, so
+        that their libraries and kernels are loaded."""
+        ops, self.ops = self.ops, ProductOps(self.ops)
+        try:
+            self.prefix_without_state(inputs)
+        finally:
+            self.ops = ops
 
     def _prefix_layers(self, inputs: Inputs) -> Iterator[tuple[int, int]]:
         """Run the prefix; yields each layer whose keys and values are there, and their rows."""
@@ -385,8 +384,11 @@ def _cross_weights(
         names = [
             f'{name}{i}.self_attn.{which}_proj.weight' for i, cross in enumerate(crosses) if cross
         ]
-        rows = merged(source, names, dtype, None)
-        stacks.append(rows.view(len(names), -1, rows.shape[1]).transpose(1, 2).contiguous())
+        rows, columns = source.shape(names[0])
+        stack = torch.empty((len(names), columns, rows), dtype=dtype, device=source.device)
+        for target, projection in zip(stack, names, strict=True):
+            source.fill(target.T, projection)
+        stacks.append(stack)
     return stacks[0], stacks[1]
 
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the torch backend gets a policy's parameters: a bundle's weights file, or a torch module.
 
-A bundle's are read in chunks through two pinned buffers, so that the process never holds more
-than these of the file, and each byte goes to the device once. A chunk is read in stripes by several
-threads, which together read faster from memory and from disks than one.
+A bundle's are read by several threads, in chunks through two pinned buffers of each, so that the
+process never holds more than these of the file, and each byte goes to the device once. Who asks
+for a parameter gets its place at once: what needs no values can be done beside reading.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,8 +35,10 @@ CONFIGS: dict[str, type[SmolVLAConfig] | type[PiConfig]] = {
 }
 SCHEMA_VERSION = 1
 MAX_TABLE_BYTES = 16 << 20
-CHUNK_BYTES = 8 << 20
-STRIPE_BYTES, READERS = 2 << 20, 4
+READERS = 2
+CHUNK_BYTES = 2 << 20
+PIECE_BYTES = 16 << 20  # of a parameter, which one reader takes
+SMALL_BYTES = 64 << 10  # of a parameter that is sooner read than handed to a reader
 BYTES_PER_ELEMENT = 4  # the weights file is float32
 
 
@@ -48,13 +51,17 @@ class ParameterSource(Protocol):
         """Return the shape of a parameter."""
 
     def fill(self, target: Tensor, name: str, factor: Tensor | None = None) -> None:
-        """Copy a parameter into `target` of its shape, converted to the target's dtype.
+        """Copy a parameter into `target` of its shape, converted to the target's dtype, before
+        `finish` returns.
 
         `factor` float32 [last axis] multiplies it first, in float32.
         """
 
     def read(self, name: str) -> Tensor:
-        """Return a parameter as float32 on the device."""
+        """Return a parameter as float32 on the device; its values are there."""
+
+    def finish(self) -> None:
+        """Return when all that was asked for is on the device."""
 
 
 class ModuleParameters:
@@ -77,6 +84,9 @@ class ModuleParameters:
         """See ParameterSource."""
         return self._parameters[name].detach().to(self.device, torch.float32)
 
+    def finish(self) -> None:
+        """See ParameterSource."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
@@ -85,6 +95,39 @@ class _Entry:
     shape: tuple[int, ...]
     offset: int
     transposed: bool
+
+
+class _Buffers(threading.local):
+    """Two buffers of float32 for each thread, in turn. Pinned ones go to the device on the thread's
+    current stream, while the other one is filled."""
+
+    def __init__(self, pinned: bool) -> None:
+        self._pinned = pinned
+        self._buffers = [
+            torch.empty(CHUNK_BYTES // BYTES_PER_ELEMENT, dtype=torch.float32, pin_memory=pinned)
+            for _ in range(2)
+        ]
+        self._sent = [torch.cuda.Event(), torch.cuda.Event()] if pinned else []
+        self._turn = 0
+
+    def take(self, count: int) -> Tensor:
+        """Return `count` elements of the buffer whose turn it is, once they are free."""
+        self._turn = 1 - self._turn
+        if self._pinned:
+            self._sent[self._turn].synchronize()  # the copy that last used this buffer
+        return self._buffers[self._turn][:count]
+
+    def send(self, buffer: Tensor, device: torch.device) -> Tensor:
+        """Return what `take` returned, by now filled, as a tensor of its own on the device."""
+        if not self._pinned:
+            return buffer.clone()
+        chunk = buffer.to(device, non_blocking=True)
+        self._sent[self._turn].record()
+        return chunk
+
+    def drop(self) -> None:
+        """Let go of this thread's."""
+        self._buffers.clear()
 
 
 class FileParameters:
@@ -97,20 +140,34 @@ class FileParameters:
             name: strict.from_mapping(_Entry, entry, name) for name, entry in tensors.items()
         }
         self._file = os.open(self._path, os.O_RDONLY)
-        pinned = device.type == 'cuda'
-        self._buffers = [
-            torch.empty(CHUNK_BYTES // BYTES_PER_ELEMENT, dtype=torch.float32, pin_memory=pinned)
-            for _ in range(2)
-        ]
-        self._readers = ThreadPoolExecutor(READERS)
-        self._free: list[torch.cuda.Event | None] = [None, None]
-        self._turn = 0
+        self._on_gpu = device.type == 'cuda'
+        self._buffers = _Buffers(self._on_gpu)
+        self._readers = ThreadPoolExecutor(READERS, 'weights', self._begin)
+        self._asked: list[Future[None]] = []
+        self._ender = ThreadPoolExecutor(1, 'weights_end')
+        self._end: Future[None] | None = None
 
     def close(self) -> None:
-        """Give back the file, the readers and the buffers."""
+        """Take no more requests; what was asked for goes on, until `finish` returns."""
+        if self._end is None:
+            self._buffers.drop()
+            self._end = self._ender.submit(self._give_back)
+            self._ender.shutdown(wait=False)
+
+    def finish(self) -> None:
+        """See ParameterSource. Raises PolicyError where the file is shorter than its table."""
+        self.close()
+        assert self._end is not None
+        self._end.result()
+
+    def _give_back(self) -> None:
+        """Give back the readers, their buffers and the file as soon as nothing is left to read."""
         self._readers.shutdown()
         os.close(self._file)
-        self._buffers.clear()
+        if self._on_gpu:
+            torch._C._host_emptyCache()  # torch keeps pinned memory for the next who asks
+        for asked in self._asked:
+            asked.result()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See ParameterSource."""
@@ -119,68 +176,80 @@ class FileParameters:
     def read(self, name: str) -> Tensor:
         """See ParameterSource."""
         value = torch.empty(self._entry(name).shape, dtype=torch.float32, device=self.device)
-        self.fill(value, name)
+        stored = self._stored(value, name)
+        self._copy(stored, name, 0, len(stored), None, None)
         return value
 
     def fill(self, target: Tensor, name: str, factor: Tensor | None = None) -> None:
-        """See ParameterSource. Raises PolicyError where the file is shorter than its table."""
+        """See ParameterSource."""
+        stored = self._stored(target, name)
+        if stored.numel() * BYTES_PER_ELEMENT <= SMALL_BYTES:
+            self._copy(stored, name, 0, len(stored), factor, None)
+            return
+        allocated = None
+        if self._on_gpu:
+            allocated = torch.cuda.Event()
+            allocated.record()
+        rows = max(1, PIECE_BYTES // (stored.shape[1] * BYTES_PER_ELEMENT))
+        for begin in range(0, len(stored), rows):
+            end = min(begin + rows, len(stored))
+            self._asked.append(
+                self._readers.submit(self._copy, stored, name, begin, end, factor, allocated)
+            )
+
+    def _begin(self) -> None:
+        """Give a reader a stream of its own."""
+        if self._on_gpu:
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+
+    def _stored(self, target: Tensor, name: str) -> Tensor:
+        """Return a view of a parameter's place, [rows,columns] as the file has them."""
         entry = self._entry(name)
         if tuple(target.shape) != entry.shape:
             raise PolicyError(
                 f'{self._path}: {name} is {list(entry.shape)}, not {list(target.shape)}'
             )
         matrix = target.reshape(1, -1) if target.dim() == 1 else target.flatten(1)
-        stored = matrix.T if entry.transposed else matrix
-        rows, columns = stored.shape
-        step = max(1, CHUNK_BYTES // (columns * BYTES_PER_ELEMENT))
-        for begin in range(0, rows, step):
-            end = min(begin + step, rows)
-            offset = entry.offset + begin * columns * BYTES_PER_ELEMENT
-            chunk = self._pull(offset, (end - begin) * columns, name).view(end - begin, columns)
-            if factor is not None:
-                chunk = chunk * (factor[begin:end, None] if entry.transposed else factor)
-            stored[begin:end].copy_(chunk)
+        if matrix.shape[0 if entry.transposed else 1] * BYTES_PER_ELEMENT > CHUNK_BYTES:
+            raise PolicyError(f'{self._path}: a row of {name} is longer than {CHUNK_BYTES} bytes')
+        return matrix.T if entry.transposed else matrix
 
     def _entry(self, name: str) -> _Entry:
         if name not in self._entries:
             raise PolicyError(f'{self._path}: holds no {name}; export the checkpoint again')
         return self._entries[name]
 
+    @torch.inference_mode()
+    def _copy(
+        self, stored: Tensor, name: str, begin: int, end: int, factor: Tensor | None,
+        allocated: torch.cuda.Event | None,
+    ) -> None:
+        """Copy some rows of the file in this thread, on its current stream. With an event, behind
+        it, and to the end: other threads may capture, when nobody may await the whole device."""
+        entry, columns = self._entries[name], stored.shape[1]
+        if allocated is not None:
+            allocated.wait()
+        rows = max(1, CHUNK_BYTES // (columns * BYTES_PER_ELEMENT))
+        for first in range(begin, end, rows):
+            last = min(first + rows, end)
+            offset = entry.offset + first * columns * BYTES_PER_ELEMENT
+            chunk = self._pull(offset, (last - first) * columns, name).view(-1, columns)
+            if factor is not None:
+                chunk *= factor[first:last, None] if entry.transposed else factor
+            stored[first:last].copy_(chunk)
+        if allocated is not None:
+            torch.cuda.current_stream().synchronize()
+
     def _pull(self, offset: int, count: int, name: str) -> Tensor:
-        """Read `count` elements at a byte offset; they are on the device when this returns."""
-        if count * BYTES_PER_ELEMENT > CHUNK_BYTES:
-            raise PolicyError(f'{self._path}: a row of {name} is longer than {CHUNK_BYTES} bytes')
-        self._turn = 1 - self._turn
-        event = self._free[self._turn]
-        if event is not None:
-            event.synchronize()  # the copy that last used this buffer
-        buffer = self._buffers[self._turn][:count]
-        view = memoryview(buffer.numpy()).cast('B')
-
-        def read(at: int) -> bool:
-            return self._read_stripe(view[at : at + STRIPE_BYTES], offset + at)
-
-        several = len(view) > STRIPE_BYTES
-        stripes = range(0, len(view), STRIPE_BYTES)
-        if not all(self._readers.map(read, stripes) if several else map(read, stripes)):
-            raise PolicyError(f'{self._path}: ends before {name}; export again')
-        if self.device.type != 'cuda':
-            return buffer.to(self.device)
-        chunk = buffer.to(self.device, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self._free[self._turn] = event
-        return chunk
-
-    def _read_stripe(self, view: memoryview, offset: int) -> bool:
-        """Fill a stripe of a buffer; False where the file ends before."""
-        done = 0
+        """Read `count` elements at a byte offset, to be on the device."""
+        buffer = self._buffers.take(count)
+        view, done = memoryview(buffer.numpy()).cast('B'), 0
         while done < len(view):
             read = os.preadv(self._file, [view[done:]], offset + done)
             if read == 0:
-                return False
+                raise PolicyError(f'{self._path}: ends before {name}; export again')
             done += read
-        return True
+        return self._buffers.send(buffer, self.device)
 
 
 class BundleParameters(FileParameters):

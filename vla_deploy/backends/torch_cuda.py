@@ -21,18 +21,16 @@ from vla_deploy.backends.cuda_graph import Captured, new_pool
 from vla_deploy.backends.device_errors import told
 from vla_deploy.backends.fused_policy import (
     Bucket,
-    Config,
     FusedPolicy,
     Inputs,
-    StepConstants,
     bucket_of,
 )
 from vla_deploy.backends.parameters import BundleParameters
+from vla_deploy.backends.step_constants import PackedConstants, StepConstants
 from vla_deploy.backends.torch_ops import Ops, TorchOps
+from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
 from vla_deploy.backends.tuning import cache_path, load_tuning
 from vla_deploy.core.contract import Contract
-from vla_deploy.models.expert import expert_sizes
-from vla_deploy.models.smolvla import SmolVLAConfig
 from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
 from vla_deploy.pipeline.bundle import Bundle
 from vla_deploy.pipeline.sampler import time_embeddings
@@ -42,12 +40,10 @@ Result = TypeVar('Result')
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PROVIDERS = ('cuda', 'cpu')
 VARIANTS = ('split', 'unrolled')
-OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
 OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
 FIRST = -1  # of a stream: high priority
 MAX_KNOWN_TIMES = 64
 FAILED = 'torch_cuda: a chunk cannot be computed'
-SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
 
 
 class TorchCudaBackend:
@@ -70,29 +66,46 @@ class TorchCudaBackend:
         self._pool = None if stream is None else new_pool()
         shape = (config.chunk_size, config.max_action_dim)
         self._x = torch.zeros(shape, dtype=torch.float32, device=device)
+        self._moved = torch.zeros_like(self._x)  # by the first step
         self._dt = torch.zeros(shape[1], dtype=torch.float32, device=device)
         self._own_dt = np.float32(-1.0 / contract.denoise_steps)
         self._inputs: dict[Bucket, Inputs] = {}
-        self._runs: dict[tuple[str, Bucket | bytes], Callable[[], Any]] = {}
-        self._constants: dict[bytes, StepConstants] = {}
+        self._runs: dict[tuple[str, Bucket | None], Callable[[], Any]] = {}
+        self._launched: set[Bucket] = set()  # sizes whose kernels are all loaded
+        self._constants: dict[bytes, PackedConstants] = {}
+        self._current: PackedConstants | None = None  # of the step that is taken
         self._prefixes = 0
         if unrolled:
             self.whole = self._whole
 
     @torch.inference_mode()
-    def prepare(self) -> None:
+    def prepare(self, arrive: Callable[[], None]) -> None:
         """Measure what kernels have not been, and make the graphs that serve when all cameras are
-        there, for every length of a text."""
-        config = self._policy.config
-        largest = bucket_of(config, config.camera_slots, config.max_tokens)
-        tune(self._policy, self._inputs_of(largest), self._constants_of(self._steps[0]))
-        for tokens in range(1, config.max_tokens + 1):
-            bucket = bucket_of(config, config.camera_slots, tokens)
+        there, for every length of a text. None of this needs the weights' values; `arrive`: see
+        `serve`."""
+        policy, config = self._policy, self._policy.config
+        sizes = sorted(
+            {bucket_of(config, config.camera_slots, n + 1) for n in range(config.max_tokens)}
+        )
+        policy.length.fill_(1)
+        for bucket in sizes:
+            policy.load_products(self._inputs_of(bucket))
+        constants = self._constants_of(self._steps[0]).views
+        tune(policy, self._inputs_of(sizes[-1]), constants, arrive)
+        self._launched.add(sizes[-1])
+        for bucket in sizes:
             self._run('prefix', bucket)
             if hasattr(self, 'whole'):
-                self._run('whole', bucket)
+                self._chunk_run(bucket)
+        self._step_run(self._steps[0])
+
+    @torch.inference_mode()
+    def renew_constants(self) -> None:
+        """Compute anew, in place, what was made of weights before they were there."""
         for embedding in self._steps:
-            self._step_run(embedding)
+            known = self._constants.get(embedding.tobytes())
+            if known is not None:
+                known.buffer.copy_(PackedConstants(self._policy.constants(embedding)).buffer)
 
     @told(FAILED, RuntimeError)
     @torch.inference_mode()
@@ -138,7 +151,7 @@ class TorchCudaBackend:
         self._prefixes += 1
         self._put(self._x, noise)
         self._dt.fill_(float(self._own_dt))
-        chunk: Float32 = self._run('whole', bucket)().cpu().numpy()
+        chunk: Float32 = self._chunk_run(bucket)().cpu().numpy()
         return chunk
 
     def _fill(
@@ -178,53 +191,81 @@ class TorchCudaBackend:
         """Copy to the device, and convert there."""
         target.copy_(torch.from_numpy(np.ascontiguousarray(value)).to(target.device))
 
-    def _run(self, what: str, bucket: Bucket) -> Callable[[], Any]:
-        """Return the prefix or the whole chunk for a size, captured at its first use."""
+    def _chunk_run(self, bucket: Bucket) -> Callable[[], Tensor]:
+        """Return the whole chunk: a graph of the prefix and the first step for a size, and one of
+        the later steps, which is the same for all sizes."""
+        first, later = self._run('first', bucket), self._later_run()
+
+        def run() -> Tensor:
+            first()
+            return later()
+
+        return run
+
+    def _run(self, what: str, bucket: Bucket) -> Callable[[], None]:
+        """Return the prefix, alone or with the first step, for a size, captured at its first use.
+
+        With the first step the prefix launches every kernel that it launches alone.
+        """
         if (what, bucket) not in self._runs:
             inputs, policy = self._inputs_of(bucket), self._policy
-            constants = [self._constants_of(embedding) for embedding in self._steps]
+            constants = self._constants_of(self._steps[0]).views
 
             def prefix() -> None:
                 policy.prefix(inputs)
 
-            def steps(later: list[StepConstants]) -> Tensor:
-                x, _ = policy.prefix_and_first_step(inputs, self._x, self._dt, constants[0])
-                for own in later:
-                    x, _ = policy.step(x, self._dt, own)
-                return x
+            def first() -> None:
+                x, _ = policy.prefix_and_first_step(inputs, self._x, self._dt, constants)
+                self._moved.copy_(x)
 
             length = policy.length.clone()
             policy.length.fill_(policy.config.tokens_per_image * bucket.cameras + 1)
-            if what == 'prefix':
-                self._runs[what, bucket] = self._captured(prefix, prefix)
-            else:
-                self._runs[what, bucket] = self._captured(
-                    lambda: steps(constants[1:]), lambda: steps(constants[1:2])
-                )
+            rehearsal = first if hasattr(self, 'whole') else prefix
+            self._runs[what, bucket] = self._captured(
+                first if what == 'first' else prefix,
+                None if bucket in self._launched else rehearsal,
+            )
+            self._launched.add(bucket)
             policy.length.copy_(length)
         return self._runs[what, bucket]
 
+    def _later_run(self) -> Callable[[], Tensor]:
+        """Return the steps behind the first."""
+        if ('later', None) not in self._runs:
+            constants = [self._constants_of(embedding).views for embedding in self._steps[1:]]
+
+            def steps() -> Tensor:
+                x = self._moved
+                for own in constants:
+                    x, _ = self._policy.step(x, self._dt, own)
+                return x
+
+            self._runs['later', None] = self._captured(steps, None) if constants else steps
+        return self._runs['later', None]
+
     def _step_run(self, embedding: Float32) -> Callable[[], tuple[Tensor, Tensor]]:
-        """Return one Euler step at a time: a graph for the times of the contract."""
-        key = embedding.tobytes()
-        if ('step', key) not in self._runs:
-            constants, policy = self._constants_of(embedding), self._policy
+        """Return one Euler step at a time; one graph serves every time."""
+        constants = self._constants_of(embedding)
+        if self._current is None:
+            self._current = current = PackedConstants(constants.views)
+            self._runs['step', None] = self._captured(
+                lambda: self._policy.step(self._x, self._dt, current.views), None
+            )
+        target, run = self._current.buffer, self._runs['step', None]
 
-            def step() -> tuple[Tensor, Tensor]:
-                return policy.step(self._x, self._dt, constants)
+        def step() -> tuple[Tensor, Tensor]:
+            target.copy_(constants.buffer)
+            moved: tuple[Tensor, Tensor] = run()
+            return moved
 
-            if not any(np.array_equal(embedding, own) for own in self._steps):
-                return step
-            known = any(what == 'step' for what, _ in self._runs)
-            self._runs['step', key] = self._captured(step, None if known else step)
-        return self._runs['step', key]
+        return step
 
-    def _constants_of(self, embedding: Float32) -> StepConstants:
+    def _constants_of(self, embedding: Float32) -> PackedConstants:
         key = embedding.tobytes()
         if key not in self._constants:
             if len(self._constants) >= MAX_KNOWN_TIMES:
                 self._constants.pop(next(reversed(self._constants)))
-            self._constants[key] = self._policy.constants(embedding)
+            self._constants[key] = PackedConstants(self._policy.constants(embedding))
         return self._constants[key]
 
     def _captured(
@@ -248,7 +289,7 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     device, dtype = torch.device(options.provider), DTYPES[options.precision]
     on_gpu = device.type == 'cuda'
     if on_gpu:
-        _require_gpu()
+        require_gpu()
     elif options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
@@ -280,32 +321,43 @@ def _load(
     bundle: Bundle, dtype: torch.dtype, device: torch.device, unrolled: bool,
     stream: torch.cuda.Stream | None,
 ) -> TorchCudaBackend:
+    ops = make_ops(device, dtype)
     source = BundleParameters(bundle, device)
     try:
         if device.type == 'cuda':
             require_sizes(source.config)
-        policy = FusedPolicy(source.config, source, dtype, make_ops(device, dtype))
-    finally:
+        policy = FusedPolicy(source.config, source, dtype, ops)
         source.close()
-    return serve(policy, bundle.contract, unrolled, stream)
+        return serve(policy, bundle.contract, unrolled, stream, source.finish)
+    finally:
+        source.finish()
 
 
 def serve(
-    policy: FusedPolicy, contract: Contract, unrolled: bool, stream: torch.cuda.Stream | None
+    policy: FusedPolicy, contract: Contract, unrolled: bool, stream: torch.cuda.Stream | None,
+    arrive: Callable[[], None],
 ) -> TorchCudaBackend:
     """Return the backend of a policy, with kernels measured and graphs made on the stream that is
-    the current one, where there is one."""
+    the current one, where there is one.
+
+    `arrive` returns when all weights are there; until then they are read beside what is done.
+    """
     backend = TorchCudaBackend(policy, contract, unrolled, stream)
     if stream is not None:
-        backend.prepare()
+        backend.prepare(arrive)
+    arrive()
+    backend.renew_constants()
+    if stream is not None:
         torch.cuda.empty_cache()
     return backend
 
 
 @torch.inference_mode()
-def tune(policy: FusedPolicy, inputs: Inputs, constants: StepConstants) -> None:
-    """Measure the kernels whose sizes no table knows for this card, and keep what was found.
-    `inputs`: of the largest size."""
+def tune(
+    policy: FusedPolicy, inputs: Inputs, constants: StepConstants, quiet: Callable[[], None]
+) -> None:
+    """Launch all kernels, measure those whose sizes no table knows for this card, and keep what
+    was found. `inputs`: of the largest size; `quiet` is called before something is measured."""
     config, device = policy.config, policy.device
     images = config.camera_slots * config.tokens_per_image
     policy.length.fill_(images + config.max_tokens + policy.state_rows)
@@ -318,27 +370,10 @@ def tune(policy: FusedPolicy, inputs: Inputs, constants: StepConstants) -> None:
         policy.step(x, dt, constants)
 
     ops: Any = policy.ops
-    ops.tune(run, lambda: policy.step(x, dt, constants))
+    ops.tune(run, lambda: policy.step(x, dt, constants), quiet)
     if ops.tuning.changed:
+        run()  # what was chosen
         ops.tuning.save(cache_path(torch.cuda.get_device_name(), policy.dtype))
-
-
-def require_sizes(config: Config) -> None:
-    """Raise PolicyError, which names the size, for a model that the kernels are not made for."""
-    if isinstance(config, SmolVLAConfig):
-        _, mlp = expert_sizes(config.text, config.expert_width_multiplier)
-    else:
-        mlp = config.expert.intermediate_size
-    head = config.text.head_dim
-    for good, what in (
-        (head >= SMALLEST_HEAD and head & (head - 1) == 0,
-         f'head_dim is {head}, but must be a power of 2, at least {SMALLEST_HEAD}'),
-        (mlp % COLUMNS == 0, f"the expert's MLP has {mlp} features, not a multiple of {COLUMNS}"),
-        (config.chunk_size < MOST_ROWS,
-         f'chunk_size is {config.chunk_size}, but must be below {MOST_ROWS}'),
-    ):
-        if not good:
-            raise PolicyError(f'backend torch_cuda on a GPU: {what}; choose backend onnx_runtime')
 
 
 def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:
@@ -355,26 +390,3 @@ def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:
     overlap = torch.cuda.get_device_capability() >= OVERLAP_CAPABILITY
     tuning = load_tuning(torch.cuda.get_device_name(), dtype)
     return TritonOps(device, dtype, tuning, overlap)
-
-
-def _require_gpu() -> None:
-    """Raise PolicyError, which says what to do, unless there is a GPU that can serve."""
-    if torch.version.cuda is None:
-        raise PolicyError(
-            f'torch {torch.__version__} is built without CUDA; install a CUDA build of torch, or '
-            "choose provider 'cpu'"
-        )
-    try:
-        torch.cuda.init()
-        capability = torch.cuda.get_device_capability()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise PolicyError(
-            f'no NVIDIA GPU can be used: {reason}; check nvidia-smi and the driver, or choose '
-            "provider 'cpu'"
-        ) from error
-    if capability < OLDEST_CAPABILITY:
-        raise PolicyError(
-            f'{torch.cuda.get_device_name()} has compute capability {capability}, but '
-            f'{OLDEST_CAPABILITY} is needed; choose another backend'
-        )

@@ -9,7 +9,9 @@ into reading weights. Wide products of prefix and vision tower are left to cuBLA
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import gc
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -28,7 +30,9 @@ MAX_ROWS = 128
 MIN_ROWS = 64  # of a matrix instruction
 MAX_COUNTERS = 8192
 PREFETCH_LINE = 128
+POINTER_ALIGNMENT = 16  # bytes, which kernels are compiled for where a pointer has it
 TOKEN_STEP = 8
+COMPILING_S = 0.05  # what was compiled before takes less to load
 PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
 NARROW, WIDE = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8))
 NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
@@ -50,6 +54,8 @@ class TritonOps:
         self._none = torch.zeros(16, dtype=dtype, device=device)
         self._recorded: dict[str, Recorded] | None = None
         self._compile_only = False
+        # by what a call is, the compiled kernel and its constants in their order
+        self._compiled: dict[tuple[Any, ...], tuple[Any, list[Any]]] = {}
         self._woken = ThreadPoolExecutor(1).submit(self._wake)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -149,7 +155,7 @@ class TritonOps:
         self._launch_rows(
             triton_rows.norm_kernel, x, (x, x if parts is None else parts, y, eps),
             WIDTH=x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]),
-            PARTS=0 if parts is None else len(parts), TOTAL=x.numel(),
+            PARTS=0 if parts is None else len(parts), TOTAL=0 if parts is None else x.numel(),
         )
         return y
 
@@ -207,15 +213,18 @@ class TritonOps:
                 self._none, self._none, FEATURES=8, SILU=True, BLOCK=8, PDL=False, grid=(1,)
             )
 
-    def tune(self, run: Callable[[], Any], step: Callable[[], Any]) -> None:
+    def tune(
+        self, run: Callable[[], Any], step: Callable[[], Any], quiet: Callable[[], None]
+    ) -> None:
         """Time every candidate of every kernel that `run` calls and whose sizes have none yet,
         in a CUDA graph over all its calls; then the best few of each within a whole `step`,
-        where kernels overlap with others."""
+        where kernels overlap with others. `quiet` is called before something is timed."""
         self._woken.result()
         recorded = self._record(run)
         missing = {key: found for key, found in recorded.items() if not self.tuning.knows(key)}
         if not missing:
             return
+        quiet()
         self._compile_only = True
         built = compiled(missing, self._dtype)
         self._compile_only = False
@@ -300,11 +309,13 @@ class TritonOps:
     ) -> Result:
         key = '-'.join([kind, *map(str, sizes)])
         if self._recorded is not None:
-            self._recorded.setdefault(key, Recorded(kind, sizes, [])).calls.append(launch)
+            found = self._recorded.setdefault(key, Recorded(kind, sizes, []))
+            if not self.tuning.knows(key):  # a call holds on to all that it reads and writes
+                found.calls.append(launch)
         return launch(self.tuning.get(key, kind, sizes, self._dtype))
 
     def _launch(
-        self, kernel: Any, grid: tuple[int, ...], config: Config, arguments: Iterable[Any],
+        self, kernel: Any, grid: tuple[int, ...], config: Config, arguments: tuple[Any, ...],
         **constants: Any,
     ) -> None:
         constants |= {'num_warps': config.warps, 'num_stages': config.stages}
@@ -314,8 +325,21 @@ class TritonOps:
             constants['launch_pdl'] = True
         if self._compile_only:
             kernel.warmup(*arguments, grid=grid, **constants)
-        else:
-            kernel[grid](*arguments, **constants)
+            return
+        # Triton would look at each argument and constant again to find what it compiled
+        key = (id(kernel), *constants.values(), *map(_kind, arguments))
+        if key in self._compiled:
+            compiled, values = self._compiled[key]
+            compiled[(*grid, 1, 1)[:3]](*arguments, *values)
+            return
+        begin = time.perf_counter()
+        compiled = kernel[grid](*arguments, **constants)
+        if time.perf_counter() - begin > COMPILING_S:
+            gc.collect(1)  # what compiling leaves behind, which refers to itself
+        if compiled is not None:  # as in Triton's interpreter
+            compiled.asm.clear()  # texts of what it was made from
+            names = kernel.arg_names[len(arguments):]
+            self._compiled[key] = compiled, [constants[name] for name in names]
 
     def _launch_rows(self, kernel: Any, x: Tensor, arguments: Any, **constants: Any) -> None:
         """Launch a kernel of one row a program."""
@@ -328,6 +352,13 @@ class TritonOps:
     def _lines(self, elements: int) -> int:
         size = torch.finfo(self._dtype).bits // 8
         return triton.next_power_of_2(triton.cdiv(elements * size, PREFETCH_LINE))
+
+
+def _kind(argument: Any) -> Any:
+    """Return what Triton compiles an argument of a kernel by."""
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.data_ptr() % POINTER_ALIGNMENT == 0
+    return type(argument)
 
 
 def _blocks(squares: Tensor | None) -> dict[str, int]:

@@ -1,0 +1,53 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The operations of a prefix of which only products have a meaning, to load their libraries."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vla_deploy.backends.torch_ops import Heads, Inline, Ops, Side, TorchOps, Turn
+
+
+class ProductOps(TorchOps):
+    """See Ops. What is no product returns numbers without a meaning, of the right shape; it
+    launches nothing and keeps nothing."""
+
+    def __init__(self, ops: Ops) -> None:
+        """`ops`: those whose products they are."""
+        self._ops = ops
+
+    def side(self) -> Side:
+        """See Ops."""
+        return Inline()
+
+    def gelu_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See Ops."""
+        return self._ops.gelu_linear(x, weight, bias)
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, length: Tensor, extra: int, mode: int
+    ) -> Tensor:
+        """See Ops."""
+        return queries.flatten(1)
+
+    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
+        """See Ops."""
+        return x
+
+    def rope(
+        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+    ) -> Tensor | None:
+        """See Ops."""
+        return None if keys_only else qkv.new_empty((len(qkv), heads.query, heads.dim))
+
+    def activate(self, x: Tensor, silu: bool) -> Tensor:
+        """See Ops."""
+        return x.new_empty((len(x), x.shape[1] // 2))
+
+    def add_norm(
+        self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
+        shift: Tensor, eps: float,
+    ) -> Tensor:
+        """See Ops."""
+        return x

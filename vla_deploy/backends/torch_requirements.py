@@ -1,0 +1,56 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the torch backend needs of a GPU, and of a model's sizes."""
+
+from __future__ import annotations
+
+import torch
+
+from vla_deploy.backends.fused_policy import Config
+from vla_deploy.models.expert import expert_sizes
+from vla_deploy.models.smolvla import SmolVLAConfig
+from vla_deploy.pipeline.backend import PolicyError
+
+OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
+SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
+
+
+def require_sizes(config: Config) -> None:
+    """Raise PolicyError, which names the size, for a model that the kernels are not made for."""
+    if isinstance(config, SmolVLAConfig):
+        _, mlp = expert_sizes(config.text, config.expert_width_multiplier)
+    else:
+        mlp = config.expert.intermediate_size
+    head = config.text.head_dim
+    for good, what in (
+        (head >= SMALLEST_HEAD and head & (head - 1) == 0,
+         f'head_dim is {head}, but must be a power of 2, at least {SMALLEST_HEAD}'),
+        (mlp % COLUMNS == 0, f"the expert's MLP has {mlp} features, not a multiple of {COLUMNS}"),
+        (config.chunk_size < MOST_ROWS,
+         f'chunk_size is {config.chunk_size}, but must be below {MOST_ROWS}'),
+    ):
+        if not good:
+            raise PolicyError(f'backend torch_cuda on a GPU: {what}; choose backend onnx_runtime')
+
+
+def require_gpu() -> None:
+    """Raise PolicyError, which says what to do, unless there is a GPU that can serve."""
+    if torch.version.cuda is None:
+        raise PolicyError(
+            f'torch {torch.__version__} is built without CUDA; install a CUDA build of torch, or '
+            "choose provider 'cpu'"
+        )
+    try:
+        torch.cuda.init()
+        capability = torch.cuda.get_device_capability()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PolicyError(
+            f'no NVIDIA GPU can be used: {reason}; check nvidia-smi and the driver, or choose '
+            "provider 'cpu'"
+        ) from error
+    if capability < OLDEST_CAPABILITY:
+        raise PolicyError(
+            f'{torch.cuda.get_device_name()} has compute capability {capability}, but '
+            f'{OLDEST_CAPABILITY} is needed; choose another backend'
+        )
