@@ -65,20 +65,25 @@ class Tower:
         self.last_norm = _vectors(source, f'{name}post_layernorm', dtype)
 
     def run(self, ops: Ops, images: Tensor) -> Tensor:
-        """Map images [N,3,H,W] to features [N·patches,hidden]."""
+        """Map images [N,3,H,W] to features [N·patches,hidden]. The tower is where most memory is
+        taken, so that nothing is held on to that is not read any more."""
         config, count = self.config, len(images)
         x = self._embedded(images)
         norms = [*(layer.norm1 for layer in self.layers), self.last_norm]
         y = ops.add_norm(x, None, None, *norms[0], config.layer_norm_eps)
         for layer, next_norm in zip(self.layers, norms[1:], strict=True):
-            y = ops.add_norm(
-                x, self._attended(y, layer, count), layer.out[1], *layer.norm2,
-                config.layer_norm_eps,
-            )
-            y = ops.add_norm(
-                x, F.linear(ops.gelu_linear(y, *layer.fc1), layer.fc2[0]), layer.fc2[1],
-                *next_norm, config.layer_norm_eps,
-            )
+            product = F.linear(y, *layer.qkv)
+            del y
+            update = self._attended(product, layer, count)
+            del product
+            y = ops.add_norm(x, update, layer.out[1], *layer.norm2, config.layer_norm_eps)
+            del update
+            active = ops.gelu_linear(y, *layer.fc1)
+            del y
+            update = F.linear(active, layer.fc2[0])
+            del active
+            y = ops.add_norm(x, update, layer.fc2[1], *next_norm, config.layer_norm_eps)
+            del update
         return y
 
     def _embedded(self, images: Tensor) -> Tensor:
@@ -92,10 +97,10 @@ class Tower:
         x = F.linear(patches, self.patch).view(count, -1, self.config.hidden_size)
         return (x + self.start).flatten(0, 1)
 
-    def _attended(self, y: Tensor, layer: _TowerLayer, count: int) -> Tensor:
-        """Return what a layer's attention adds, without the bias; nothing else stays in memory."""
+    def _attended(self, product: Tensor, layer: _TowerLayer, count: int) -> Tensor:
+        """Return what a layer's attention adds to queries, keys and values, without the bias."""
         width, heads = self.config.hidden_size, self.config.num_attention_heads
-        qkv = F.linear(y, *layer.qkv).view(count, -1, 3, heads, width // heads)
+        qkv = product.view(count, -1, 3, heads, width // heads)
         mixed = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
         return F.linear(mixed.transpose(1, 2).reshape(-1, width), layer.out[0])
 
