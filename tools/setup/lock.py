@@ -4,11 +4,11 @@
 
     python3 tools/setup/lock.py [--set NAME ...] [--pip-option=OPTION ...]
 
-pip itself resolves each set, in a dry run, once for each Python that the set serves (python3.10,
-python3.11 and python3.12 must be on the PATH); nothing is installed. The sets are resolved in the
-order of SETS, each under the versions that the earlier ones chose, so that they fit into one
+pip itself resolves each set, in a dry run, once for each Python that the set serves (they must be
+on the PATH as python3.10, python3.11 and python3.12); nothing is installed. The sets are resolved
+in the order of SETS, each under the versions that the earlier ones chose, so that they fit into one
 environment; a lock lists only what no earlier lock has. Where the Pythons differ in a version, the
-line carries a marker.
+line carries a marker. Sets that are not named keep the versions that their locks have.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from collections import defaultdict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ALL_PYTHONS = ('3.10', '3.11', '3.12')
-# set -> Pythons it is locked for. The ROS wheels exist for 3.11 only.
+# set -> Pythons it is locked for.
 SETS = {
     'bootstrap': ALL_PYTHONS,
     'build': ALL_PYTHONS,
@@ -33,7 +34,7 @@ SETS = {
     'dev': ALL_PYTHONS,
     'torch': ('3.11', '3.12'),
     'export': ('3.11', '3.12'),
-    'ros': ('3.11',),
+    'ros': ('3.11', '3.12'),
 }
 
 Pins = dict[str, tuple[str, str]]  # normalised name -> (version, sha256)
@@ -86,6 +87,17 @@ def resolve(set_name: str, python: str, earlier: Pins, pip_options: list[str]) -
     }
 
 
+def locked(set_name: str, python: str) -> Pins:
+    """Read what a set's lock has for one Python; of several digests the first."""
+    text = (ROOT / 'requirements' / f'{set_name}.txt').read_text()
+    found = re.findall(r'^(\S+)==(\S+)(?: ; (.*?))?((?: \\\n    --hash=\S+)+)$', text, re.MULTILINE)
+    return {
+        name: (version, hashes.split('sha256:')[1].split()[0])
+        for name, version, marker, hashes in found
+        if not marker or f'"{python}"' in marker
+    }
+
+
 def lock_lines(pins: dict[str, Pins]) -> list[str]:
     """Merge the choices of several Pythons (version -> pins) into requirement lines."""
     merged: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
@@ -114,6 +126,9 @@ def main() -> int:
     for set_name, pythons in SETS.items():
         new: dict[str, Pins] = {}
         for python in pythons:
+            if args.set and set_name not in args.set:
+                known[python].update(locked(set_name, python))
+                continue
             print(f'{set_name}: resolving for Python {python}', file=sys.stderr)
             if set_name in BY_HAND:
                 pins = BY_HAND[set_name][python]

@@ -23,14 +23,14 @@ else
   # our own environment, when sourced, puts its Python first: look behind it
   PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$PWD/.venv/bin" | paste -sd:)
   python=
-  for candidate in python3 python3.11; do
-    if [ "$("$candidate" -c 'import sys; print(sys.version_info[:2] == (3, 11))' 2>&1)" = True ]; then
-      python=$(command -v "$candidate"); break
-    fi
+  for candidate in python3 python3.11 python3.12; do
+    case "$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1)" in
+      3.11|3.12) python=$(command -v "$candidate"); break ;;
+    esac
   done
   [ -n "$python" ] || fail \
-    "Python 3.11 is needed (the ROS 2 wheels are built for it): apt-get install python3.11 python3.11-venv
-       python3.11-dev on Debian 12, or put any other python3.11 on the PATH."
+    "Python 3.11 or 3.12 is needed (the ROS 2 wheels are built for them): apt-get install python3.11
+       python3.11-venv python3.11-dev on Debian 12, or put another one of them on the PATH."
   origin=wheels
 fi
 
