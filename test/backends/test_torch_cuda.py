@@ -19,8 +19,9 @@ torch = pytest.importorskip('torch')
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from vla_deploy.backends import parameters, torch_cuda  # noqa: E402
+from vla_deploy.backends.fused_inputs import Inputs, bucket_of  # noqa: E402
 from vla_deploy.backends.fused_layers import _add_product  # noqa: E402
-from vla_deploy.backends.fused_policy import FusedPolicy, Inputs, bucket_of  # noqa: E402
+from vla_deploy.backends.fused_policy import FusedPolicy  # noqa: E402
 from vla_deploy.backends.parameters import (  # noqa: E402
     BundleParameters,
     FileParameters,
@@ -230,7 +231,7 @@ def test_when_texts_are_of_several_lengths_expect_one_place_for_images(golden_bu
     config = backend._policy.config
     sizes = [(1, 1), (2, 1), (2, config.max_tokens)]
     one, two, longer = (backend._inputs_of(bucket_of(config, *size)) for size in sizes)
-    assert len(two.tokens) < len(longer.tokens)
+    assert two.tokens.numel() < longer.tokens.numel()
     assert two.images is longer.images
     assert len(one.images) == 1
 

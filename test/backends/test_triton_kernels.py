@@ -22,7 +22,7 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from vla_deploy.backends import triton_attention, triton_products  # noqa: E402
 from vla_deploy.backends.triton_ops import TritonOps  # noqa: E402
-from vla_deploy.backends.tuning import Config, Tuning, default  # noqa: E402
+from vla_deploy.backends.tuning import Config, Tuning, default, padded_rows  # noqa: E402
 
 FOLDER = Path(__file__).parent
 TOLERANCE = 1e-4  # float32, values near 10
@@ -36,32 +36,36 @@ FLAGS = {'BIAS': False, 'SILU': False, 'GATE': True, 'RESIDUAL': True, 'SQUARES'
          'SCALE': True, 'RAW': False, 'EXACT': False}
 
 
-def linear(n, k):
-    """Return the linear kernel and its constants for 50 rows at its default configuration."""
-    c = default('linear', (64, n, k), torch.bfloat16)
+def linear(n, k, count=1):
+    """Return the linear kernel and its constants for 50 rows of each of `count` observations at
+    its default configuration."""
+    rows = padded_rows(50 * count)
+    c = default('linear', (rows, n, k), torch.bfloat16)
     return triton_products.linear_kernel, c, {
-        'M': 50, 'N': n, 'K': k, 'BLOCKS': 0, 'PADDED': 1, 'BM': 64, 'BN': c.columns,
-        'BK': c.depth, 'SPLIT': c.split, 'LINES': 16,
+        'M': 50 * count, 'N': n, 'K': k, 'BLOCKS': 0, 'PADDED': 1, 'ROWS': rows,
+        'BM': c.rows or rows, 'BN': c.columns, 'BK': c.depth, 'SPLIT': c.split, 'LINES': 16,
     }
 
 
-def pair(count, k, unit, rope):
+def pair(features, k, unit, rope, count=1):
     """Return the pair kernel likewise."""
-    c = default('pair', (64, count, k, unit), torch.bfloat16)
+    rows = padded_rows(50 * count)
+    c = default('pair', (rows, features, k, unit), torch.bfloat16)
     return triton_products.pair_kernel, c, {
-        'M': 50, 'K': k, 'BLOCKS': 64, 'PADDED': 64, 'ROPE': rope, 'FEATURES': count,
-        'HEADS': 8, 'KV_HEADS': 1, 'HEAD_DIM': 2 * unit if rope else 0, 'BM': 64,
-        'BN': c.columns, 'BK': c.depth, 'LINES': 16,
+        'M': 50 * count, 'K': k, 'BLOCKS': 64, 'PADDED': 64, 'ROPE': rope, 'FEATURES': features,
+        'HEADS': 8, 'KV_HEADS': 1, 'HEAD_DIM': 2 * unit if rope else 0, 'BATCH': count,
+        'ROWS': rows, 'BM': c.rows or rows, 'BN': c.columns, 'BK': c.depth, 'LINES': 16,
     }
 
 
-def attention(tokens, heads, kv, dim, mode):
+def attention(tokens, heads, kv, dim, mode, count=1):
     """Return the attention kernel likewise."""
-    c = default('attention', (tokens, heads, kv, dim), torch.bfloat16)
+    several = (count,) if count > 1 else ()
+    c = default('attention', (tokens, heads, kv, dim, *several), torch.bfloat16)
     return triton_attention.attention_kernel, c, {
         'TOKENS': tokens, 'EXTRA': 0, 'MODE': mode, 'HEADS': heads, 'KV_HEADS': kv,
-        'HEAD_DIM': dim, 'BM': c.rows, 'BN': c.columns, 'SPLIT': c.split,
-        'PREFETCH': tokens <= 64,
+        'HEAD_DIM': dim, 'BATCH': count, 'CACHE': tokens + 900, 'BM': c.rows, 'BN': c.columns,
+        'SPLIT': c.split, 'PREFETCH': tokens <= 64,
     }
 
 
@@ -76,6 +80,13 @@ CASES = {
     'pi prefix': attention(816, 8, 1, 256, 0),
     'smolvla step': attention(50, 15, 5, 64, 1),
     'smolvla prefix': attention(241, 15, 5, 64, 2),
+    'eight of pi down': linear(1024, 4096, 8),
+    'eight of pi leave': linear(32, 1024, 8),
+    'eight of pi qkv': pair(1280, 1024, 128, True, 8),
+    'eight of pi gate and up': pair(4096, 1024, 4096, False, 8),
+    'eight of pi step': attention(50, 8, 1, 256, 0, 8),
+    'eight of pi prefix': attention(816, 8, 1, 256, 0, 8),
+    'eight of smolvla prefix': attention(241, 15, 5, 64, 2, 8),
 }
 
 
@@ -90,7 +101,7 @@ def test_when_interpreted_expect_every_kernel_to_compute_its_definition():
         env={**os.environ, 'TRITON_INTERPRET': '1', 'PYTHONPATH': str(FOLDER.parents[1])},
     )
     differences = json.loads(found.stdout)
-    assert set(differences) == {'whole', 'split'}
+    assert set(differences) == {'whole', 'split', 'blocks of rows', 'library'}
     for configs, figures in differences.items():
         assert len(figures) >= 16
         assert {n: d for n, d in figures.items() if not d < TOLERANCE} == {}, configs

@@ -21,9 +21,11 @@ from vla_deploy.backends.torch_ops import (
     Turn,
 )
 from vla_deploy.backends.triton_ops import TritonOps
-from vla_deploy.backends.tuning import Config, Tuning
+from vla_deploy.backends.tuning import LIBRARY, Config, Tuning
 
-ROWS, WIDTH, NARROW, WIDE, PREFIX = 20, 96, 80, 176, 40
+TOKENS, WIDTH, NARROW, WIDE, PREFIX = 20, 96, 80, 176, 40
+COUNTS = {'whole': 1, 'split': 3, 'blocks of rows': 8, 'library': 8}  # observations at a time
+LEFT = 24  # columns of the last product, which no library takes
 HEADS = Heads(6, 2, 32)
 EPS = 1e-5
 CONFIGS = {
@@ -37,6 +39,15 @@ CONFIGS = {
         'pair': Config(0, 16, 64, 1, 4, 2),
         'attention': Config(32, 16, 0, 4, 4, 1),
     },
+    'blocks of rows': {
+        'linear': Config(64, 32, 32, 2, 4, 2),
+        'pair': Config(128, 16, 32, 1, 4, 2),
+        'attention': Config(16, 16, 0, 2, 4, 1),
+    },
+    'library': {
+        'linear': LIBRARY, 'pair': LIBRARY, 'attention': Config(32, 16, 0, 1, 4, 1),
+        'left': Config(64, 16, 32, 1, 4, 2),
+    },
 }
 
 
@@ -48,7 +59,8 @@ class Fixed(Tuning):
         self._fixed = configs
 
     def get(self, key, kind, sizes, dtype):
-        return self._fixed[kind]
+        left = kind == 'linear' and sizes[1] == LEFT and 'left' in self._fixed
+        return self._fixed['left' if left else kind]
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -56,9 +68,9 @@ def normal(*shape: int) -> torch.Tensor:
     return torch.randn(*shape) / (shape[-1] ** 0.5 if len(shape) > 1 else 1.0)
 
 
-def differences(configs: dict[str, Config]) -> dict[str, float]:
-    """Return the largest difference of each operation."""
-    plain = TorchOps()
+def differences(configs: dict[str, Config], count: int) -> dict[str, float]:
+    """Return the largest difference of each operation, for `count` observations."""
+    plain, rows_of_all = TorchOps(), count * TOKENS
     fused = TritonOps(torch.device('cpu'), torch.float32, Fixed(configs), overlap=False)
     found: dict[str, float] = {}
 
@@ -66,42 +78,42 @@ def differences(configs: dict[str, Config]) -> dict[str, float]:
         found[name] = max(found.get(name, 0.0), float((ours - theirs).abs().max()))
 
     both = (plain, fused)
-    x, bias, scale = torch.randn(ROWS, NARROW), normal(WIDTH), 1 + normal(WIDTH)
+    x, bias, scale = torch.randn(rows_of_all, NARROW), normal(WIDTH), 1 + normal(WIDTH)
     weight, wide = normal(WIDTH, NARROW), normal(WIDTH, WIDE)
     compare('linear', *(ops.linear(x, weight, bias) for ops in both))
     rows = [ops.enter(x, weight, bias, scale) for ops in both]
     compare('enter', *(r.scaled for r in rows))
-    bare = [ops.enter(x[:1], weight, bias, None) for ops in both]
+    bare = [ops.enter(x[:count], weight, bias, None) for ops in both]
     other = TritonOps(torch.device('cpu'), torch.float32, Fixed(CONFIGS['split']), overlap=False)
     joined = [
-        ops.join(first, entering.enter(x, weight, bias, None))
+        ops.join(first, entering.enter(x, weight, bias, None), count)
         for ops, first, entering in zip(both, bare, (plain, other), strict=True)
     ]
-    update = torch.randn(ROWS, WIDE)
+    update = torch.randn(rows_of_all, WIDE)
     rows = [
         ops.add(r, update, wide, scale, scale) for ops, r in zip(both, rows, strict=True)
     ]
     compare('add', *(r.hidden for r in rows))
-    _heads(compare, plain, fused, rows)
-    gates = normal(2 * 64, WIDTH)
-    out, out_bias, dt = normal(24, WIDTH), normal(24), torch.full((24,), -0.1)
+    _heads(compare, plain, fused, rows, count)
+    gates, gate_bias = normal(2 * 64, WIDTH), normal(2 * 64)
+    out, out_bias, dt = normal(LEFT, WIDTH), normal(LEFT), torch.full((LEFT,), -0.1)
     for index, silu in enumerate((True, False)):
         for given in (rows, joined):
-            compare('glu', *(o.glu(r, gates, normal(128) * 0, EPS, silu)
+            compare('glu', *(o.glu(r, gates, gate_bias, EPS, silu)
                              for o, r in zip(both, given, strict=True)))
-        state = torch.randn(ROWS, 24)
+        state = torch.randn(rows_of_all, LEFT)
         left = [o.leave(r, out, out_bias, EPS, state, dt)
                 for o, r in zip(both, rows, strict=True)]
         compare('leave', *(pair[index] for pair in left))
-        product = torch.randn(ROWS, 200)
+        product = torch.randn(rows_of_all, 200)
         compare('activate', *(ops.activate(product, silu) for ops in both))
-    for parts in (None, torch.randn(3, ROWS, NARROW)):
+    for parts in (None, torch.randn(3, rows_of_all, NARROW)):
         streams = [x.clone(), x.clone()]
         compare('norm', *(o.norm(s, EPS, parts) for o, s in zip(both, streams, strict=True)))
         compare('norm x', *streams)
     streams = [x.clone(), x.clone()]
     vectors = [torch.randn(NARROW) for _ in range(3)]
-    for updated in (None, torch.randn(ROWS, NARROW)):
+    for updated in (None, torch.randn(rows_of_all, NARROW)):
         added = [
             o.add_norm(s, updated, None if updated is None else vectors[0], *vectors[1:], EPS)
             for o, s in zip(both, streams, strict=True)
@@ -111,12 +123,14 @@ def differences(configs: dict[str, Config]) -> dict[str, float]:
     return found
 
 
-def _heads(compare, plain, fused, rows) -> None:
+def _heads(compare, plain, fused, rows, count) -> None:
     """Compare projection, rotation and attention."""
-    turn = Turn(torch.randn(PREFIX + ROWS, 16), torch.randn(PREFIX + ROWS, 16))
-    offset = torch.tensor([11], dtype=torch.int32)
+    places, own = PREFIX + TOKENS, torch.arange(count, dtype=torch.int32)
+    turn = Turn(*torch.randn(2, count * places, 16))
+    first = places * own
+    offset = first + 11 - own
     weight, bias = normal(HEADS.rows, WIDTH), normal(HEADS.rows)
-    caches = [[torch.zeros(PREFIX + ROWS, 2, 32) for _ in range(2)] for _ in range(2)]
+    caches = [[torch.zeros(count * places, 2, 32) for _ in range(2)] for _ in range(2)]
     queries = [
         ops.qkv(r, weight, bias, EPS, HEADS, turn, offset, *cache)
         for ops, r, cache in zip((plain, fused), rows, caches, strict=True)
@@ -131,19 +145,19 @@ def _heads(compare, plain, fused, rows) -> None:
     ]
     compare('queries', *only)
     query = queries[1].contiguous()
-    keys, values = torch.randn(2, PREFIX + ROWS, 2, 32)
+    keys, values = torch.randn(2, count * places, 2, 32)
     for mode, extra, length in (
-        (ALL, 0, 17), (ALL, ROWS, 17), (CAUSAL, ROWS, 17), (LAST_APART, 0, ROWS),
-        (FIRST_APART, ROWS, 17),
+        (ALL, 0, 17), (ALL, TOKENS, 17), (CAUSAL, TOKENS, 17), (LAST_APART, 0, TOKENS),
+        (FIRST_APART, TOKENS, 17),
     ):
-        seen = torch.tensor([length], dtype=torch.int32)
+        seen = length - own
         compare(f'attend {mode}', *(
             ops.attend(query, keys, values, seen, extra, mode) for ops in (plain, fused)
         ))
     for keys_only in (False, True):
-        product = torch.randn(PREFIX, 4 * 32 if keys_only else HEADS.rows)
+        product = torch.randn(count * PREFIX, 4 * 32 if keys_only else HEADS.rows)
         turned = [
-            ops.rope(product, HEADS, turn, *cache, keys_only)
+            ops.rope(product, HEADS, turn, first, *cache, keys_only)
             for ops, cache in zip((plain, fused), caches, strict=True)
         ]
         if not keys_only:
@@ -154,4 +168,5 @@ def _heads(compare, plain, fused, rows) -> None:
 
 if __name__ == '__main__':
     torch.manual_seed(0)
-    print(json.dumps({name: differences(configs) for name, configs in CONFIGS.items()}))
+    found_of = {name: differences(configs, COUNTS[name]) for name, configs in CONFIGS.items()}
+    print(json.dumps(found_of))

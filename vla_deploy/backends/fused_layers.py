@@ -4,13 +4,15 @@
 
 Queries, keys and values are one product, gates and ups another. The learned scale of an RMS norm
 multiplies the columns of the weights behind it, in float32 before they are rounded. What depends
-on the flow time alone is computed once for each time (`Expert.constants`).
+on the flow time alone is computed once for each time (`Expert.constants`). Rows of several
+observations stand behind one another, as many of each.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +128,13 @@ def _vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Te
     )
 
 
+def shuffled(features: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
+    """Join scale × scale patches of a grid to one token, [images·tokens, hidden·scale²]."""
+    (rows, columns), width = grid, features.shape[-1]
+    blocks = features.view(-1, rows // scale, scale, columns // scale, scale, width)
+    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(-1, scale * scale * width)
+
+
 @dataclasses.dataclass(frozen=True)
 class StackSpec:
     """Facts of a stack of layers: `heads`, epsilon of its norms, SiLU or GELU in its MLP, what
@@ -162,6 +171,19 @@ class Layer:
         self.down = merged(source, [f'{name}mlp.down_proj.weight'], dtype, None)
 
 
+class Places(NamedTuple):
+    """Where rows of observations lie among keys and values; each int32 [observations].
+
+    first: place of an observation's first key; length: keys of the prefix; seen: keys before the
+    rows in question, and own: the place of the first of these rows.
+    """
+
+    first: Tensor
+    length: Tensor
+    seen: Tensor
+    own: Tensor
+
+
 class Language:
     """The language layers over the prefix; what they leave is keys and values."""
 
@@ -175,23 +197,23 @@ class Language:
         ]
 
     def run(
-        self, ops: Ops, x: Tensor, turn: Turn, length: Tensor, keys: Tensor, values: Tensor,
+        self, ops: Ops, x: Tensor, turn: Turn, places: Places, cache: tuple[Tensor, Tensor],
         mode: int,
     ) -> Iterator[int]:
-        """Fill keys and values [layers,rows,kv,dim] from x [R,W], which is used up.
+        """Fill keys and values [layers,places,kv,dim] from x [R,W], which is used up.
 
         Yields each layer's index once its keys and values are there and it reads them no more.
         """
         spec = self.spec
         normed = ops.norm(x, spec.eps)
-        for index, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
+        for index, (layer, key, value) in enumerate(zip(self.layers, *cache, strict=True)):
             product = F.linear(normed, layer.qkv)
             last = layer is self.layers[-1]
-            queries = ops.rope(product, spec.heads, turn, key, value, last)
+            queries = ops.rope(product, spec.heads, turn, places.first, key, value, last)
             if queries is None:
                 yield index
                 return
-            attended = ops.attend(queries, key, value, length, 0, mode)
+            attended = ops.attend(queries, key, value, places.length, 0, mode)
             yield index
             normed = _add_product(ops, x, attended, layer.out, spec.eps)
             active = ops.activate(F.linear(normed, layer.gate_up), spec.silu)
@@ -250,21 +272,19 @@ class Expert:
         return folded
 
     def run(
-        self, ops: Ops, rows: Rows, turn: Turn, places: tuple[Tensor, Tensor, Tensor],
+        self, ops: Ops, rows: Rows, turn: Turn, places: Places,
         cache: tuple[Tensor, Tensor], cross: tuple[Tensor, Tensor],
         constants: Sequence[LayerConstants], last_scale: Tensor | None, mode: int,
         keys_only: bool = False,
     ) -> Iterator[Rows]:
         """Run all layers over rows [M,W]; yields the rows behind each.
 
-        places int32 [1]: of the first row among keys and values, zero, and the prefix's length.
-        cache: keys and values [layers,rows,kv,dim]; cross: those that cross layers read, [cross
-        layers,rows,kv,dim]. last_scale: of the norm behind the last layer. mode: who sees whom
+        cache: keys and values [layers,places,kv,dim]; cross: those that cross layers read, [cross
+        layers,places,kv,dim]. last_scale: of the norm behind the last layer. mode: who sees whom
         among the rows, see `Ops.attend`. keys_only: the last layer's keys and values are all
         that is wanted.
         """
-        spec, count = self.spec, len(rows.hidden)
-        base, zero, length = places
+        spec, count = self.spec, len(rows.hidden) // len(places.own)
         keys, values = cache
         own_heads = spec.heads._replace(kv=0)
         crossed = 0
@@ -275,18 +295,19 @@ class Expert:
                 key, value = cross[0][crossed], cross[1][crossed]
                 crossed += 1
                 queries = ops.qkv(
-                    rows, layer.qkv, None, spec.eps, own_heads, turn, zero, key, value
+                    rows, layer.qkv, None, spec.eps, own_heads, turn, places.first, key, value
                 )
-                mixed = ops.attend(queries, key, value, length, 0, ALL)
+                mixed = ops.attend(queries, key, value, places.length, 0, ALL)
             else:
                 key, value = keys[index], values[index]
                 queries = ops.qkv(
-                    rows, layer.qkv, own.biases[0], spec.eps, spec.heads, turn, base, key, value
+                    rows, layer.qkv, own.biases[0], spec.eps, spec.heads, turn, places.own, key,
+                    value,
                 )
                 if last and keys_only:
                     yield rows
                     return
-                mixed = ops.attend(queries, key, value, base, count, mode)
+                mixed = ops.attend(queries, key, value, places.seen, count, mode)
             rows = ops.add(rows, mixed, layer.out, own.gates[0], own.scales[1])
             active = ops.glu(rows, layer.gate_up, own.biases[1], spec.eps, spec.silu)
             following = last_scale if last else constants[index + 1].scales[0]

@@ -1,10 +1,11 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""A policy on fused modules: prefix once a chunk, then Euler steps, without a batch dimension.
+"""A policy on fused modules: prefix once a chunk, then Euler steps, of one observation or several.
 
 Only what the policy looks at takes part: images of the cameras that are there, and the tokens
 that are not padding, in a bucket of a few fixed lengths. How many of a bucket's rows are real is
-a number on the device, so that one captured graph serves them all.
+a number on the device, so that one captured graph serves them all. Observations that are computed
+together have as many rows each, and see nothing of one another.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vla_deploy.backends.fused_inputs import Config, Inputs
 from vla_deploy.backends.fused_layers import (
     Expert,
     Language,
+    Places,
     StackSpec,
     Tower,
     fold_norm,
     merged,
+    shuffled,
 )
 from vla_deploy.backends.parameters import ParameterSource
 from vla_deploy.backends.product_ops import ProductOps
@@ -44,81 +47,43 @@ from vla_deploy.backends.torch_ops import (
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.gemma import gemma_rope_tables
 from vla_deploy.models.language import rope_tables
-from vla_deploy.models.pi import PiConfig
 from vla_deploy.models.smolvla import SmolVLAConfig
 
-Config = SmolVLAConfig | PiConfig
-BUCKETS = 4
-BUCKET_STEP = 8
 PI = 'paligemma_with_expert.'
 SMOLVLA = 'vlm_with_expert.'
-
-
-class Bucket(NamedTuple):
-    """A size that graphs are made for: cameras that are there, and rows for language tokens."""
-
-    cameras: int
-    tokens: int
-
-
-def bucket_of(config: Config, cameras: int, tokens: int) -> Bucket:
-    """Return the smallest of at most four sizes that holds a number of tokens."""
-    step = -(-config.max_tokens // BUCKETS)
-    step = -(-step // BUCKET_STEP) * BUCKET_STEP
-    return Bucket(cameras, min(max(1, -(-tokens // step)) * step, config.max_tokens))
-
-
-@dataclasses.dataclass(eq=False)
-class Inputs:
-    """One observation of a bucket's size on the device. images [cameras,3,H,W] in [-1,1]; tokens
-    int64 [tokens], those of padding last; state [1,padded]."""
-
-    images: Tensor
-    tokens: Tensor
-    state: Tensor
-
-    @classmethod
-    def empty(
-        cls, config: Config, bucket: Bucket, dtype: torch.dtype, device: torch.device,
-        images: Tensor | None = None,
-    ) -> Inputs:
-        """Return zeros of a bucket's size, to be filled; `images`: of another bucket's inputs."""
-        shape = (bucket.cameras, 3, config.image_height, config.image_width)
-        return cls(
-            torch.zeros(shape, dtype=dtype, device=device) if images is None else images,
-            torch.zeros(bucket.tokens, dtype=torch.int64, device=device),
-            torch.zeros((1, config.max_state_dim), dtype=dtype, device=device),
-        )
 
 
 class FusedPolicy:
     """The fused modules of any family, and the state of the current prefix.
 
-    length, int32 [1]: rows of the prefix that are real, without pi0's state token; the caller
-    sets it before `prefix`. keys and values [layers,rows,kv,dim] are the prefix's, and behind
-    them those of the step's own rows.
+    length, int32 [batch]: rows of each observation's prefix that are real, without pi0's state
+    token; the caller sets it before `prefix`. keys and values [layers,batch·places,kv,dim] are
+    the prefix's, and behind them those of the step's own rows.
     """
 
     def __init__(
-        self, config: Config, source: ParameterSource, dtype: torch.dtype, ops: Ops
+        self, config: Config, source: ParameterSource, dtype: torch.dtype, ops: Ops,
+        batch: int = 1,
     ) -> None:
-        """Read all parameters from `source`, in `dtype`, onto its device."""
+        """Read all parameters from `source`, in `dtype`, onto its device. `batch`: observations
+        at most that can be computed together."""
         self.config, self.dtype, self.device, self.ops = config, dtype, source.device, ops
         self._smolvla = isinstance(config, SmolVLAConfig)
         self.state_rows = int(self._smolvla)  # rows of `length` that are the state's
         self._read(source)
         self._read_actions(source)
         self.has_state_token = self._state_weights is not None and not self._smolvla
-        heads, rows = self.heads, config.prefix_length + config.chunk_size
+        heads, places = self.heads, config.prefix_length + config.chunk_size
         layers = len(self.expert.layers)
         self.keys, self.values = torch.zeros(
-            (2, layers, rows, heads.kv, heads.dim), dtype=dtype, device=self.device
+            (2, layers, batch * places, heads.kv, heads.dim), dtype=dtype, device=self.device
         )
         make_tables = rope_tables if self._smolvla else gemma_rope_tables
-        tables = (t.to(self.device) for t in make_tables(rows, heads.dim))
-        self._turn = Turn(*tables)
-        self.length, self._base, self._zero = (
-            torch.zeros(1, dtype=torch.int32, device=self.device) for _ in range(3)
+        tables = (t.repeat(batch, 1).to(self.device) for t in make_tables(places, heads.dim))
+        self._turn, self._places = Turn(*tables), places
+        self._first = torch.arange(batch, dtype=torch.int32, device=self.device) * places
+        self.length, self._behind, self._seen, self._own = (
+            torch.zeros(batch, dtype=torch.int32, device=self.device) for _ in range(4)
         )
         crossing = len(self._crossing)
         self._cross = (
@@ -130,12 +95,13 @@ class FusedPolicy:
         self.prefix_without_state(inputs)
         if self.has_state_token:
             token = self.ops.enter(inputs.state, *self._state_weights, None)
-            _last(self._run_expert(token, self._no_constants, ALL, self.length, keys_only=True))
+            places = self._behind_prefix(len(inputs.state))
+            _last(self._run_expert(token, self._no_constants, ALL, places, keys_only=True))
 
     def prefix_without_state(self, inputs: Inputs) -> None:
         """Fill keys and values but those of pi0's state token, which `first_step` can bring."""
         for index, count in self._prefix_layers(inputs):
-            self._project(index, count)
+            self._project(index, count, len(inputs.state))
 
     def load_products(self, inputs: Inputs) -> None:
         """Run the products of the prefix and the tower's attention, and nothing else of it, so
@@ -147,11 +113,14 @@ class FusedPolicy:
             self.ops = ops
 
     def _prefix_layers(self, inputs: Inputs) -> Iterator[tuple[int, int]]:
-        """Run the prefix; yields each layer whose keys and values are there, and their rows."""
+        """Run the prefix; yields each layer whose keys and values are there, and an
+        observation's rows."""
+        count = len(inputs.state)
         rows, mode = self._embed(inputs), LAST_APART if self._smolvla else ALL
-        caches = (self.keys, self.values)
-        for index in self.language.run(self.ops, rows, self._turn, self.length, *caches, mode):
-            yield index, len(rows)
+        places = self._behind_prefix(count)
+        cache = (self._of(self.keys, count), self._of(self.values, count))
+        for index in self.language.run(self.ops, rows, self._turn, places, cache, mode):
+            yield index, len(rows) // count
 
     def prefix_and_first_step(
         self, inputs: Inputs, x: Tensor, dt: Tensor, constants: StepConstants
@@ -165,7 +134,7 @@ class FusedPolicy:
         side = self.ops.side()
         for index, count in self._prefix_layers(inputs):
             with side.behind():
-                self._project(index, count)
+                self._project(index, count, len(inputs.state))
                 rows = next(expert)
         assert rows is not None
         side.join()
@@ -189,9 +158,11 @@ class FusedPolicy:
     def step(
         self, x: Tensor, dt: Tensor, constants: StepConstants
     ) -> tuple[Tensor, Tensor]:
-        """Return x + dt · v and v, float32 [steps,padded], at x; dt float32 [padded]."""
+        """Return x + dt · v and v, float32 [observations·steps,padded], at x; dt float32
+        [padded]."""
         mode = CAUSAL if self._smolvla else ALL
-        rows = _last(self._run_expert(self._enter(x, constants), constants, mode, self._base))
+        places = self._behind_state(len(x) // self.config.chunk_size)
+        rows = _last(self._run_expert(self._enter(x, constants), constants, mode, places))
         return self._leave(rows, x, dt, constants)
 
     def first_step(
@@ -205,22 +176,29 @@ class FusedPolicy:
         self, inputs: Inputs, x: Tensor, constants: StepConstants
     ) -> Iterator[Rows]:
         """Run the expert for the first step; yields the rows behind each layer."""
+        count = len(inputs.state)
         if self.has_state_token:
             token = self.ops.enter(inputs.state, *self._state_weights, None)
-            rows = self.ops.join(token, self._enter(x, constants))
-            yield from self._run_expert(rows, constants, FIRST_APART, self.length)
+            rows = self.ops.join(token, self._enter(x, constants), count)
+            places = self._behind_prefix(count)
+            yield from self._run_expert(rows, constants, FIRST_APART, places)
         else:
             mode = CAUSAL if self._smolvla else ALL
             rows = self._enter(x, constants)
-            yield from self._run_expert(rows, constants, mode, self._base)
+            yield from self._run_expert(rows, constants, mode, self._behind_state(count))
 
     def _leave_first(
         self, rows: Rows, x: Tensor, dt: Tensor, constants: StepConstants
     ) -> tuple[Tensor, Tensor]:
         if not self.has_state_token:
             return self._leave(rows, x, dt, constants)
-        moved, velocity = self._leave(rows, F.pad(x, (0, 0, 1, 0)), dt, constants)
-        return moved[1:], velocity[1:]
+        steps, padded = self.config.chunk_size, x.shape[1]
+        with_state = F.pad(x.view(-1, steps, padded), (0, 0, 1, 0)).view(-1, padded)
+        moved, velocity = (
+            result.view(-1, 1 + steps, padded)[:, 1:].reshape(-1, padded)
+            for result in self._leave(rows, with_state, dt, constants)
+        )
+        return moved, velocity
 
     def _enter(self, x: Tensor, constants: StepConstants) -> Rows:
         if self._mix is not None:
@@ -236,55 +214,83 @@ class FusedPolicy:
         return self.ops.leave(rows, weight, constants.last_bias, eps, x, dt)
 
     def _run_expert(
-        self, rows: Rows, constants: StepConstants, mode: int, base: Tensor,
+        self, rows: Rows, constants: StepConstants, mode: int, places: Places,
         keys_only: bool = False,
     ) -> Iterator[Rows]:
-        """Run the expert over rows that take the places behind `base`; see `Expert.run`."""
+        """Run the expert over rows that take their own places; see `Expert.run`."""
+        count = len(places.own)
+        keys, values, *cross = (
+            self._of(cache, count) for cache in (self.keys, self.values, *self._cross)
+        )
         return self.expert.run(
-            self.ops, rows, self._turn, (base, self._zero, self.length),
-            (self.keys, self.values), self._cross, constants.layers, constants.last_scale, mode,
-            keys_only,
+            self.ops, rows, self._turn, places, (keys, values), (cross[0], cross[1]),
+            constants.layers, constants.last_scale, mode, keys_only,
         )
 
+    def _of(self, cache: Tensor, count: int) -> Tensor:
+        """Return the part of a cache [layers,batch·places,kv,dim] that is the first `count`
+        observations'."""
+        return cache[:, : count * self._places]
+
+    def _behind_prefix(self, count: int) -> Places:
+        """Return places of rows that come behind the prefix, where pi0's state token goes."""
+        of_all = (self._first, self.length, self.length, self._behind)
+        return Places(*(places[:count] for places in of_all))
+
+    def _behind_state(self, count: int) -> Places:
+        """Return places of the actions' rows."""
+        of_all = (self._first, self.length, self._seen, self._own)
+        return Places(*(places[:count] for places in of_all))
+
     def _embed(self, inputs: Inputs) -> Tensor:
-        """Return the rows that enter the language model; those of padding come last.
+        """Return the rows that enter the language model; those of padding come last of each
+        observation's.
 
         Text and state come into their rows beside the tower.
         """
-        images, tokens = len(inputs.images) * self.config.tokens_per_image, len(inputs.tokens)
-        rows = self._embedding.new_empty(
-            (images + tokens + self.state_rows, self._embedding.shape[1])
-        )
+        count, tokens = inputs.tokens.shape
+        images = len(inputs.images) // count * self.config.tokens_per_image
+        width = self._embedding.shape[1]
+        rows = self._embedding.new_empty((count, images + tokens + self.state_rows, width))
         side = self.ops.side()
         with side.behind():
-            torch.add(self.length, int(self.has_state_token), out=self._base)
-            text = rows[images : images + tokens]
-            torch.index_select(self._embedding, 0, inputs.tokens, out=text)
+            torch.add(self.length, int(self.has_state_token), out=self._seen)
+            torch.add(self._seen, self._first, out=self._own)
+            torch.add(self.length, self._first, out=self._behind)
+            for own, text in zip(rows, inputs.tokens, strict=True):
+                torch.index_select(self._embedding, 0, text, out=own[images : images + tokens])
             if self._smolvla:
                 state = F.linear(inputs.state, *self._state_weights)
-                rows[-1:] = state
-                rows.index_copy_(0, self.length.long() - 1, state)
+                rows[:, -1] = state
+                at = torch.arange(-1, rows.shape[0] * rows.shape[1] - 1, rows.shape[1],
+                                  device=self.device) + self.length[:count]
+                rows.view(-1, width).index_copy_(0, at, state)
         features = self.tower.run(self.ops, inputs.images)
         if self._smolvla:
-            features = _shuffled(features, self.config)
-        (weight, bias), target = self._projector, rows[:images]
-        if bias is None:
-            torch.mm(features, weight.T, out=target)
-        else:
-            torch.addmm(bias, features, weight.T, out=target)
+            features = shuffled(features, self.config.grid, self.config.scale_factor)
+        weight, bias = self._projector
+        for own, seen in zip(rows, features.view(count, images, -1), strict=True):
+            if bias is None:
+                torch.mm(seen, weight.T, out=own[:images])
+            else:
+                torch.addmm(bias, seen, weight.T, out=own[:images])
         side.join()
-        return rows
+        return rows.view(-1, width)
 
-    def _project(self, index: int, rows: int) -> None:
-        """Project a language layer's keys and values to what a cross layer reads, if it is one."""
+    def _project(self, index: int, rows: int, count: int) -> None:
+        """Project a language layer's keys and values, so many rows of each of `count`
+        observations, to what a cross layer reads, if it is one."""
         if self._cross_weights is None or index not in self._crossing:
             return
         at = self._crossing.index(index)
         for cache, weight, cross in zip(
             (self.keys, self.values), self._cross_weights, self._cross, strict=True
         ):
-            raw, target = cache[index, :rows].flatten(1), cross[at, :rows].flatten(1)
-            torch.mm(raw, weight[at], out=target)
+            for begin in range(0, count * self._places, self._places):
+                raw, target = (
+                    own[begin : begin + rows].flatten(1) for own in (cache[index], cross[at])
+                )
+                torch.mm(raw, weight[at], out=target)
 
     def _read(self, source: ParameterSource) -> None:
         """Read tower, projector, language layers and expert."""
@@ -390,11 +396,3 @@ def _cross_weights(
             source.fill(target.T, projection)
         stacks.append(stack)
     return stacks[0], stacks[1]
-
-
-def _shuffled(features: Tensor, config: SmolVLAConfig) -> Tensor:
-    """Join scale × scale patches to one token, [cameras·tokens, hidden·scale²]."""
-    (rows, columns), scale = config.grid, config.scale_factor
-    width = features.shape[-1]
-    blocks = features.view(-1, rows // scale, scale, columns // scale, scale, width)
-    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(-1, scale * scale * width)

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from vla_deploy.backends.onnx_session import BoundGraph, Placement, placement
 from vla_deploy.core.contract import Contract
-from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
+from vla_deploy.pipeline.backend import (
+    BackendOptions,
+    PolicyError,
+    require,
+    require_single,
+)
 from vla_deploy.pipeline.bundle import VARIANTS, Bundle, graphs_of
 
 Float32 = NDArray[np.float32]
@@ -121,6 +126,7 @@ class WholeOnnxRuntimeBackend:
 def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend | WholeOnnxRuntimeBackend:
     """Load a bundle's graphs; raises PolicyError for options that cannot be fulfilled."""
     require('variant', options.variant, VARIANTS, 'onnx_runtime')
+    require_single(options, 'onnx_runtime')
     where = placement(bundle, options)
     graphs, contract = graphs_of(options.precision, options.provider), bundle.contract
     if options.variant == 'split':

@@ -36,7 +36,8 @@ class ProductOps(TorchOps):
         return x
 
     def rope(
-        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+        self, qkv: Tensor, heads: Heads, turn: Turn, offset: Tensor, keys: Tensor,
+        values: Tensor, keys_only: bool,
     ) -> Tensor | None:
         """See Ops."""
         return None if keys_only else qkv.new_empty((len(qkv), heads.query, heads.dim))

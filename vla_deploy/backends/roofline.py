@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from vla_deploy.backends.fused_policy import Config
+from vla_deploy.backends.fused_inputs import Config
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.smolvla import SmolVLAConfig
 
@@ -63,8 +63,9 @@ class _Sizes:
         return 2 * self.width * self.attention + 3 * self.width * self.mlp
 
 
-def phase_costs(config: Config) -> Mapping[str, Cost]:
-    """Return the cost of each phase with all cameras and a text of full length, batch 1."""
+def phase_costs(config: Config, observations: int = 1) -> Mapping[str, Cost]:
+    """Return the cost of each phase with all cameras and texts of full length, for so many
+    observations together, which read the weights once."""
     text, smolvla = config.text, isinstance(config, SmolVLAConfig)
     if isinstance(config, SmolVLAConfig):
         layers, every = config.num_vlm_layers, config.self_attn_every_n_layers
@@ -86,8 +87,9 @@ def phase_costs(config: Config) -> Mapping[str, Cost]:
         layers * expert.rest + (layers - crossing) * expert.key_value
         + width * width + 2 * config.max_action_dim * width
     )
+    keys_values = observations * layers * length * 2 * kv
     seen = (layers - crossing) * (length + rows) + crossing * length
-    return {
+    costs = {
         'vision': _vision(config, joined),
         'prefix': Cost(
             2.0 * length * prefix_weights + 4.0 * length**2 * attention * (layers - 1),
@@ -95,8 +97,12 @@ def phase_costs(config: Config) -> Mapping[str, Cost]:
         ),
         'denoise': Cost(
             config.num_steps * (2.0 * rows * step_weights + 4.0 * rows * attention * seen),
-            config.num_steps * BYTES_PER_WEIGHT * (step_weights + layers * length * 2 * kv),
+            config.num_steps * BYTES_PER_WEIGHT * (step_weights + keys_values),
         ),
+    }
+    return {
+        phase: dataclasses.replace(cost, flops=observations * cost.flops)
+        for phase, cost in costs.items()
     }
 
 
@@ -118,7 +124,7 @@ def _vision(config: Config, joined: int) -> Cost:
 def measure_ceilings() -> Ceilings:
     """Measure the current card: the fastest of a copy, a sum and a skinny product, and a square
     bf16 product, all of random numbers."""
-    return Ceilings(max(_stream_rates()), _product_rate())
+    return Ceilings(max(_stream_rates()), product_rate())
 
 
 def _stream_rates() -> list[float]:
@@ -136,18 +142,26 @@ def _stream_rates() -> list[float]:
     ]
 
 
-def _product_rate() -> float:
+def product_rate(before: Callable[[], Any] | None = None) -> float:
+    """Return FLOP/s of a square bf16 product; `before` each one something else may run, which
+    tells how fast the card multiplies in the state that this leaves it in."""
     a, b = torch.randn(
         2, MATRIX_SIDE, MATRIX_SIDE, device='cuda', dtype=torch.bfloat16
     ) / math.sqrt(MATRIX_SIDE)
-    return 2 * MATRIX_SIDE**3 / median_s(lambda: a @ b)
+    return 2 * MATRIX_SIDE**3 / median_s(lambda: a @ b, before=before)
 
 
-def median_s(function: Callable[[], Any], repeats: int = REPEATS, warm_ups: int = 3) -> float:
-    """Return the median duration of a call on the GPU in seconds, its end awaited."""
+def median_s(
+    function: Callable[[], Any], repeats: int = REPEATS, warm_ups: int = 3,
+    before: Callable[[], Any] | None = None,
+) -> float:
+    """Return the median duration of a call on the GPU in seconds, its end awaited; what comes
+    `before` each is not counted."""
     durations = []
     for index in range(warm_ups + repeats):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if before is not None:
+            before()
         torch.cuda.synchronize()
         begin.record()
         function()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_deploy.pipeline.backend import BackendOptions, require
+from vla_deploy.pipeline.backend import BackendOptions, require, require_single
 from vla_deploy.pipeline.bundle import Bundle
 
 Float32 = NDArray[np.float32]
@@ -46,4 +46,5 @@ def load(bundle: Bundle, options: BackendOptions) -> StubBackend:
     require('provider', options.provider, ('cpu',), 'stub')
     require('precision', options.precision, ('fp32',), 'stub')
     require('variant', options.variant, ('split',), 'stub')
+    require_single(options, 'stub')
     return StubBackend(options.stub_value)

@@ -8,8 +8,7 @@ asked for is what runs, or loading fails with one line that says what to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,19 +18,14 @@ from torch import Tensor
 
 from vla_deploy.backends.cuda_graph import Captured, new_pool
 from vla_deploy.backends.device_errors import told
-from vla_deploy.backends.fused_policy import (
-    Bucket,
-    FusedPolicy,
-    Inputs,
-    bucket_of,
-)
+from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of
+from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.parameters import BundleParameters
-from vla_deploy.backends.step_constants import PackedConstants, StepConstants
-from vla_deploy.backends.torch_ops import Ops, TorchOps
+from vla_deploy.backends.step_constants import PackedConstants
+from vla_deploy.backends.torch_device import make_ops, own_stream, tune
 from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
-from vla_deploy.backends.tuning import cache_path, load_tuning
 from vla_deploy.core.contract import Contract
-from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
+from vla_deploy.pipeline.backend import BackendOptions, ModelArrays, PolicyError, require
 from vla_deploy.pipeline.bundle import Bundle
 from vla_deploy.pipeline.sampler import time_embeddings
 
@@ -40,14 +34,16 @@ Result = TypeVar('Result')
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PROVIDERS = ('cuda', 'cpu')
 VARIANTS = ('split', 'unrolled')
-OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
-FIRST = -1  # of a stream: high priority
+MOST_OBSERVATIONS = 32  # whose elements a kernel can count
 MAX_KNOWN_TIMES = 64
 FAILED = 'torch_cuda: a chunk cannot be computed'
 
 
 class TorchCudaBackend:
-    """Keeps one prefix at a time; `prefix` invalidates what an earlier one returned."""
+    """Keeps one prefix at a time; `prefix` invalidates what an earlier one returned.
+
+    `batch`: observations at most that `several` computes together.
+    """
 
     emits_robot_units = False
 
@@ -61,22 +57,22 @@ class TorchCudaBackend:
         graphs are captured on; without, the same kernels are launched one by one.
         """
         self._policy, self._stream = policy, stream
-        config, device = policy.config, policy.device
+        config, device, self.batch = policy.config, policy.device, len(policy.length)
         self._steps = time_embeddings(contract.time_embedding, contract.denoise_steps)
         self._pool = None if stream is None else new_pool()
-        shape = (config.chunk_size, config.max_action_dim)
+        shape = (self.batch * config.chunk_size, config.max_action_dim)
         self._x = torch.zeros(shape, dtype=torch.float32, device=device)
         self._moved = torch.zeros_like(self._x)  # by the first step
         self._dt = torch.zeros(shape[1], dtype=torch.float32, device=device)
         self._own_dt = np.float32(-1.0 / contract.denoise_steps)
         self._inputs: dict[Bucket, Inputs] = {}
-        self._runs: dict[tuple[str, Bucket | None], Callable[[], Any]] = {}
+        self._runs: dict[tuple[str, Bucket | int | None], Callable[[], Any]] = {}
         self._launched: set[Bucket] = set()  # sizes whose kernels are all loaded
         self._constants: dict[bytes, PackedConstants] = {}
         self._current: PackedConstants | None = None  # of the step that is taken
         self._prefixes = 0
         if unrolled:
-            self.whole = self._whole
+            self.whole, self.several = self._whole, self._several
 
     @torch.inference_mode()
     def prepare(self, arrive: Callable[[], None]) -> None:
@@ -84,19 +80,20 @@ class TorchCudaBackend:
         there, for every length of a text. None of this needs the weights' values; `arrive`: see
         `serve`."""
         policy, config = self._policy, self._policy.config
-        sizes = sorted(
-            {bucket_of(config, config.camera_slots, n + 1) for n in range(config.max_tokens)}
-        )
         policy.length.fill_(1)
-        for bucket in sizes:
-            policy.load_products(self._inputs_of(bucket))
-        constants = self._constants_of(self._steps[0]).views
-        tune(policy, self._inputs_of(sizes[-1]), constants, arrive)
-        self._launched.add(sizes[-1])
-        for bucket in sizes:
-            self._run('prefix', bucket)
-            if hasattr(self, 'whole'):
-                self._chunk_run(bucket)
+        for count in sorted({1, self.batch}):
+            lengths = range(1, config.max_tokens + 1)
+            sizes = sorted({bucket_of(config, config.camera_slots, n, count) for n in lengths})
+            for bucket in sizes:
+                policy.load_products(self._inputs_of(bucket))
+            constants = self._constants_of(self._steps[0]).views
+            tune(policy, self._inputs_of(sizes[-1]), constants, arrive)
+            self._launched.add(sizes[-1])
+            for bucket in sizes:
+                if count == 1:
+                    self._run('prefix', bucket)
+                if hasattr(self, 'whole'):
+                    self._chunk_run(bucket)
         self._step_run(self._steps[0])
 
     @torch.inference_mode()
@@ -118,7 +115,7 @@ class TorchCudaBackend:
         state: Float32,
     ) -> int:
         """Compute keys and values, which stay on the device; returns the prefix's number."""
-        bucket = self._fill(images, image_mask, tokens, token_mask, state)
+        bucket = self._fill([(images, image_mask, tokens, token_mask, state)])
         self._run('prefix', bucket)()
         self._prefixes += 1
         return self._prefixes
@@ -131,7 +128,7 @@ class TorchCudaBackend:
         """Return x + dt · velocity and velocity; raises PolicyError for an earlier prefix."""
         if prefix != self._prefixes:
             raise PolicyError('the keys and values of this prefix have been overwritten')
-        self._put(self._x, x)
+        self._put(self._x_of(1), x)
         self._dt.fill_(float(dt))
         x_next, velocity = self._step_run(time_embedding)()
         return x_next.cpu().numpy(), velocity.cpu().numpy()
@@ -147,40 +144,72 @@ class TorchCudaBackend:
         state: Float32,
         noise: Float32,
     ) -> Float32:
-        bucket = self._fill(images, image_mask, tokens, token_mask, state)
-        self._prefixes += 1
-        self._put(self._x, noise)
-        self._dt.fill_(float(self._own_dt))
-        chunk: Float32 = self._chunk_run(bucket)().cpu().numpy()
-        return chunk
+        return self._together([(images, image_mask, tokens, token_mask, state)], [noise])[0]
 
-    def _fill(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-    ) -> Bucket:
-        """Bring what the policy looks at to the device."""
-        config, count = self._policy.config, int(token_mask.sum())
-        bucket = bucket_of(config, int(image_mask.sum()), count)
-        inputs = self._inputs_of(bucket)
-        self._put(inputs.images, images if image_mask.all() else images[image_mask])
-        padded = np.zeros(bucket.tokens, np.int64)
-        padded[:count] = tokens[token_mask]
-        self._put(inputs.tokens, padded)
-        self._put(inputs.state[0], state)
-        self._policy.length.fill_(
-            bucket.cameras * config.tokens_per_image + count + self._policy.state_rows
+    @told(FAILED, RuntimeError)
+    @torch.inference_mode()
+    def _several(
+        self, observations: Sequence[ModelArrays], noise: Sequence[Float32]
+    ) -> list[Float32]:
+        cameras = [int(image_mask.sum()) for _, image_mask, *_ in observations]
+        chunks: dict[int, Float32] = {}
+        for count in sorted(set(cameras)):
+            group = [index for index, own in enumerate(cameras) if own == count]
+            found = self._together([observations[i] for i in group], [noise[i] for i in group])
+            chunks |= dict(zip(group, found, strict=True))
+        return [chunks[index] for index in range(len(chunks))]
+
+    def _together(
+        self, observations: Sequence[ModelArrays], noise: Sequence[Float32]
+    ) -> list[Float32]:
+        """Return the chunks of observations with as many cameras each, in one run."""
+        bucket = self._fill(observations)
+        self._prefixes += 1
+        x = self._x_of(bucket.observations).view(bucket.observations, -1, self._x.shape[1])
+        for own, given in zip(x, noise, strict=False):
+            self._put(own, given)
+        self._dt.fill_(float(self._own_dt))
+        chunks = self._chunk_run(bucket)().view_as(x)[: len(noise)]
+        return list(chunks.cpu().numpy())
+
+    def _fill(self, observations: Sequence[ModelArrays]) -> Bucket:
+        """Bring what the policy looks at to the device; where there are fewer observations than
+        go together, nobody reads what comes of the rest."""
+        config, policy = self._policy.config, self._policy
+        texts = [tokens[mask] for _, _, tokens, mask, _ in observations]
+        cameras = int(observations[0][1].sum())
+        bucket = bucket_of(
+            config, cameras, max(map(len, texts)), 1 if len(observations) == 1 else self.batch
         )
+        inputs = self._inputs_of(bucket)
+        seen = inputs.images.view(bucket.observations, cameras, *inputs.images.shape[1:])
+        for slot, (images, image_mask, _, _, state) in enumerate(observations):
+            self._put(seen[slot], images if image_mask.all() else images[image_mask])
+            padded = np.zeros(bucket.tokens, np.int64)
+            padded[: len(texts[slot])] = texts[slot]
+            self._put(inputs.tokens[slot], padded)
+            self._put(inputs.state[slot], state)
+        fixed = cameras * config.tokens_per_image + policy.state_rows
+        policy.length.fill_(fixed + len(texts[0]))
+        for slot, text in enumerate(texts[1:], start=1):
+            policy.length[slot].fill_(fixed + len(text))
         return bucket
+
+    def _x_of(self, count: int) -> Tensor:
+        """Return the place of the actions of `count` observations."""
+        return self._x[: self._rows(count)]
+
+    def _rows(self, count: int) -> int:
+        return count * self._policy.config.chunk_size
 
     def _inputs_of(self, bucket: Bucket) -> Inputs:
         """Return a bucket's inputs; its images lie where those of any other text do."""
         policy = self._policy
         if bucket not in self._inputs:
-            known = [own for other, own in self._inputs.items() if other.cameras == bucket.cameras]
+            known = [
+                own for other, own in self._inputs.items()
+                if other._replace(tokens=0) == bucket._replace(tokens=0)
+            ]
             self._inputs[bucket] = Inputs.empty(
                 policy.config, bucket, policy.dtype, policy.device,
                 images=known[0].images if known else None,
@@ -193,8 +222,8 @@ class TorchCudaBackend:
 
     def _chunk_run(self, bucket: Bucket) -> Callable[[], Tensor]:
         """Return the whole chunk: a graph of the prefix and the first step for a size, and one of
-        the later steps, which is the same for all sizes."""
-        first, later = self._run('first', bucket), self._later_run()
+        the later steps, which is the same for all lengths of a text."""
+        first, later = self._run('first', bucket), self._later_run(bucket.observations)
 
         def run() -> Tensor:
             first()
@@ -210,13 +239,14 @@ class TorchCudaBackend:
         if (what, bucket) not in self._runs:
             inputs, policy = self._inputs_of(bucket), self._policy
             constants = self._constants_of(self._steps[0]).views
+            rows = self._rows(bucket.observations)
+            x, moved = self._x[:rows], self._moved[:rows]
 
             def prefix() -> None:
                 policy.prefix(inputs)
 
             def first() -> None:
-                x, _ = policy.prefix_and_first_step(inputs, self._x, self._dt, constants)
-                self._moved.copy_(x)
+                moved.copy_(policy.prefix_and_first_step(inputs, x, self._dt, constants)[0])
 
             length = policy.length.clone()
             policy.length.fill_(policy.config.tokens_per_image * bucket.cameras + 1)
@@ -229,19 +259,20 @@ class TorchCudaBackend:
             policy.length.copy_(length)
         return self._runs[what, bucket]
 
-    def _later_run(self) -> Callable[[], Tensor]:
-        """Return the steps behind the first."""
-        if ('later', None) not in self._runs:
+    def _later_run(self, count: int) -> Callable[[], Tensor]:
+        """Return the steps behind the first, of `count` observations."""
+        if ('later', count) not in self._runs:
+            moved = self._moved[: self._rows(count)]
             constants = [self._constants_of(embedding).views for embedding in self._steps[1:]]
 
             def steps() -> Tensor:
-                x = self._moved
+                x = moved
                 for own in constants:
                     x, _ = self._policy.step(x, self._dt, own)
                 return x
 
-            self._runs['later', None] = self._captured(steps, None) if constants else steps
-        return self._runs['later', None]
+            self._runs['later', count] = self._captured(steps, None) if constants else steps
+        return self._runs['later', count]
 
     def _step_run(self, embedding: Float32) -> Callable[[], tuple[Tensor, Tensor]]:
         """Return one Euler step at a time; one graph serves every time."""
@@ -249,7 +280,7 @@ class TorchCudaBackend:
         if self._current is None:
             self._current = current = PackedConstants(constants.views)
             self._runs['step', None] = self._captured(
-                lambda: self._policy.step(self._x, self._dt, current.views), None
+                lambda: self._policy.step(self._x_of(1), self._dt, current.views), None
             )
         target, run = self._current.buffer, self._runs['step', None]
 
@@ -281,6 +312,12 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     require('provider', options.provider, PROVIDERS, 'torch_cuda')
     require('precision', options.precision, tuple(DTYPES), 'torch_cuda')
     require('variant', options.variant, VARIANTS, 'torch_cuda')
+    unrolled = options.variant == 'unrolled'
+    if not 1 <= options.batch <= (MOST_OBSERVATIONS if unrolled else 1):
+        raise PolicyError(
+            f'batch {options.batch} is not possible with backend torch_cuda; possible: 1 to '
+            f"{MOST_OBSERVATIONS} with variant 'unrolled', 1 with 'split'"
+        )
     if bundle.contract.reserved_inputs:
         raise PolicyError(
             f'{bundle.path}: the policy continues its previous chunk, which backend torch_cuda '
@@ -294,39 +331,27 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
         torch.set_num_threads(options.threads)
     try:
         with own_stream(on_gpu) as stream:
-            return _load(bundle, dtype, device, options.variant == 'unrolled', stream)
+            return _load(bundle, dtype, device, unrolled, stream, options.batch)
     except torch.OutOfMemoryError as error:
         free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
         raise PolicyError(
             f'{bundle.path}: does not fit at {options.precision} on {torch.cuda.get_device_name()}'
-            f' ({free:.1f} of {total:.1f} GiB free); stop what else uses it, or choose bf16'
+            f' ({free:.1f} of {total:.1f} GiB free); stop what else uses it, or choose bf16 or a '
+            'smaller batch'
         ) from error
-
-
-@contextmanager
-def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
-    """Let a new stream be the current one: what is read, measured and captured on one stream
-    shares its workspace. What is captured on it goes before what runs beside it."""
-    if not on_gpu:
-        yield None
-        return
-    stream = torch.cuda.Stream(priority=FIRST)
-    with torch.cuda.stream(stream):
-        yield stream
-    torch.cuda.synchronize()
 
 
 @torch.inference_mode()
 def _load(
     bundle: Bundle, dtype: torch.dtype, device: torch.device, unrolled: bool,
-    stream: torch.cuda.Stream | None,
+    stream: torch.cuda.Stream | None, batch: int,
 ) -> TorchCudaBackend:
     ops = make_ops(device, dtype)
     source = BundleParameters(bundle, device)
     try:
         if device.type == 'cuda':
             require_sizes(source.config)
-        policy = FusedPolicy(source.config, source, dtype, ops)
+        policy = FusedPolicy(source.config, source, dtype, ops, batch)
         source.close()
         return serve(policy, bundle.contract, unrolled, stream, source.finish)
     finally:
@@ -350,43 +375,3 @@ def serve(
     if stream is not None:
         torch.cuda.empty_cache()
     return backend
-
-
-@torch.inference_mode()
-def tune(
-    policy: FusedPolicy, inputs: Inputs, constants: StepConstants, quiet: Callable[[], None]
-) -> None:
-    """Launch all kernels, measure those whose sizes no table knows for this card, and keep what
-    was found. `inputs`: of the largest size; `quiet` is called before something is measured."""
-    config, device = policy.config, policy.device
-    images = config.camera_slots * config.tokens_per_image
-    policy.length.fill_(images + config.max_tokens + policy.state_rows)
-    x = torch.randn(config.chunk_size, config.max_action_dim, device=device)
-    dt = torch.zeros(config.max_action_dim, device=device)
-
-    def run() -> None:
-        policy.prefix_and_first_step(inputs, x, dt, constants)
-        policy.prefix(inputs)
-        policy.step(x, dt, constants)
-
-    ops: Any = policy.ops
-    ops.tune(run, lambda: policy.step(x, dt, constants), quiet)
-    if ops.tuning.changed:
-        run()  # what was chosen
-        ops.tuning.save(cache_path(torch.cuda.get_device_name(), policy.dtype))
-
-
-def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:
-    """Return the operations for a device; raises PolicyError where Triton is missing."""
-    if device.type != 'cuda':
-        return TorchOps()
-    try:
-        from vla_deploy.backends.triton_ops import TritonOps
-    except ImportError as error:
-        raise PolicyError(
-            f'backend torch_cuda needs Triton ({error}); install the triton that fits torch '
-            f'{torch.__version__}'
-        ) from error
-    overlap = torch.cuda.get_device_capability() >= OVERLAP_CAPABILITY
-    tuning = load_tuning(torch.cuda.get_device_name(), dtype)
-    return TritonOps(device, dtype, tuning, overlap)

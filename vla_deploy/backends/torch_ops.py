@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations of the torch backend, in plain torch: for the CPU, and as their definition.
 
-`triton_ops` computes the same with fused kernels on a GPU. There is no batch dimension. Learned
-scales of norms are in the weights of the products that follow.
+`triton_ops` computes the same with fused kernels on a GPU. Rows of several observations stand
+behind one another, as many of each; how many observations they are is told by the length of
+`offset` or `length`. Learned scales of norms are in the weights of the products that follow.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Heads(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Cosines and sines of positions, float32 [positions, dim/2]."""
+    """Cosines and sines for each place in the caches of keys, float32 [places, dim/2]."""
 
     cosine: Tensor
     sine: Tensor
@@ -51,7 +52,8 @@ class Rows:
 
 class Ops(Protocol):
     """What the fused modules are made of. Weights are [out,in]; `offset` and `length` are int32
-    [1] on the device, so that one captured graph serves any length of the prefix."""
+    [observations] on the device, so that one captured graph serves any length of the prefix. Keys
+    and values [places,kv,dim] have as many places for each observation, one after the other."""
 
     def side(self) -> Side:
         """Return where operations can be put that need not wait for those that follow here."""
@@ -76,8 +78,8 @@ class Ops(Protocol):
         self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, heads: Heads,
         turn: Turn, offset: Tensor, keys: Tensor, values: Tensor,
     ) -> Tensor:
-        """Norm, project and rotate; write rows offset... of keys and values [rows,kv,dim], and
-        return queries [M,heads,dim]. With heads.kv 0 there are only queries."""
+        """Norm, project and rotate; write keys and values of each observation from its place
+        `offset` on, and return queries [M,heads,dim]. With heads.kv 0 there are only queries."""
 
     def glu(
         self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, silu: bool
@@ -87,23 +89,26 @@ class Ops(Protocol):
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, length: Tensor, extra: int, mode: int
     ) -> Tensor:
-        """Attention of queries [M,heads,dim] to the first length + extra keys, [M,heads·dim].
+        """Attention of queries [M,heads,dim] to the first length + extra keys of their
+        observation, [M,heads·dim].
 
         CAUSAL: token i sees length + i + 1; LAST_APART: all see length - 1, the last one length;
         FIRST_APART: token 0 sees length + 1.
         """
 
-    def join(self, first: Rows, second: Rows) -> Rows:
-        """Put the second's rows behind the first's, both as `enter` left them without a scale."""
+    def join(self, first: Rows, second: Rows, count: int) -> Rows:
+        """Put the second's rows of each of `count` observations behind the first's, both as
+        `enter` left them without a scale."""
 
     def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
         """x / rms(x); where there are parts [n,rows,W], x += their sum in place first."""
 
     def rope(
-        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+        self, qkv: Tensor, heads: Heads, turn: Turn, offset: Tensor, keys: Tensor,
+        values: Tensor, keys_only: bool,
     ) -> Tensor | None:
-        """Split a product, rotate by the row, write the first rows of keys and values; return
-        queries, or None where the product is `keys_only`."""
+        """Split a product, rotate it, write keys and values of each observation from its place
+        `offset` on; return queries, or None where the product is `keys_only`."""
 
     def activate(self, x: Tensor, silu: bool) -> Tensor:
         """act(gate) · up of x [rows, 2·features]."""
@@ -174,7 +179,7 @@ class TorchOps:
     ) -> Tensor:
         """See Ops."""
         product = F.linear(_normed(rows, eps), weight, bias).view(len(rows.hidden), -1, heads.dim)
-        at = offset.long() + torch.arange(len(product), device=product.device)
+        at = _places(offset, len(product))
         turned = _rotate(product[:, : heads.query + heads.kv], turn.cosine[at], turn.sine[at])
         if heads.kv:
             keys.index_copy_(0, at, turned[:, heads.query :])
@@ -191,8 +196,13 @@ class TorchOps:
         self, queries: Tensor, keys: Tensor, values: Tensor, length: Tensor, extra: int, mode: int
     ) -> Tensor:
         """See Ops."""
-        key = torch.arange(len(keys), device=keys.device)
-        token = torch.arange(len(queries), device=keys.device)[:, None]
+        count = len(length)
+        parts = [part.view(count, -1, *part.shape[1:]) for part in (queries, keys, values)]
+        tokens, places = parts[0].shape[1], parts[1].shape[1]
+        key = torch.arange(places, device=keys.device)
+        length = length.view(-1, 1, 1, 1)
+        if mode != ALL:
+            token = torch.arange(tokens, device=keys.device)[:, None]
         if mode == CAUSAL:
             seen = length + token + 1
         elif mode == LAST_APART:
@@ -202,15 +212,15 @@ class TorchOps:
         else:
             seen = length + extra
         mixed = F.scaled_dot_product_attention(
-            *(part.transpose(0, 1)[None] for part in (queries, keys, values)),
-            attn_mask=(key < seen).expand(len(queries), len(keys)),
+            *(part.transpose(1, 2) for part in parts),
+            attn_mask=(key < seen).expand(count, 1, tokens, places),
             enable_gqa=True,
         )
-        return mixed[0].transpose(0, 1).flatten(1)
+        return mixed.transpose(1, 2).reshape(len(queries), -1)
 
-    def join(self, first: Rows, second: Rows) -> Rows:
+    def join(self, first: Rows, second: Rows, count: int) -> Rows:
         """See Ops."""
-        hidden = torch.cat((first.hidden, second.hidden))
+        hidden = joined(first.hidden, second.hidden, count)
         return Rows(hidden, hidden)
 
     def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
@@ -220,15 +230,16 @@ class TorchOps:
         return F.rms_norm(x, (x.shape[-1],), eps=eps)
 
     def rope(
-        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+        self, qkv: Tensor, heads: Heads, turn: Turn, offset: Tensor, keys: Tensor,
+        values: Tensor, keys_only: bool,
     ) -> Tensor | None:
         """See Ops."""
-        rows = len(qkv)
-        product = qkv.view(rows, -1, heads.dim)
+        product = qkv.view(len(qkv), -1, heads.dim)
+        at = _places(offset, len(product))
         turning = product.shape[1] - heads.kv
-        turned = _rotate(product[:, :turning], turn.cosine[:rows], turn.sine[:rows])
-        keys[:rows] = turned[:, turning - heads.kv :]
-        values[:rows] = product[:, turning:]
+        turned = _rotate(product[:, :turning], turn.cosine[at], turn.sine[at])
+        keys.index_copy_(0, at, turned[:, turning - heads.kv :])
+        values.index_copy_(0, at, product[:, turning:])
         return None if keys_only else turned[:, : heads.query]
 
     def activate(self, x: Tensor, silu: bool) -> Tensor:
@@ -247,6 +258,18 @@ class TorchOps:
     def gelu_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See Ops."""
         return F.gelu(F.linear(x, weight, bias), approximate='tanh')
+
+
+def joined(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Put the second's rows of each of `count` observations behind the first's, [rows,W]."""
+    parts = [rows.view(count, -1, rows.shape[1]) for rows in (first, second)]
+    return torch.cat(parts, 1).view(-1, first.shape[1])
+
+
+def _places(offset: Tensor, rows: int) -> Tensor:
+    """Return the place of each row, int64 [rows]; those of an observation begin at its offset."""
+    own = torch.arange(rows // len(offset), device=offset.device)
+    return (offset[:, None] + own).view(-1)
 
 
 def _glu(x: Tensor, silu: bool) -> Tensor:

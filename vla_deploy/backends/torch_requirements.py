@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 
-from vla_deploy.backends.fused_policy import Config
+from vla_deploy.backends.fused_inputs import Config
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.smolvla import SmolVLAConfig
 from vla_deploy.pipeline.backend import PolicyError

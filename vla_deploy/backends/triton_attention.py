@@ -38,27 +38,33 @@ def _prefetch_keys(
 def attention_kernel(
     queries, keys, values, out, length, partial, stats, scale,
     TOKENS: tl.constexpr, EXTRA: tl.constexpr, MODE: tl.constexpr,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PREFETCH: tl.constexpr,
-    PDL: tl.constexpr, EXACT: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BATCH: tl.constexpr,
+    CACHE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr,
+    PREFETCH: tl.constexpr, PDL: tl.constexpr, EXACT: tl.constexpr,
 ):
     """Attention with the query heads of one key head folded into its rows.
 
-    grid (row blocks, KV_HEADS, SPLIT). Keys 0...length + EXTRA; MODE 0: all of them, 1: query
+    grid (row blocks, KV_HEADS · BATCH, SPLIT): BATCH observations, each with TOKENS queries, CACHE
+    keys and a length. Keys 0...length + EXTRA; MODE 0: all of them, 1: query
     token i sees length + i + 1, 2: all but the last, which only query token length - 1 sees, 3:
     all of them, but token 0 only the first length + 1. With SPLIT > 1 the parts are left for
-    `merge_kernel`: sums [SPLIT,TOKENS,HEADS,HEAD_DIM], and their largest score and weight.
+    `merge_kernel`: sums [SPLIT,BATCH·TOKENS,HEADS,HEAD_DIM], and their largest score and weight.
     """
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
     pm, group, ps = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    observation = 0
+    if BATCH > 1:
+        observation, group = group // KV_HEADS, group % KV_HEADS
+        keys += observation * CACHE * KV_HEADS * HEAD_DIM
+        values += observation * CACHE * KV_HEADS * HEAD_DIM
     FOLD: tl.constexpr = HEADS // KV_HEADS
     rows = pm * BM + tl.arange(0, BM)
     token = rows // FOLD
     head = group * FOLD + rows % FOLD
     live = rows < TOKENS * FOLD
     rd = tl.arange(0, HEAD_DIM)
-    valid = tl.load(length)
+    valid = tl.load(length + observation)
     total = valid + EXTRA
     if MODE == 1:
         limit = valid + token + 1
@@ -68,7 +74,8 @@ def attention_kernel(
         limit = tl.where(token == 0, valid + 1, total)
     else:
         limit = tl.zeros((BM,), tl.int32) + total
-    at_rows = (token[:, None] * HEADS + head[:, None]) * HEAD_DIM + rd[None, :]
+    first = observation * TOKENS
+    at_rows = ((first + token[:, None]) * HEADS + head[:, None]) * HEAD_DIM + rd[None, :]
     span = tl.cdiv(tl.cdiv(total, SPLIT), BN) * BN
     begin = ps * span
     end = tl.minimum(begin + span, total)
@@ -99,7 +106,7 @@ def attention_kernel(
         tl.store(out + at_rows, (acc / weight[:, None]).to(out.dtype.element_ty),
                  mask=live[:, None])
     else:
-        at_rows = (ps * TOKENS + token) * HEADS + head
+        at_rows = (ps * BATCH * TOKENS + first + token) * HEADS + head
         tl.store(partial + at_rows[:, None] * HEAD_DIM + rd[None, :], acc, mask=live[:, None])
         tl.store(stats + 2 * at_rows, best, mask=live)
         tl.store(stats + 2 * at_rows + 1, weight, mask=live)

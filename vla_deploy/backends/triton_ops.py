@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations of the torch backend on Triton kernels; `torch_ops` says what they compute.
 
-The rows of an Euler step are few (M ≤ 128), so that one block of rows covers them and time goes
-into reading weights. Wide products of prefix and vision tower are left to cuBLAS.
+The rows of an observation's Euler step are few (M ≤ 128), so that one block of rows covers them
+and time goes into reading weights; those of several observations are several blocks, or
+their products are left to cuBLAS where that was measured to be faster. Wide products of prefix and
+vision tower always are.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import gc
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -22,40 +21,30 @@ from torch import Tensor
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
-from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn
+from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn, joined
+from vla_deploy.backends.triton_launch import NARROW, PLAIN, WIDE, Launcher
 from vla_deploy.backends.triton_tuning import Recorded, compiled, measure_each, refine
-from vla_deploy.backends.tuning import Config, Tuning
+from vla_deploy.backends.tuning import ONE_BLOCK, Config, Tuning, by_library, padded_rows
 
-MAX_ROWS = 128
-MIN_ROWS = 64  # of a matrix instruction
 MAX_COUNTERS = 8192
 PREFETCH_LINE = 128
-POINTER_ALIGNMENT = 16  # bytes, which kernels are compiled for where a pointer has it
 TOKEN_STEP = 8
-COMPILING_S = 0.05  # what was compiled before takes less to load
-PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
-NARROW, WIDE = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8))
-NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
 Result = TypeVar('Result')
 
 
-class TritonOps:
+class TritonOps(Launcher):
     """See `torch_ops.Ops`. Calls must come from one thread and on one stream."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, tuning: Tuning, overlap: bool):
         """`overlap`: kernels start while the one before still runs (Hopper and later)."""
-        self.tuning, self._overlap = tuning, overlap
+        super().__init__(overlap)
+        self.tuning = tuning
         self._exact = dtype == torch.float32
         self._dtype, self._device = dtype, device
-        # the next kernel follows another stream, and may not start before what it follows ends
-        self._apart = False
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._counters = torch.zeros(MAX_COUNTERS, dtype=torch.int32, device=device)
         self._none = torch.zeros(16, dtype=dtype, device=device)
         self._recorded: dict[str, Recorded] | None = None
-        self._compile_only = False
-        # by what a call is, the compiled kernel and its constants in their order
-        self._compiled: dict[tuple[Any, ...], tuple[Any, list[Any]]] = {}
         self._woken = ThreadPoolExecutor(1).submit(self._wake)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -105,49 +94,49 @@ class TritonOps:
         """See Ops."""
         return Inline() if self._stream is None else SideStream(self._stream, self._set_apart)
 
-    def _set_apart(self) -> None:
-        self._apart = True
-
-    def join(self, first: Rows, second: Rows) -> Rows:
+    def join(self, first: Rows, second: Rows, count: int) -> Rows:
         """See Ops."""
-        hidden = torch.cat((first.hidden, second.hidden))
-        count, block = len(first.hidden), _row_block(len(hidden))
+        hidden = joined(first.hidden, second.hidden, count)
         parts = max(len(first.squares), len(second.squares))  # blocks of columns may differ
-        squares = torch.zeros((parts, block), dtype=torch.float32, device=self._device)
-        squares[: len(first.squares), :count] = first.squares[:, :count]
-        squares[: len(second.squares), count : len(hidden)] = second.squares[
-            :, : len(second.hidden)
-        ]
+        squares = torch.zeros((parts, padded_rows(len(hidden))), device=self._device)
+        whole = squares[:, : len(hidden)].view(parts, count, -1)
+        own = len(first.hidden) // count
+        for rows, target in ((first, whole[:, :, :own]), (second, whole[:, :, own:])):
+            sums = rows.squares[:, : len(rows.hidden)]
+            target[: len(sums)] = sums.view(len(sums), count, -1)
         return Rows(hidden, hidden, squares)
 
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, length: Tensor, extra: int, mode: int
     ) -> Tensor:
         """See Ops."""
-        tokens, heads, dim = queries.shape
-        kv = keys.shape[1]
-        out = torch.empty((tokens, heads * dim), dtype=queries.dtype, device=queries.device)
+        (rows, heads, dim), kv, count = queries.shape, keys.shape[1], len(length)
+        tokens = rows // count
+        out = torch.empty((rows, heads * dim), dtype=queries.dtype, device=queries.device)
 
         def launch(config: Config) -> Tensor:
             blocks = triton.cdiv(tokens * heads // kv, config.rows)
-            parts = config.split * tokens * heads if config.split > 1 else 1
+            parts = config.split * rows * heads if config.split > 1 else 1
             partial, stats = self._float(parts * dim), self._float(2 * parts)
             self._launch(
-                triton_attention.attention_kernel, (blocks, kv, config.split), config,
+                triton_attention.attention_kernel, (blocks, kv * count, config.split), config,
                 (queries, keys, values, out, length, partial, stats, dim**-0.5),
                 TOKENS=tokens, EXTRA=extra, MODE=mode, HEADS=heads, KV_HEADS=kv, HEAD_DIM=dim,
+                BATCH=count, CACHE=len(keys) // count,
                 BM=config.rows, BN=config.columns, SPLIT=config.split,
-                PREFETCH=tokens <= MAX_ROWS, PDL=self._overlap, EXACT=self._exact,
+                PREFETCH=tokens <= ONE_BLOCK, PDL=self._overlap, EXACT=self._exact,
             )
             if config.split > 1:
                 self._launch(
-                    triton_attention.merge_kernel, (tokens * heads,), PLAIN, (partial, stats, out),
-                    ROWS=tokens * heads, HEAD_DIM=dim, SPLIT=config.split, PDL=self._overlap,
+                    triton_attention.merge_kernel, (rows * heads,),
+                    PLAIN if count == 1 else NARROW, (partial, stats, out),
+                    ROWS=rows * heads, HEAD_DIM=dim, SPLIT=config.split, PDL=self._overlap,
                 )
             return out
 
         near = triton.cdiv(tokens, TOKEN_STEP) * TOKEN_STEP  # with a state token or without
-        return self._call('attention', (near, heads, kv, dim), launch)
+        several = (count,) if count > 1 else ()
+        return self._call('attention', (near, heads, kv, dim, *several), launch)
 
     def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
         """See Ops."""
@@ -160,29 +149,58 @@ class TritonOps:
         return y
 
     def rope(
-        self, qkv: Tensor, heads: Heads, turn: Turn, keys: Tensor, values: Tensor, keys_only: bool
+        self, qkv: Tensor, heads: Heads, turn: Turn, offset: Tensor, keys: Tensor,
+        values: Tensor, keys_only: bool,
     ) -> Tensor | None:
         """See Ops."""
-        queries = qkv.new_empty((len(qkv), heads.query, heads.dim))
-        count = heads.rows // heads.dim
+        return self._turned(qkv, heads, (keys, values, turn, offset), keys_only, None, None, 0.0)
+
+    def _turned(
+        self, product: Tensor, heads: Heads, cache: tuple[Tensor, Tensor, Turn, Tensor],
+        keys_only: bool, rows: Rows | None, bias: Tensor | None, eps: float,
+    ) -> Tensor | None:
+        """Split and rotate a product; of `rows`, where the norm is still to be taken."""
+        keys, values, turn, offset = cache
+        queries = product.new_empty((len(product), heads.query, heads.dim))
+        given, ending = self._ending(rows, bias, eps)
         self._launch_rows(
-            triton_rows.rope_kernel, qkv,
-            (qkv, queries, keys, values, turn.cosine, turn.sine),
+            triton_rows.rope_kernel, product,
+            (product, queries, keys, values, turn.cosine, turn.sine, offset, *given),
             HEADS=heads.query, KV_HEADS=heads.kv, HEAD_DIM=heads.dim,
-            BH=triton.next_power_of_2(count), KEYS_ONLY=keys_only,
+            BH=triton.next_power_of_2(heads.rows // heads.dim), KEYS_ONLY=keys_only,
+            **_shared(len(product), offset), **ending,
         )
         return None if keys_only else queries
 
     def activate(self, x: Tensor, silu: bool) -> Tensor:
         """See Ops."""
-        rows, features = len(x), x.shape[1] // 2
-        out = x.new_empty((rows, features))
+        return self._activated(x, silu, None, None, 0.0)
+
+    def _activated(
+        self, x: Tensor, silu: bool, rows: Rows | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """act(gate) · up of a product; of `rows`, where the norm is still to be taken."""
+        features = x.shape[1] // 2
+        out = x.new_empty((len(x), features))
         block = min(2048, triton.next_power_of_2(features))
+        given, ending = self._ending(rows, bias, eps)
         self._launch(
-            triton_rows.glu_kernel, (rows, triton.cdiv(features, block)), WIDE, (x, out),
-            FEATURES=features, SILU=silu, BLOCK=block, PDL=self._overlap,
+            triton_rows.glu_kernel, (len(x), triton.cdiv(features, block)), WIDE,
+            (x, out, *given), FEATURES=features, SILU=silu, BLOCK=block, PDL=self._overlap,
+            **ending,
         )
         return out
+
+    def _ending(
+        self, rows: Rows | None, bias: Tensor | None, eps: float
+    ) -> tuple[tuple[Any, ...], dict[str, int]]:
+        """Return what a kernel takes that ends a product of rows before their norm, if any."""
+        squares = None if rows is None else rows.squares
+        given = tuple(self._none if t is None else t for t in (squares, bias))
+        return (*given, eps), {
+            'K': 0 if rows is None else rows.hidden.shape[1], **_blocks(squares),
+            'ROWS': 0 if squares is None else squares.shape[1], 'BIAS': bias is not None,
+        }
 
     def add_norm(
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
@@ -210,7 +228,8 @@ class TritonOps:
         which weights can be read."""
         if self._device.type == 'cuda':
             triton_rows.glu_kernel.warmup(
-                self._none, self._none, FEATURES=8, SILU=True, BLOCK=8, PDL=False, grid=(1,)
+                *[self._none] * 4, 0.0, FEATURES=8, SILU=True, BLOCK=8, PDL=False, grid=(1,),
+                **self._ending(None, None, 0.0)[1],
             )
 
     def tune(
@@ -247,8 +266,7 @@ class TritonOps:
         squares: bool = False, rows: Rows | None = None, eps: float = 0.0,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Any]:
         """Launch the linear kernel. `rows`: the norm is taken of them, and float32 comes out."""
-        (m, k), n = x.shape, len(weight)
-        block = _row_block(m)
+        (m, k), n, padded = x.shape, len(weight), padded_rows(len(x))
         kind = torch.float32 if rows is not None else weight.dtype
         y = torch.empty((m, n), dtype=kind, device=x.device)
         scaled = None if scale is None else torch.empty_like(y)
@@ -256,25 +274,39 @@ class TritonOps:
         squares_in = None if rows is None else rows.squares
 
         def launch(config: Config) -> tuple[Tensor, Tensor | None, Tensor | None, Any]:
-            blocks = triton.cdiv(n, config.columns)
-            squares_out = self._float(blocks * block).view(blocks, block) if squares else None
-            parts = config.split * block * blocks * config.columns
+            if by_library(config):
+                sums = self._float(padded).view(1, padded)
+                product = self._product(x, weight)
+                ended = (product, y, bias, gate, residual, scale, scaled, sums)
+                self._launch_rows(
+                    triton_rows.finish_kernel, y,
+                    [self._none if t is None else t for t in ended],
+                    WIDTH=n, BLOCK=triton.next_power_of_2(n), BIAS=bias is not None, SILU=silu,
+                    GATE=gate is not None, RESIDUAL=residual is not None,
+                    SCALE=scale is not None,
+                )
+                return y, scaled, sums, raw
+            block, blocks = config.rows or padded, triton.cdiv(n, config.columns)
+            squares_out = self._float(blocks * padded).view(blocks, padded) if squares else None
+            parts = config.split * padded * blocks * config.columns
             partial = self._float(parts) if config.split > 1 else self._none
             given = (squares_in, bias, gate, residual, scale, scaled, squares_out, raw)
             self._launch(
-                triton_products.linear_kernel, (blocks, config.split), config,
+                triton_products.linear_kernel, (blocks * triton.cdiv(m, block), config.split),
+                config,
                 (x, weight, y, *(self._none if t is None else t for t in given), partial,
                  self._counters, eps),
                 M=m, N=n, K=k, **_blocks(squares_in),
                 BIAS=bias is not None, SILU=silu, GATE=gate is not None,
                 RESIDUAL=residual is not None, SQUARES=squares, SCALE=scale is not None,
-                RAW=raw is not None, BM=block, BN=config.columns, BK=config.depth,
-                SPLIT=config.split, LINES=self._lines(triton.cdiv(k, config.split)),
+                RAW=raw is not None, ROWS=padded, BM=block, BN=config.columns,
+                BK=config.depth, SPLIT=config.split,
+                LINES=self._lines(triton.cdiv(k, config.split)),
                 PDL=self._overlap and n >= config.columns, EXACT=self._exact,
             )
             return y, scaled, squares_out, raw
 
-        return self._call('linear', (block, n, k), launch)
+        return self._call('linear', (padded, n, k), launch)
 
     def _pair(
         self, rows: Rows, weight: Tensor, bias: Tensor | None, eps: float, shape: tuple[int, ...],
@@ -282,27 +314,39 @@ class TritonOps:
         silu: bool,
     ) -> Tensor:
         """Launch the pair kernel over `count` pairs of weight rows."""
-        (m, k), block = rows.hidden.shape, _row_block(len(rows.hidden))
+        (m, k), padded = rows.hidden.shape, padded_rows(len(rows.hidden))
         y = torch.empty(shape, dtype=rows.hidden.dtype, device=rows.hidden.device)
-        keys, values, turn, offset = cache or (y, y, Turn(y, y), y)
+        keys, values, turn, offset = cache or (y, y, Turn(y, y), y[:1])
         squares = rows.squares
         assert squares is not None
 
-        def launch(config: Config) -> Tensor:
+        def launch(config: Config) -> Tensor | None:
+            if by_library(config):
+                product = self._product(rows.scaled, weight)
+                if heads is None or cache is None:
+                    return self._activated(product, silu, rows, bias, eps)
+                return self._turned(product, heads, cache, False, rows, bias, eps)
+            block = config.rows or padded
             self._launch(
-                triton_products.pair_kernel, (count // config.columns,), config,
+                triton_products.pair_kernel, (count // config.columns * triton.cdiv(m, block),),
+                config,
                 (rows.scaled, weight, y, keys, values, squares,
                  self._none if bias is None else bias, turn.cosine, turn.sine, offset, eps),
                 M=m, K=k, **_blocks(squares), BIAS=bias is not None, ROPE=heads is not None,
                 SILU=silu, FEATURES=count, HEADS=heads.query if heads else 0,
                 KV_HEADS=heads.kv if heads else 0, HEAD_DIM=heads.dim if heads else 0,
-                BM=block, BN=config.columns, BK=config.depth, LINES=self._lines(k),
-                PDL=self._overlap, EXACT=self._exact,
+                BATCH=len(offset), ROWS=padded, BM=block, BN=config.columns, BK=config.depth,
+                LINES=self._lines(k), PDL=self._overlap, EXACT=self._exact,
             )
             return y
 
         unit = heads.dim // 2 if heads else count
-        return self._call('pair', (block, count, k, unit), launch)
+        return self._call('pair', (padded, count, k, unit), launch)
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self._compile_only:  # in another thread, which only compiles what ends the product
+            return weight.new_empty((len(x), len(weight)))
+        return F.linear(x.to(weight.dtype), weight)
 
     def _call(
         self, kind: str, sizes: tuple[int, ...], launch: Callable[[Config], Result]
@@ -314,38 +358,6 @@ class TritonOps:
                 found.calls.append(launch)
         return launch(self.tuning.get(key, kind, sizes, self._dtype))
 
-    def _launch(
-        self, kernel: Any, grid: tuple[int, ...], config: Config, arguments: tuple[Any, ...],
-        **constants: Any,
-    ) -> None:
-        constants |= {'num_warps': config.warps, 'num_stages': config.stages}
-        if self._apart:
-            constants['PDL'], self._apart = False, False
-        elif self._overlap:
-            constants['launch_pdl'] = True
-        if self._compile_only:
-            kernel.warmup(*arguments, grid=grid, **constants)
-            return
-        # Triton would look at each argument and constant again to find what it compiled
-        key = (id(kernel), *constants.values(), *map(_kind, arguments))
-        if key in self._compiled:
-            compiled, values = self._compiled[key]
-            compiled[(*grid, 1, 1)[:3]](*arguments, *values)
-            return
-        begin = time.perf_counter()
-        compiled = kernel[grid](*arguments, **constants)
-        if time.perf_counter() - begin > COMPILING_S:
-            gc.collect(1)  # what compiling leaves behind, which refers to itself
-        if compiled is not None:  # as in Triton's interpreter
-            compiled.asm.clear()  # texts of what it was made from
-            names = kernel.arg_names[len(arguments):]
-            self._compiled[key] = compiled, [constants[name] for name in names]
-
-    def _launch_rows(self, kernel: Any, x: Tensor, arguments: Any, **constants: Any) -> None:
-        """Launch a kernel of one row a program."""
-        config = NARROW if x.shape[1] <= NARROW_COLUMNS else PLAIN
-        self._launch(kernel, (len(x),), config, arguments, PDL=self._overlap, **constants)
-
     def _float(self, count: int) -> Tensor:
         return torch.empty(count, dtype=torch.float32, device=self._device)
 
@@ -354,19 +366,13 @@ class TritonOps:
         return triton.next_power_of_2(triton.cdiv(elements * size, PREFETCH_LINE))
 
 
-def _kind(argument: Any) -> Any:
-    """Return what Triton compiles an argument of a kernel by."""
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() % POINTER_ALIGNMENT == 0
-    return type(argument)
-
-
 def _blocks(squares: Tensor | None) -> dict[str, int]:
     count = 0 if squares is None else len(squares)
     return {'BLOCKS': count, 'PADDED': triton.next_power_of_2(max(1, count))}
 
 
-def _row_block(rows: int) -> int:
-    if rows > MAX_ROWS:
-        raise ValueError(f'{rows} rows, but a step has at most {MAX_ROWS}')
-    return max(MIN_ROWS, triton.next_power_of_2(rows))
+def _shared(rows: int, offset: Tensor) -> dict[str, int]:
+    """Return how the rows are shared by observations; of one alone their number stays open, so
+    that one kernel serves any."""
+    count = len(offset)
+    return {'BATCH': count, 'TOKENS': rows // count if count > 1 else 0}

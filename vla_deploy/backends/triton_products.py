@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton kernels for products of few rows. `triton_ops` launches these and those beside them.
 
+Up to 128 rows are one block; more, of several observations at a time, are blocks that stand side
+by side in the grid, so that a block of weights is read from memory once for all of them. Sums of
+squares have ROWS places for each block of columns, at least as many as there are rows.
+
 All sizes are compile-time constants, since a policy has few. Where `PDL` is set, a kernel starts
 while those before still run: it lets the next one start, asks for its weights to be brought to the
 L2 cache, and waits for the results of the one before only then (programmatic dependent launch,
@@ -37,11 +41,24 @@ def _prefetch_rows(
 
 
 @triton.jit
-def _load_squares(squares, BLOCKS: tl.constexpr, PADDED: tl.constexpr, BM: tl.constexpr):
-    """Return the partial sums of squares [PADDED,BM], all loads in flight at once."""
-    block, row = tl.arange(0, PADDED), tl.arange(0, BM)
-    inside = (block[:, None] < BLOCKS) & (row[None, :] < BM)
-    return tl.load(squares + block[:, None] * BM + row[None, :], mask=inside, other=0.0)
+def _load_squares(
+    squares, row, BLOCKS: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr
+):
+    """Return the partial sums of squares of some rows, all loads in flight at once."""
+    block = tl.arange(0, PADDED)
+    inside = (block[:, None] < BLOCKS) & (row[None, :] < ROWS)
+    return tl.load(squares + block[:, None] * ROWS + row[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def place_of(row, offset, TOKENS: tl.constexpr, BATCH: tl.constexpr):
+    """Return where rows lie in a cache, when those of each of BATCH observations begin at its
+    offset; rows beyond the last observation get a place, too."""
+    if BATCH == 1:
+        place = tl.load(offset) + row
+    else:
+        place = tl.load(offset + tl.minimum(row // TOKENS, BATCH - 1)) + row % TOKENS
+    return place
 
 
 @triton.jit
@@ -58,12 +75,11 @@ def silu(x):
 
 @triton.jit
 def _finish_linear(
-    acc, parts, before, rn, pn, y, bias, gate, scale, scaled, squares_out, raw, eps,
+    acc, parts, before, rm, rn, pn, y, bias, gate, scale, scaled, squares_out, raw, eps,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCKS: tl.constexpr,
     BIAS: tl.constexpr, SILU: tl.constexpr, GATE: tl.constexpr, RESIDUAL: tl.constexpr,
-    SQUARES: tl.constexpr, SCALE: tl.constexpr, RAW: tl.constexpr, BM: tl.constexpr,
+    SQUARES: tl.constexpr, SCALE: tl.constexpr, RAW: tl.constexpr, ROWS: tl.constexpr,
 ):
-    rm = tl.arange(0, BM)
     inside = (rm[:, None] < M) & (rn[None, :] < N)
     at = rm[:, None] * N + rn[None, :]
     if BLOCKS > 0:
@@ -82,7 +98,7 @@ def _finish_linear(
     tl.store(y + at, value, mask=inside)
     if SQUARES:
         rounded = tl.where(inside, value.to(tl.float32), 0.0)
-        tl.store(squares_out + pn * BM + rm, tl.sum(rounded * rounded, axis=1))
+        tl.store(squares_out + pn * ROWS + rm, tl.sum(rounded * rounded, axis=1))
     if SCALE:
         factor = tl.load(scale + rn, mask=rn < N, other=0.0).to(tl.float32)
         product = value.to(tl.float32) * factor[None, :]
@@ -96,25 +112,27 @@ def linear_kernel(
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCKS: tl.constexpr,
     PADDED: tl.constexpr, BIAS: tl.constexpr, SILU: tl.constexpr, GATE: tl.constexpr,
     RESIDUAL: tl.constexpr, SQUARES: tl.constexpr, SCALE: tl.constexpr, RAW: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
+    ROWS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
     LINES: tl.constexpr, PDL: tl.constexpr, EXACT: tl.constexpr,
 ):
-    """y[M,N] = epilogue(x[M,K] · weight[N,K]ᵀ) for M ≤ BM; grid (N / BN, SPLIT).
+    """y[M,N] = epilogue(x[M,K] · weight[N,K]ᵀ); grid (N / BN · M / BM, SPLIT).
 
-    With SPLIT > 1 each program sums a part of K; the last of a column block adds all parts, in
+    With SPLIT > 1 each program sums a part of K; the last of a block adds all parts, in
     their order, and takes the epilogue.
     """
-    pn, ps = tl.program_id(0), tl.program_id(1)
+    pid, ps = tl.program_id(0), tl.program_id(1)
+    blocks: tl.constexpr = tl.cdiv(M, BM)
+    pn = pid // blocks
     span: tl.constexpr = tl.cdiv(tl.cdiv(K, BK), SPLIT) * BK
     even: tl.constexpr = (K % (BK * SPLIT) == 0) and (N % BN == 0)
-    rm, rn = tl.arange(0, BM), pn * BN + tl.arange(0, BN)
+    rm, rn = pid % blocks * BM + tl.arange(0, BM), pn * BN + tl.arange(0, BN)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         _prefetch_rows(weight, tl.minimum(pn * BN, N - BN), ps * span, K, BN, LINES)
         tl.extra.cuda.gdc_wait()
     parts, before = 0.0, 0.0  # what the end needs is on its way while the sum is taken
     if BLOCKS > 0:
-        parts = _load_squares(squares_in, BLOCKS, PADDED, BM)
+        parts = _load_squares(squares_in, rm, BLOCKS, PADDED, ROWS)
     if RESIDUAL:
         inside = (rm[:, None] < M) & (rn[None, :] < N)
         before = tl.load(residual + rm[:, None] * N + rn[None, :], mask=inside, other=0.0)
@@ -135,22 +153,22 @@ def linear_kernel(
         acc = tl.dot(a, tl.trans(b), acc, input_precision='ieee' if EXACT else 'tf32')
     if SPLIT == 1:
         _finish_linear(
-            acc, parts, before, rn, pn, y, bias, gate, scale, scaled, squares_out, raw, eps, M,
-            N, K, BLOCKS, BIAS, SILU, GATE, RESIDUAL, SQUARES, SCALE, RAW, BM,
+            acc, parts, before, rm, rn, pn, y, bias, gate, scale, scaled, squares_out, raw, eps,
+            M, N, K, BLOCKS, BIAS, SILU, GATE, RESIDUAL, SQUARES, SCALE, RAW, ROWS,
         )
     else:
-        width = tl.num_programs(0) * BN
+        width = tl.num_programs(0) // blocks * BN
         at = rm[:, None] * width + rn[None, :]
-        tl.store(partial + ps * BM * width + at, acc)
+        tl.store(partial + ps * ROWS * width + at, acc)
         tl.debug_barrier()  # all of this program's part is written before it is counted
-        if tl.atomic_add(counters + pn, 1, sem='acq_rel') == SPLIT - 1:
-            tl.store(counters + pn, 0)
+        if tl.atomic_add(counters + pid, 1, sem='acq_rel') == SPLIT - 1:
+            tl.store(counters + pid, 0)
             total = tl.zeros((BM, BN), tl.float32)
             for part in tl.static_range(SPLIT):
-                total += tl.load(partial + part * BM * width + at, cache_modifier='.cg')
+                total += tl.load(partial + part * ROWS * width + at, cache_modifier='.cg')
             _finish_linear(
-                total, parts, before, rn, pn, y, bias, gate, scale, scaled, squares_out, raw,
-                eps, M, N, K, BLOCKS, BIAS, SILU, GATE, RESIDUAL, SQUARES, SCALE, RAW, BM,
+                total, parts, before, rm, rn, pn, y, bias, gate, scale, scaled, squares_out, raw,
+                eps, M, N, K, BLOCKS, BIAS, SILU, GATE, RESIDUAL, SQUARES, SCALE, RAW, ROWS,
             )
 
 
@@ -159,23 +177,25 @@ def pair_kernel(
     x, weight, y, keys, values, squares_in, bias, cosine, sine, offset, eps,
     M: tl.constexpr, K: tl.constexpr, BLOCKS: tl.constexpr, PADDED: tl.constexpr,
     BIAS: tl.constexpr, ROPE: tl.constexpr, SILU: tl.constexpr, FEATURES: tl.constexpr,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, LINES: tl.constexpr,
-    PDL: tl.constexpr, EXACT: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BATCH: tl.constexpr,
+    ROWS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    LINES: tl.constexpr, PDL: tl.constexpr, EXACT: tl.constexpr,
 ):
-    """Products with two blocks of weight rows that belong together; grid (pairs of blocks).
+    """Products with two blocks of weight rows that belong together; grid (pairs of blocks ·
+    M / BM).
 
     ROPE: weight [(HEADS + 2·KV_HEADS)·HEAD_DIM, K]; the halves of a head, which rotate together.
-    Queries go to y [M,HEADS,HEAD_DIM], keys and values to rows offset... of their caches.
+    Queries go to y [M,HEADS,HEAD_DIM], keys and values of each of BATCH observations to rows
+    offset... of their caches, where its cosines and sines are, too.
     Else: weight [2·FEATURES, K], gates over ups; y [M,FEATURES] = act(gate) · up.
     """
-    pid = tl.program_id(0)
-    rm = tl.arange(0, BM)
+    blocks: tl.constexpr = tl.cdiv(M, BM)
+    pid = tl.program_id(0) // blocks
+    rm = tl.program_id(0) % blocks * BM + tl.arange(0, BM)
     if ROPE:
         half: tl.constexpr = HEAD_DIM // 2
-        blocks: tl.constexpr = half // BN
-        head = pid // blocks
-        column = (pid % blocks) * BN
+        head = pid // (half // BN)
+        column = (pid % (half // BN)) * BN
         first = head * HEAD_DIM + column
         second = first + half
     else:
@@ -187,13 +207,13 @@ def pair_kernel(
     rn = tl.arange(0, BN)
     row = rm
     if ROPE:
-        row = tl.load(offset) + rm
+        row = place_of(rm, offset, M // BATCH, BATCH)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         _prefetch_rows(weight, first, 0, K, BN, LINES)
         _prefetch_rows(weight, second, 0, K, BN, LINES)
         tl.extra.cuda.gdc_wait()
-    parts = _load_squares(squares_in, BLOCKS, PADDED, BM)
+    parts = _load_squares(squares_in, rm, BLOCKS, PADDED, ROWS)
     acc1 = tl.zeros((BM, BN), tl.float32)
     acc2 = tl.zeros((BM, BN), tl.float32)
     even: tl.constexpr = K % BK == 0

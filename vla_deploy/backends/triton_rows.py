@@ -1,13 +1,57 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels that take a row a program: norms, rotation, the gate of an MLP."""
+"""Triton kernels that take a row a program: norms, rotation, the gate of an MLP, and what ends a
+product that was left to cuBLAS."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from vla_deploy.backends.triton_products import gelu, silu
+from vla_deploy.backends.triton_products import gelu, place_of, silu
+
+
+@triton.jit
+def _rms(
+    squares, row, eps, K: tl.constexpr, BLOCKS: tl.constexpr, PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Return 1 / rms of a row of K elements from its BLOCKS partial sums of squares."""
+    block = tl.arange(0, PADDED)
+    sums = tl.load(squares + block * ROWS + row, mask=block < BLOCKS, other=0.0)
+    return tl.rsqrt(tl.sum(sums, axis=0) / K + eps)
+
+
+@triton.jit
+def finish_kernel(
+    product, y, bias, gate, residual, scale, scaled, squares,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, BIAS: tl.constexpr, SILU: tl.constexpr,
+    GATE: tl.constexpr, RESIDUAL: tl.constexpr, SCALE: tl.constexpr, PDL: tl.constexpr,
+):
+    """y = residual + gate · act(product + bias), y · scale, and the sum of squares of a row."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    row = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    at = row * WIDTH + column
+    value = tl.load(product + at, mask=inside, other=0.0).to(tl.float32)
+    if BIAS:
+        value += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    if SILU:
+        value = silu(value)
+    if GATE:
+        value = value * tl.load(gate + column, mask=inside, other=0.0).to(tl.float32)
+    if RESIDUAL:
+        value += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
+    rounded = value.to(y.dtype.element_ty)
+    tl.store(y + at, rounded, mask=inside)
+    value = tl.where(inside, rounded.to(tl.float32), 0.0)
+    tl.store(squares + row, tl.sum(value * value, axis=0))
+    if SCALE:
+        factor = tl.load(scale + column, mask=inside, other=0.0).to(tl.float32)
+        tl.store(scaled + at, (value * factor).to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -65,20 +109,25 @@ def add_norm_kernel(
 
 @triton.jit
 def rope_kernel(
-    qkv, queries, keys, values, cosine, sine,
+    qkv, queries, keys, values, cosine, sine, offset, squares, bias, eps,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BH: tl.constexpr,
-    KEYS_ONLY: tl.constexpr, PDL: tl.constexpr,
+    BATCH: tl.constexpr, TOKENS: tl.constexpr, KEYS_ONLY: tl.constexpr, K: tl.constexpr,
+    BLOCKS: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
-    """Split the product [rows,(HEADS + 2·KV_HEADS)·HEAD_DIM] of one row a program; turn by its
-    row number. KEYS_ONLY: the product has no queries."""
+    """Split the product [rows,(HEADS + 2·KV_HEADS)·HEAD_DIM] of one row a program; keys and
+    values of each of BATCH observations, TOKENS rows each, go to rows offset... of their caches,
+    where its cosines and sines are, too. KEYS_ONLY: the product has no queries. With BLOCKS the
+    norm of the product's rows is still to be taken, and then its bias."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     row = tl.program_id(0)
     half: tl.constexpr = HEAD_DIM // 2
     rd = tl.arange(0, half)
-    cos = tl.load(cosine + row * half + rd)[None, :]
-    sin = tl.load(sine + row * half + rd)[None, :]
+    place = row if BATCH == 1 else place_of(row, offset, TOKENS, BATCH)
+    cos = tl.load(cosine + place * half + rd)[None, :]
+    sin = tl.load(sine + place * half + rd)[None, :]
     kind = keys.dtype.element_ty
     first_key: tl.constexpr = 0 if KEYS_ONLY else HEADS
     heads: tl.constexpr = first_key + 2 * KV_HEADS
@@ -87,6 +136,13 @@ def rope_kernel(
     there = (head[:, None] < heads) & (rd[None, :] >= 0)
     a = tl.load(source, mask=there, other=0.0).to(tl.float32)
     b = tl.load(source + half, mask=there, other=0.0).to(tl.float32)
+    if BLOCKS > 0:
+        rms = _rms(squares, row, eps, K, BLOCKS, PADDED, ROWS)
+        a, b = a * rms, b * rms
+    if BIAS:
+        from_bias = bias + head[:, None] * HEAD_DIM + rd[None, :]
+        a += tl.load(from_bias, mask=there, other=0.0).to(tl.float32)
+        b += tl.load(from_bias + half, mask=there, other=0.0).to(tl.float32)
     turned_a, turned_b = a * cos - b * sin, b * cos + a * sin
     if not KEYS_ONLY:
         is_query = head[:, None] < HEADS
@@ -95,20 +151,23 @@ def rope_kernel(
         tl.store(at + half, turned_b.to(kind), mask=there & is_query)
     own = head[:, None] - first_key
     is_key = (own >= 0) & (own < KV_HEADS)
-    at = keys + (row * KV_HEADS + own) * HEAD_DIM + rd[None, :]
+    at = keys + (place * KV_HEADS + own) * HEAD_DIM + rd[None, :]
     tl.store(at, turned_a.to(kind), mask=there & is_key)
     tl.store(at + half, turned_b.to(kind), mask=there & is_key)
     is_value = own >= KV_HEADS
-    at = values + (row * KV_HEADS + own - KV_HEADS) * HEAD_DIM + rd[None, :]
+    at = values + (place * KV_HEADS + own - KV_HEADS) * HEAD_DIM + rd[None, :]
     tl.store(at, a.to(kind), mask=there & is_value)
     tl.store(at + half, b.to(kind), mask=there & is_value)
 
 
 @triton.jit
 def glu_kernel(
-    x, y, FEATURES: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+    x, y, squares, bias, eps, FEATURES: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, BLOCKS: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
+    BIAS: tl.constexpr, PDL: tl.constexpr,
 ):
-    """y = act(gate) · up of x [rows,2·FEATURES]; grid (rows, FEATURES / BLOCK)."""
+    """y = act(gate) · up of x [rows,2·FEATURES]; grid (rows, FEATURES / BLOCK). With BLOCKS the
+    norm of the product's rows is still to be taken, and then its bias."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -116,6 +175,12 @@ def glu_kernel(
     inside = column < FEATURES
     gate = tl.load(x + row * 2 * FEATURES + column, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(x + row * 2 * FEATURES + FEATURES + column, mask=inside, other=0.0)
+    up = up.to(tl.float32)
+    if BLOCKS > 0:
+        rms = _rms(squares, row, eps, K, BLOCKS, PADDED, ROWS)
+        gate, up = gate * rms, up * rms
+    if BIAS:
+        gate += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+        up += tl.load(bias + FEATURES + column, mask=inside, other=0.0).to(tl.float32)
     active = silu(gate) if SILU else gelu(gate)
-    tl.store(y + row * FEATURES + column, (active * up.to(tl.float32)).to(y.dtype.element_ty),
-             mask=inside)
+    tl.store(y + row * FEATURES + column, (active * up).to(y.dtype.element_ty), mask=inside)

@@ -33,12 +33,22 @@ KEYS_WARPS_STAGES = (
     (512, 8, 1), (128, 8, 1), (64, 4, 3), (64, 4, 5), (128, 2, 3),
 )
 PROGRAMS = (40, 600)  # so many programs at least and at most: a card has 100 to 150 processors
+LEAST_ROWS, ONE_BLOCK = 64, 128  # of a block: a matrix instruction takes 64 at least
+# where rows of several observations are several blocks
+WIDE_BLOCKS = ((64, 32, 4), (64, 64, 4), (64, 128, 4), (128, 64, 8), (128, 128, 8), (128, 256, 8))
+WIDE_DEPTHS_AND_STAGES = ((64, 4), (128, 3))
+WIDE_KEYS_WARPS_STAGES = (
+    (32, 4, 2), (64, 4, 2), (32, 4, 3), (64, 8, 2), (64, 4, 3), (128, 4, 3), (128, 8, 2),
+)
+WIDE_PROGRAMS = (80, 300)
+LARGE_PRODUCT = 1 << 20  # weights, from which cuBLAS is worth a kernel more
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Sizes of a kernel's blocks: `rows` of queries (attention alone), `columns` of the result,
-    `depth` of the sum at a time, in how many parts it is taken, warps, and loads in flight."""
+    """Sizes of a kernel's blocks: `rows` of queries, or of a product where not all are one block
+    (0: all), `columns` of the result, `depth` of the sum at a time, in how many parts it is taken,
+    warps, and loads in flight."""
 
     rows: int
     columns: int
@@ -46,6 +56,21 @@ class Config:
     split: int
     warps: int
     stages: int
+
+
+LIBRARY = Config(rows=0, columns=0, depth=0, split=1, warps=4, stages=1)
+
+
+def by_library(config: Config) -> bool:
+    """Say whether a product is left to cuBLAS, and a kernel of one row a program ends it."""
+    return config.columns == 0
+
+
+def padded_rows(rows: int) -> int:
+    """Return the rows of all blocks: of one, where it can hold them."""
+    if rows > ONE_BLOCK:
+        return -(-rows // ONE_BLOCK) * ONE_BLOCK
+    return max(LEAST_ROWS, 1 << (rows - 1).bit_length())
 
 
 class Tuning:
@@ -112,8 +137,16 @@ def candidates(kind: str, sizes: Sequence[int], dtype: torch.dtype) -> list[Conf
     """Return configurations worth measuring for a kernel, the safest first."""
     size = torch.finfo(dtype).bits // 8
     if kind == 'attention':
-        tokens, heads, kv, dim = sizes
+        tokens, heads, kv, dim, *observations = sizes
+        if observations:
+            return _wide_attention(tokens * heads // kv, kv * observations[0], dim, size)
         return _attention(tokens * heads // kv, kv, dim, size)
+    if sizes[0] > ONE_BLOCK:
+        found = _wide_products(kind == 'pair', sizes, size)
+        weights = sizes[1] * sizes[2] * (2 if kind == 'pair' else 1)
+        # a product before its norm can be too large for float16
+        library = dtype != torch.float16 and weights >= LARGE_PRODUCT
+        return [*found, LIBRARY] if library else found
     return _products(kind == 'pair', sizes, size)
 
 
@@ -138,6 +171,43 @@ def _products(pair: bool, sizes: Sequence[int], size: int) -> list[Config]:
                 if held <= SHARED_MEMORY_BYTES and k <= max(64, depth // split):
                     found.append(Config(0, width, k, split, 4, stages))
     return found or [Config(0, 16, 32, 1, 4, 2)]
+
+
+def _wide_products(pair: bool, sizes: Sequence[int], size: int) -> list[Config]:
+    """Return candidates for products of several blocks of rows."""
+    rows, columns, depth, *unit = sizes
+    found = []
+    for block, width, warps in WIDE_BLOCKS:
+        whole = width // 2 if pair else width  # both halves of a pair are in registers
+        if (unit and unit[0] % whole) or whole > columns:
+            continue
+        for split in (1,) if pair else (1, 2, 4):
+            programs = -(-columns // whole) * (rows // block) * split
+            few, many = WIDE_PROGRAMS
+            if depth // split < MIN_DEPTH or not few <= programs <= many:
+                continue
+            for k, stages in WIDE_DEPTHS_AND_STAGES:
+                if (block + width) * k * size * stages <= SHARED_MEMORY_BYTES:
+                    found.append(Config(block, whole, k, split, warps, stages))
+    # a small product, which has work for few processors anyway
+    narrow = _products(pair, (WIDE_BLOCKS[0][0], *sizes[1:]), size)
+    return found or [dataclasses.replace(own, rows=WIDE_BLOCKS[0][0]) for own in narrow]
+
+
+def _wide_attention(rows: int, groups: int, dim: int, size: int) -> list[Config]:
+    """Return candidates for attention of so many key heads of all observations."""
+    found = []
+    for block in (64, 128):
+        blocks = -(-rows // block) * groups
+        for split in (1, 2, 4, 8):
+            few, many = WIDE_PROGRAMS
+            if blocks * split < few or (split > 1 and blocks * split > many):
+                continue
+            for keys, warps, stages in WIDE_KEYS_WARPS_STAGES:
+                bytes_ = dim * size * (block + 2 * keys * stages)
+                if bytes_ <= SHARED_MEMORY_BYTES and block * dim <= 128 * 128 * warps // 4:
+                    found.append(Config(block, keys, 0, split, warps, stages))
+    return found or [Config(16, 16, 0, 1, 4, 1)]
 
 
 def _attention(rows: int, kv: int, dim: int, size: int) -> list[Config]:

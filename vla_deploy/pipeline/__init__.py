@@ -7,7 +7,8 @@ from vla_deploy.pipeline.bundle import BundleError
 from vla_deploy.pipeline.fixtures import SelfTest
 from vla_deploy.pipeline.guidance import Guidance
 from vla_deploy.pipeline.observation import Observation, ObservationError
-from vla_deploy.pipeline.policy import Policy, PolicyChunk, Timings
+from vla_deploy.pipeline.policy import Policy
+from vla_deploy.pipeline.policy_chunk import PolicyChunk, Timings
 
 __all__ = [
     'BundleError',

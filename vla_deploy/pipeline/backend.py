@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from vla_deploy.pipeline.bundle import Bundle
 
 Float32 = NDArray[np.float32]
+# images, image_mask, tokens, token_mask and state as `Backend.prefix` takes them
+ModelArrays = tuple[
+    Float32, NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_], Float32
+]
 BACKENDS = {
     'onnx_runtime': 'vla_deploy.backends.onnx_runtime',
     'torch_cuda': 'vla_deploy.backends.torch_cuda',
@@ -38,7 +42,8 @@ class Backend(Protocol):
     A backend that computes a chunk in one run has besides
     `whole(images, image_mask, tokens, token_mask, state, noise) -> chunk`, noise and chunk float32
     [steps, padded_dim]; if it cannot take the steps apart, it has `takes_steps_apart = False`, and
-    `prefix` and `step` raise PolicyError.
+    `prefix` and `step` raise PolicyError. One that computes several observations together has
+    `several(observations, noise) -> chunks` for up to `batch` of them, each as for `whole`.
     """
 
     emits_robot_units: bool
@@ -70,13 +75,15 @@ class Backend(Protocol):
 @dataclasses.dataclass(frozen=True)
 class BackendOptions:
     """How a backend is to compute. `threads`: None for as many as it likes. `stub_value`: what
-    the stub returns for every joint, in robot units."""
+    the stub returns for every joint, in robot units. `batch`: observations at most that are
+    computed together."""
 
     provider: str = 'cpu'
     precision: str = 'fp32'
     variant: str = 'split'
     threads: int | None = None
     stub_value: float = 0.0
+    batch: int = 1
 
 
 def load_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
@@ -93,6 +100,15 @@ def load_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
         raise PolicyError(f'backend {name} needs a library that is missing: {error}') from error
     backend: Backend = module.load(bundle, options)
     return backend
+
+
+def require_single(options: BackendOptions, backend: str) -> None:
+    """Raise PolicyError where several observations are to be computed together."""
+    if options.batch != 1:
+        raise PolicyError(
+            f'batch {options.batch} is not possible with backend {backend}, which computes one '
+            "observation at a time; choose backend torch_cuda with variant 'unrolled', or batch 1"
+        )
 
 
 def require(name: str, asked: str, possible: tuple[str, ...], backend: str) -> None:

@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline import bundle as bundles
-from vla_deploy.pipeline.backend import Backend, BackendOptions, PolicyError, load_backend
+from vla_deploy.pipeline.backend import (
+    Backend,
+    BackendOptions,
+    ModelArrays,
+    PolicyError,
+    load_backend,
+)
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
 from vla_deploy.pipeline.guidance import Guidance, continuation_inputs
@@ -27,7 +33,13 @@ from vla_deploy.pipeline.normalize import (
     VectorNormalizer,
     read_statistics,
 )
-from vla_deploy.pipeline.observation import Observation, check_observation
+from vla_deploy.pipeline.observation import (
+    CheckedObservation,
+    Observation,
+    ObservationError,
+    check_observation,
+)
+from vla_deploy.pipeline.policy_chunk import PolicyChunk, Timings
 from vla_deploy.pipeline.preprocess import ModelInputs, Preprocessor
 from vla_deploy.pipeline.sampler import NO_HASTE, EulerSampler, Haste, philox_noise
 from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
@@ -36,43 +48,13 @@ SEED_BITS = 63
 MAX_PREPROCESS_THREADS = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Timings:
-    """Durations of one inference by the steady clock, in seconds.
-
-    Where a variant computes the whole chunk in one run, all of that is `sample_s`, and `prefix_s`
-    is 0.
-    """
-
-    preprocess_s: float
-    prefix_s: float
-    sample_s: float
-    postprocess_s: float
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class PolicyChunk:
-    """What a policy wants to do: `actions` float64 [steps, dim] in robot units, and `raw`
-    float32 [steps, padded_dim] in model space.
+class _Taken:
+    """An observation, checked and preprocessed."""
 
-    `noise_seed` is None where the caller gave the noise. `prompt_truncated` says that the end of
-    the prompt was not seen by the policy, `state_lost` that this cost it (part of) the state, which
-    some policies read as text, `missing_cameras` which cameras it did without.
-    `denoise_steps` were taken, all of the contract's where nothing cut them short.
-    `finite` is False where an element is NaN or infinite; such a chunk is returned as it is, for
-    the guard to refuse.
-    """
-
-    actions: NDArray[np.float64]
-    raw: NDArray[np.float32]
-    timings: Timings
-    noise_seed: int | None
-    prompt_truncated: bool
-    state_lost: bool
-    missing_cameras: tuple[str, ...]
-    instruction: str
-    denoise_steps: int
-    finite: bool
+    checked: CheckedObservation
+    inputs: ModelInputs
+    preprocess_s: float
 
 
 class Policy:
@@ -106,6 +88,9 @@ class Policy:
         self._bundle = bundle
         self._backend = backend
         self._whole: Callable[..., NDArray[np.float32]] | None = getattr(backend, 'whole', None)
+        self._several: Callable[..., list[NDArray[np.float32]]] | None = getattr(
+            backend, 'several', None
+        )
         self._threshold_name = threshold_name(precision)
         threads = threads or min(len(os.sched_getaffinity(0)), MAX_PREPROCESS_THREADS)
         self._preprocess = Preprocessor(contract, encoder, state_normalizer, threads)
@@ -122,15 +107,17 @@ class Policy:
         variant: str = 'split',
         threads: int | None = None,
         stub_value: float = 0.0,
+        batch: int = 1,
     ) -> Policy:
         """Verify every byte of a bundle folder and load it on a backend.
 
         `threads`: of the backend and of preprocessing, None for as many as they like.
         `stub_value`: what the backend 'stub' returns for every joint, in robot units.
+        `batch`: observations at most that `infer_batch` computes together.
         Raises BundleError, which names the file, and PolicyError where the backend cannot do
         exactly what is asked.
         """
-        options = BackendOptions(provider, precision, variant, threads, stub_value)
+        options = BackendOptions(provider, precision, variant, threads, stub_value, batch)
         return cls.serve(open_bundle(path), backend, options)
 
     @classmethod
@@ -153,6 +140,11 @@ class Policy:
     def takes_steps_apart(self) -> bool:
         """Whether guidance, a deadline and adaptive steps are possible with what is served."""
         return bool(getattr(self._backend, 'takes_steps_apart', True))
+
+    @property
+    def batch(self) -> int:
+        """Observations at most that `infer_batch` takes."""
+        return int(getattr(self._backend, 'batch', 1))
 
     @property
     def model_sha256(self) -> str:
@@ -182,18 +174,45 @@ class Policy:
         given, or guidance that does not fit, DeadlineError, and PolicyError for guidance or haste
         with a variant that does not take the steps one by one.
         """
-        if noise is None:
-            noise_seed = secrets.randbits(SEED_BITS) if noise_seed is None else noise_seed
-            noise = philox_noise(noise_seed, self._chunk_shape)
-        elif noise_seed is not None:
-            raise ValueError('give noise or noise_seed, not both')
-        elif noise.shape != self._chunk_shape or noise.dtype != np.float32:
-            raise ValueError(
-                f'noise must be float32 {list(self._chunk_shape)}, '
-                f'not {noise.dtype} {list(noise.shape)}'
-            )
+        noise, noise_seed = self._noise(noise, noise_seed)
         with self._lock:
             return self._infer(observation, noise, noise_seed, guidance, haste)
+
+    def infer_batch(
+        self,
+        observations: Sequence[Observation],
+        noise: Sequence[NDArray[np.float32] | None] | None = None,
+        noise_seeds: Sequence[int | None] | None = None,
+    ) -> list[PolicyChunk]:
+        """Compute the chunks of up to `batch` observations together, those of several robots of
+        one kind, say. Fewer take as long as `batch` of them, but one alone.
+
+        Noise or seeds, one for each observation, and errors are those of `infer`; what is said of
+        an observation begins with its number. A chunk is that of its observation alone, but for
+        rounding, whatever the others are. Raises ValueError for other numbers of observations,
+        noises or seeds, and PolicyError where the policy was loaded for one at a time.
+        """
+        count = len(observations)
+        if self._several is None or self.batch == 1:
+            raise PolicyError(
+                'the policy takes one observation at a time; load it with backend torch_cuda, '
+                "variant 'unrolled' and a batch of several"
+            )
+        if not 1 <= count <= self.batch:
+            raise ValueError(f'{count} observations, but must be 1 to {self.batch}')
+        noises, seeds = noise or [None] * count, noise_seeds or [None] * count
+        if len(noises) != count or len(seeds) != count:
+            raise ValueError(f'give {count} noises or seeds, one for each observation')
+        drawn = [self._noise(*pair) for pair in zip(noises, seeds, strict=True)]
+        with self._lock:
+            taken = [self._take(index, each) for index, each in enumerate(observations)]
+            begin = time.perf_counter()
+            raw = self._several([_arrays(t.inputs) for t in taken], [own for own, _ in drawn])
+            sample_s = time.perf_counter() - begin
+            return [
+                self._finish(own, chunk, seed, self.contract.denoise_steps, 0.0, sample_s)
+                for own, chunk, (_, seed) in zip(taken, raw, drawn, strict=True)
+            ]
 
     def self_test(self) -> SelfTest:
         """Run the bundle's fixtures through everything that serves, and compare with the
@@ -209,9 +228,16 @@ class Policy:
                 f'{self._bundle.path / bundles.RECEIPT}: has no thresholds.{self._threshold_name}'
             )
         pairs = []
-        for fixture in read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract):
+        fixtures = read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract)
+        for fixture in fixtures:
             raw = self.infer(fixture.observation, fixture.noise).raw
             pairs.append((raw, raw if self._backend.emits_robot_units else fixture.chunk))
+        if self.batch > 1:
+            together = [fixtures[index % len(fixtures)] for index in range(self.batch)]
+            chunks = self.infer_batch(
+                [own.observation for own in together], [own.noise for own in together]
+            )
+            pairs += [(own.raw, of.chunk) for own, of in zip(chunks, together, strict=True)]
         return compare(pairs, threshold)
 
     def adaptive_error(self, tolerance: float) -> float:
@@ -239,35 +265,72 @@ class Policy:
         guidance: Guidance | None,
         haste: Haste,
     ) -> PolicyChunk:
-        begin = time.perf_counter()
         if guidance is not None and self.contract.action.semantics != 'absolute':
             # what is left in model space is relative to a state that is past
             raise PolicyError('guidance needs absolute actions; this policy gives differences')
-        checked = check_observation(observation, self.contract)
-        inputs = self._preprocess(checked)
-        preprocessed = time.perf_counter()
+        taken = self._taken(observation)
+        begin = time.perf_counter()
         steps = self.contract.denoise_steps
         if self._whole is not None and guidance is None and not haste.needs_steps:
-            prefixed = preprocessed
+            prefixed = begin
             time.sleep(haste.injected_latency_s)
-            raw = self._whole(*_arrays(inputs), noise)
+            raw = self._whole(*_arrays(taken.inputs), noise)
         else:
-            prefix = self._backend.prefix(*_arrays(inputs))
+            prefix = self._backend.prefix(*_arrays(taken.inputs))
             prefixed = time.perf_counter()
             raw, steps = self._sample_steps(prefix, noise, guidance, haste)
-        sampled = time.perf_counter()
+        sample_s = time.perf_counter() - prefixed
+        return self._finish(taken, raw, noise_seed, steps, prefixed - begin, sample_s)
+
+    def _noise(
+        self, noise: NDArray[np.float32] | None, noise_seed: int | None
+    ) -> tuple[NDArray[np.float32], int | None]:
+        """Return the initial noise and the seed it was drawn from, if it was."""
+        if noise is None:
+            noise_seed = secrets.randbits(SEED_BITS) if noise_seed is None else noise_seed
+            return philox_noise(noise_seed, self._chunk_shape), noise_seed
+        if noise_seed is not None:
+            raise ValueError('give noise or noise_seed, not both')
+        if noise.shape != self._chunk_shape or noise.dtype != np.float32:
+            raise ValueError(
+                f'noise must be float32 {list(self._chunk_shape)}, '
+                f'not {noise.dtype} {list(noise.shape)}'
+            )
+        return noise, None
+
+    def _taken(self, observation: Observation) -> _Taken:
+        """Check and preprocess; the images are overwritten by the next one's."""
+        begin = time.perf_counter()
+        checked = check_observation(observation, self.contract)
+        inputs = self._preprocess(checked)
+        return _Taken(checked, inputs, time.perf_counter() - begin)
+
+    def _take(self, index: int, observation: Observation) -> _Taken:
+        """Check and preprocess one of several, whose images are its own."""
+        try:
+            taken = self._taken(observation)
+        except ObservationError as error:
+            raise ObservationError(f'observation {index}: {error}') from error
+        inputs = dataclasses.replace(taken.inputs, images=taken.inputs.images.copy())
+        return dataclasses.replace(taken, inputs=inputs)
+
+    def _finish(
+        self, taken: _Taken, raw: NDArray[np.float32], noise_seed: int | None, steps: int,
+        prefix_s: float, sample_s: float,
+    ) -> PolicyChunk:
+        """Bring a chunk to robot units, and say how it came about."""
+        begin = time.perf_counter()
+        checked, prompt = taken.checked, taken.inputs.prompt
         actions = self._to_robot(raw, checked.state)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
-        end = time.perf_counter()
+        postprocess_s = time.perf_counter() - begin
         return PolicyChunk(
             actions=actions,
             raw=raw,
-            timings=Timings(
-                preprocessed - begin, prefixed - preprocessed, sampled - prefixed, end - sampled
-            ),
+            timings=Timings(taken.preprocess_s, prefix_s, sample_s, postprocess_s),
             noise_seed=noise_seed,
-            prompt_truncated=inputs.prompt.truncated,
-            state_lost=inputs.prompt.state_lost,
+            prompt_truncated=prompt.truncated,
+            state_lost=prompt.state_lost,
             missing_cameras=checked.missing_cameras,
             instruction=checked.instruction,
             denoise_steps=steps,
@@ -295,7 +358,7 @@ class Policy:
         return self._decode_actions(raw, state).astype(np.float64)
 
 
-def _arrays(inputs: ModelInputs) -> tuple[NDArray[Any], ...]:
+def _arrays(inputs: ModelInputs) -> ModelArrays:
     """Return what a backend takes, in its order."""
     prompt = inputs.prompt
     return inputs.images, inputs.image_mask, prompt.ids, prompt.mask, inputs.state

@@ -1,0 +1,76 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the torch backend has of a device: its stream, its operations, and their measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from vla_deploy.backends.fused_inputs import Inputs
+from vla_deploy.backends.fused_policy import FusedPolicy
+from vla_deploy.backends.step_constants import StepConstants
+from vla_deploy.backends.torch_ops import Ops, TorchOps
+from vla_deploy.backends.tuning import cache_path, load_tuning
+from vla_deploy.pipeline.backend import PolicyError
+
+OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
+FIRST = -1  # of a stream: high priority
+
+
+@contextmanager
+def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
+    """Let a new stream be the current one: what is read, measured and captured on one stream
+    shares its workspace. What is captured on it goes before what runs beside it."""
+    if not on_gpu:
+        yield None
+        return
+    stream = torch.cuda.Stream(priority=FIRST)
+    with torch.cuda.stream(stream):
+        yield stream
+    torch.cuda.synchronize()
+
+
+@torch.inference_mode()
+def tune(
+    policy: FusedPolicy, inputs: Inputs, constants: StepConstants, quiet: Callable[[], None]
+) -> None:
+    """Launch all kernels, measure those whose sizes no table knows for this card, and keep what
+    was found. `inputs`: of the largest size, of one observation or of as many as go together;
+    `quiet` is called before something is measured."""
+    config, device, count = policy.config, policy.device, len(inputs.state)
+    images = config.camera_slots * config.tokens_per_image
+    policy.length.fill_(images + config.max_tokens + policy.state_rows)
+    x = torch.randn(count * config.chunk_size, config.max_action_dim, device=device)
+    dt = torch.zeros(config.max_action_dim, device=device)
+
+    def run() -> None:
+        policy.prefix_and_first_step(inputs, x, dt, constants)
+        if count == 1:
+            policy.prefix(inputs)
+        policy.step(x, dt, constants)
+
+    ops: Any = policy.ops
+    ops.tune(run, lambda: policy.step(x, dt, constants), quiet)
+    if ops.tuning.changed:
+        run()  # what was chosen
+        ops.tuning.save(cache_path(torch.cuda.get_device_name(), policy.dtype))
+
+
+def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:
+    """Return the operations for a device; raises PolicyError where Triton is missing."""
+    if device.type != 'cuda':
+        return TorchOps()
+    try:
+        from vla_deploy.backends.triton_ops import TritonOps
+    except ImportError as error:
+        raise PolicyError(
+            f'backend torch_cuda needs Triton ({error}); install the triton that fits torch '
+            f'{torch.__version__}'
+        ) from error
+    overlap = torch.cuda.get_device_capability() >= OVERLAP_CAPABILITY
+    tuning = load_tuning(torch.cuda.get_device_name(), dtype)
+    return TritonOps(device, dtype, tuning, overlap)
