@@ -56,6 +56,23 @@ def test_when_one_backend_is_named_expect_it_alone(run):
     assert (code, [row['backend'] for row in rows]) == (0, ['torch_cuda:cpu:fp32:split'])
 
 
+def test_when_a_batch_is_asked_for_expect_it_timed_as_one_run(run):
+    code, rows, printed = run(
+        '--iterations', '2', '--batch', '3', '--backend', 'torch_cuda:cpu:fp32:unrolled'
+    )
+    assert (code, rows[0]['batch'], rows[0]['iterations']) == (0, 3, 2)
+    assert rows[0]['self_test']['passed']
+    stages = {stage: figures['p50_ms'] for stage, figures in rows[0]['stages'].items()}
+    assert stages['total'] > stages['sample'] > 0
+    assert '2 times 3 chunks' in printed
+
+
+def test_when_a_backend_takes_one_at_a_time_expect_a_batch_refused(run):
+    code, rows, printed = run('--batch', '2', '--backend', 'onnx_runtime')
+    assert (code, rows) == (2, None)
+    assert 'batch 2 is not possible with backend onnx_runtime' in printed
+
+
 def test_when_a_backend_cannot_be_fulfilled_expect_exit_2_and_one_line(run):
     code, rows, printed = run('--backend', 'onnx_runtime:rocm')
     assert (code, rows) == (2, None)
@@ -63,7 +80,8 @@ def test_when_a_backend_cannot_be_fulfilled_expect_exit_2_and_one_line(run):
 
 
 @pytest.mark.parametrize(
-    'arguments', [('--iterations', '0'), ('--backend', ':cpu'), ('--backend', 'a:b:c:d:e')]
+    'arguments',
+    [('--iterations', '0'), ('--batch', '0'), ('--backend', ':cpu'), ('--backend', 'a:b:c:d:e')]
 )
 def test_when_an_argument_is_malformed_expect_usage(run, arguments):
     with pytest.raises(SystemExit) as caught:

@@ -4,8 +4,10 @@
 
     ros2 run vla_deploy bench BUNDLE [--iterations 100] [--backend torch_cuda:cuda:bf16:unrolled]
     ros2 run vla_deploy bench BUNDLE --compare onnx_runtime torch_cuda:cuda:bf16 [--json FILE]
+    ros2 run vla_deploy bench BUNDLE --batch 8 --backend torch_cuda:cuda:bf16:unrolled
 
-A backend is written NAME[:PROVIDER[:PRECISION[:VARIANT]]]. Exit code 0: measured. 2: an error.
+With a batch, so many observations are computed together, and times are those of all of them. A
+backend is written NAME[:PROVIDER[:PRECISION[:VARIANT]]]. Exit code 0: measured. 2: an error.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from numpy.typing import NDArray
 
 from vla_deploy.cli.output import one_line, progress_lines, unforeseen
 from vla_deploy.files import write_bytes
-from vla_deploy.pipeline import BundleError, Policy, PolicyError
+from vla_deploy.pipeline import BundleError, Policy, PolicyChunk, PolicyError
 from vla_deploy.pipeline.backend import BackendOptions
 from vla_deploy.pipeline.bundle import FIXTURES, open_bundle
-from vla_deploy.pipeline.fixtures import read_fixtures
+from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
 
 PERCENTILES = (50, 95, 99)
 STAGES = ('preprocess', 'prefix', 'sample', 'postprocess', 'total')
+ONE_RUN = ('prefix', 'sample')  # of all observations that are computed together
 MIB = 2**20
 STATUS = Path('/proc/self/status')
 
@@ -54,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         choices = arguments.compare or [arguments.backend]
-        rows = _measure_all(arguments.bundle, choices, arguments.iterations, arguments.threads)
+        rows = _measure_all(
+            arguments.bundle, choices, arguments.iterations, arguments.threads, arguments.batch
+        )
         if arguments.json is not None:
             text = json.dumps({'bundle': str(arguments.bundle), 'rows': rows}, indent=1) + '\n'
             write_bytes(arguments.json, text.encode('ascii'))
@@ -69,14 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure_all(
-    bundle: Path, choices: Sequence[Choice], iterations: int, threads: int | None
+    bundle: Path, choices: Sequence[Choice], iterations: int, threads: int | None, batch: int
 ) -> list[dict[str, Any]]:
     """Measure one backend after the other; each chunk is compared with the first one's."""
     progress, rows = progress_lines('bench'), []
     first: list[NDArray[np.float32]] = []
     for choice in choices:
         progress(f'loading {choice}')
-        row, chunks = _measure(bundle, choice, iterations, threads)
+        row, chunks = _measure(bundle, choice, iterations, threads, batch)
         first = first or chunks
         pairs = zip(chunks, first, strict=True)
         row['max_abs_to_first'] = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
@@ -86,30 +91,32 @@ def _measure_all(
 
 
 def _measure(
-    bundle: Path, choice: Choice, iterations: int, threads: int | None
+    bundle: Path, choice: Choice, iterations: int, threads: int | None, batch: int
 ) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
     """Return the figures of a backend, and its chunks of the bundle's fixtures."""
     before = _taken_of_gpu() if choice.provider != 'cpu' else None
     begin = time.perf_counter()
-    policy = Policy.load(bundle, *dataclasses.astuple(choice), threads=threads)
+    policy = Policy.load(bundle, *dataclasses.astuple(choice), threads=threads, batch=batch)
     loaded = time.perf_counter()
     test = policy.self_test()
     fixtures = read_fixtures(bundle / FIXTURES, policy.contract)
     chunks = [policy.infer(f.observation, noise=f.noise).raw for f in fixtures]
     durations: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for index in range(iterations):
-        fixture = fixtures[index % len(fixtures)]
+        own = [fixtures[(index + slot) % len(fixtures)] for slot in range(batch)]
         start = time.perf_counter()
-        timings = policy.infer(fixture.observation, noise=fixture.noise).timings
+        made = _together(policy, own)
         durations['total'].append(time.perf_counter() - start)
         for stage in STAGES[:-1]:
-            durations[stage].append(getattr(timings, f'{stage}_s'))
+            each = [getattr(chunk.timings, f'{stage}_s') for chunk in made]
+            durations[stage].append(each[0] if stage in ONE_RUN else sum(each))
     stages = {
         stage: {f'p{p}_ms': 1e3 * float(np.percentile(values, p)) for p in PERCENTILES}
         for stage, values in durations.items()
     }
     row = {
         'backend': str(choice),
+        'batch': batch,
         'iterations': iterations,
         'load_s': loaded - begin,
         'self_test': dataclasses.asdict(test),
@@ -118,8 +125,16 @@ def _measure(
     }
     after = None if before is None else _taken_of_gpu()
     if before is not None and after is not None:
-        row |= _on_gpu(bundle, stages, after - before)
+        row |= _on_gpu(bundle, stages, after - before, batch)
     return row, chunks
+
+
+def _together(policy: Policy, fixtures: Sequence[Fixture]) -> list[PolicyChunk]:
+    """Return the chunks of some fixtures, of several in one run."""
+    if len(fixtures) == 1:
+        return [policy.infer(fixtures[0].observation, noise=fixtures[0].noise)]
+    observations = [own.observation for own in fixtures]
+    return policy.infer_batch(observations, noise=[own.noise for own in fixtures])
 
 
 def _taken_of_gpu() -> int | None:
@@ -137,7 +152,7 @@ def _taken_of_gpu() -> int | None:
 
 
 def _on_gpu(
-    bundle: Path, stages: dict[str, dict[str, float]], taken: int
+    bundle: Path, stages: dict[str, dict[str, float]], taken: int, batch: int
 ) -> dict[str, Any]:
     """Return the card, its floor for this policy, and the memory `taken` of it in bytes."""
     import torch
@@ -146,7 +161,7 @@ def _on_gpu(
     from vla_deploy.backends.roofline import measure_ceilings, phase_costs
 
     source = BundleParameters(open_bundle(bundle), torch.device('cpu'))
-    costs = phase_costs(source.config)
+    costs = phase_costs(source.config, batch)
     source.close()
     ceilings = measure_ceilings()
     floor = sum(cost.floor_s(ceilings) for cost in costs.values())
@@ -174,8 +189,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         test = row['self_test']
         lines += [
-            f'{row["backend"]}: {row["iterations"]} chunks, loaded in {row["load_s"]:.1f} s, '
-            f'{row["host_resident_MiB"]:.0f} MiB of memory',
+            f'{row["backend"]}: {row["iterations"]} times {row["batch"]} chunks, loaded in '
+            f'{row["load_s"]:.1f} s, {row["host_resident_MiB"]:.0f} MiB of memory',
             f'  self-test {"passed" if test["passed"] else "FAILED"}: max_abs {test["max_abs"]!r} '
             f'(at most {test["threshold"]!r}); to the first backend {row["max_abs_to_first"]!r}',
             '  stage            p50 ms     p95 ms     p99 ms',
@@ -206,7 +221,7 @@ def _choice(text: str) -> Choice:
     )
 
 
-def _iterations(text: str) -> int:
+def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1')
     return int(text)
@@ -215,14 +230,16 @@ def _iterations(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='bench', description='Time a bundle on a backend.')
     parser.add_argument('bundle', type=Path, metavar='BUNDLE', help='folder that export wrote')
-    parser.add_argument('--iterations', type=_iterations, default=100, metavar='N',
-                        help='chunks that are timed (100)')
+    parser.add_argument('--iterations', type=_positive, default=100, metavar='N',
+                        help='how often chunks are timed (100)')
     which = parser.add_mutually_exclusive_group()
     which.add_argument('--backend', type=_choice, default=_choice('onnx_runtime'),
                        metavar='NAME[:PROVIDER[:PRECISION[:VARIANT]]]',
                        help='what is timed (onnx_runtime:cpu:fp32:split)')
     which.add_argument('--compare', type=_choice, nargs='+', metavar='BACKEND',
                        help='several, one after the other, with how far their chunks are apart')
+    parser.add_argument('--batch', type=_positive, default=1, metavar='N',
+                        help='observations that are computed together (1)')
     parser.add_argument('--threads', type=int, metavar='N', help='threads of the backend')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     return parser
