@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from vla_deploy.backends.fused_policy import Config
+from vla_deploy.backends.fused_inputs import Config
 from vla_deploy.models import expert, gemma, language, pi, smolvla
 from vla_deploy.models.families import FlowPolicy
 
@@ -53,9 +53,11 @@ def _random(
     return nn.Parameter(value)
 
 
-def random_inputs(config: Config, device: torch.device, seed: int) -> tuple[Tensor, ...]:
+def random_inputs(
+    config: Config, device: torch.device, seed: int, shorter: int = 0
+) -> tuple[Tensor, ...]:
     """Return images, image mask, tokens, token mask and state with a batch dimension, and noise;
-    all cameras, a text of full length."""
+    all cameras, a text that is so many tokens `shorter` than the longest."""
     generator = torch.Generator(device=device).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -72,6 +74,7 @@ def random_inputs(config: Config, device: torch.device, seed: int) -> tuple[Tens
     )
     masks = [torch.ones(1, count, dtype=torch.bool, device=device)
              for count in (config.camera_slots, config.max_tokens)]
+    masks[1][:, config.max_tokens - shorter :] = False
     state = normal(1, config.max_state_dim)
     noise = normal(1, config.chunk_size, config.max_action_dim)
     return images, masks[0], tokens, masks[1], state, noise

@@ -3,19 +3,25 @@
 """The torch backend at full size on a GPU, random weights: parity, times, floor, kernels.
 
     python bench/gpu/full_size.py OUTPUT.json [--models pi0,pi05,smolvla] [--replays 1000]
+        [--batch 8]
+
+With a batch, observations with texts of several lengths are computed together as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -25,20 +31,28 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from _reference import in_dtype, plain_chunk, random_inputs, random_policy  # noqa: E402
 
 from vla_deploy.backends import torch_cuda  # noqa: E402
-from vla_deploy.backends.fused_policy import FusedPolicy, bucket_of  # noqa: E402
+from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
+from vla_deploy.backends.fused_policy import FusedPolicy  # noqa: E402
 from vla_deploy.backends.parameters import ModuleParameters  # noqa: E402
 from vla_deploy.backends.roofline import (  # noqa: E402
     Ceilings,
     measure_ceilings,
     median_s,
     phase_costs,
+    product_rate,
 )
+from vla_deploy.backends.torch_device import make_ops, own_stream  # noqa: E402
+from vla_deploy.backends.tuning import cache_path  # noqa: E402
 from vla_deploy.core.contract import TimeEmbedding  # noqa: E402
 from vla_deploy.models.published import PUBLISHED  # noqa: E402
 
 DTYPE = torch.bfloat16
 SEEDS = 2
+SHORTER = 5  # tokens: by so many are texts of different lengths apart
+REST_S = 0.2
 SHOWN = 6  # of the configurations that were measured
+MOST_RATIO = 1.25  # of the error of what serves, to that of the plain modules
+HIDDEN = ('kernels', 'tuned', 'tuning_file', 'together')
 
 
 def main() -> int:
@@ -48,6 +62,7 @@ def main() -> int:
     parser.add_argument('--models', default='pi0,pi05,smolvla')
     parser.add_argument('--replays', type=int, default=1000, help='of the first model')
     parser.add_argument('--other-replays', type=int, default=1000)
+    parser.add_argument('--batch', type=int, default=1, help='observations together (1)')
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False  # float32 is the reference
     ceilings = measure_ceilings()
@@ -61,7 +76,7 @@ def main() -> int:
     print(json.dumps(figures), flush=True)
     replays = arguments.replays
     for name in arguments.models.split(','):
-        figures['models'][name] = _measure(name, ceilings, replays)
+        figures['models'][name] = _measure(name, ceilings, replays, arguments.batch)
         replays = arguments.other_replays
         arguments.output.write_text(json.dumps(figures, indent=1) + '\n')
         gc.collect()  # the backend is part of a cycle
@@ -70,7 +85,7 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _measure(name: str, ceilings: Ceilings, replays: int) -> dict[str, Any]:
+def _measure(name: str, ceilings: Ceilings, replays: int, batch: int) -> dict[str, Any]:
     config, device = PUBLISHED[name], torch.device('cuda')
     begin = time.perf_counter()
     module = random_policy(config, device)
@@ -80,15 +95,18 @@ def _measure(name: str, ceilings: Ceilings, replays: int) -> dict[str, Any]:
         ),
         denoise_steps=config.num_steps,
     )
-    seeds = [random_inputs(config, device, seed) for seed in range(SEEDS)]
+    seeds = [
+        random_inputs(config, device, seed, shorter=max(0, seed + 1 - SEEDS) * SHORTER)
+        for seed in range(max(SEEDS, batch))
+    ]
     exact = [plain_chunk(module, torch.float32, inputs) for inputs in seeds]
     plain_module = in_dtype(module, DTYPE)
     plain = [plain_chunk(plain_module, DTYPE, inputs) for inputs in seeds]
     del plain_module
     torch.cuda.empty_cache()
-    with torch.inference_mode(), torch_cuda.own_stream(True) as stream:
+    with torch.inference_mode(), own_stream(True) as stream:
         source = ModuleParameters(module, device)
-        policy = FusedPolicy(config, source, DTYPE, torch_cuda.make_ops(device, DTYPE))
+        policy = FusedPolicy(config, source, DTYPE, make_ops(device, DTYPE), batch)
         del module, source
         torch.cuda.synchronize()
         torch._C._cuda_clearCublasWorkspaces()  # what else there is: weights, keys and values
@@ -101,15 +119,18 @@ def _measure(name: str, ceilings: Ceilings, replays: int) -> dict[str, Any]:
     print(f'{name}: tuned and captured in {time.perf_counter() - begin:.1f} s', flush=True)
     peak = torch.cuda.max_memory_allocated()
     eager = torch_cuda.TorchCudaBackend(policy, contract, unrolled=True, stream=None)
-    served = [backend.whole(*_arrays(inputs)) for inputs in seeds]
-    figures = {
-        'parity': _parity(exact, plain, [torch.from_numpy(c).cuda() for c in served]),
-        'equal_to_eager': _replays(backend, eager, config, range(replays)),
+    arrays = [_arrays(inputs) for inputs in seeds]
+    served = [backend.whole(*own) for own in arrays]
+    largest = bucket_of(config, config.camera_slots, config.max_tokens)
+    figures: dict[str, Any] = {
+        'parity': _parity(exact, plain, served),
+        'chunk_sha256': hashlib.sha256(served[0].tobytes()).hexdigest(),
+        'equal_to_eager': _replays(backend, eager, config, largest, range(replays)),
         'weights_GB': weights / 1e9,
         'peak_GB': peak / 1e9,
         'peak_of_weights': peak / weights,
-        **_times(policy, backend, config, ceilings, seeds[0]),
-        'kernels': _kernels(backend, config),
+        **_times(policy, backend, config, ceilings, arrays[:1]),
+        'kernels': _kernels(backend, largest),
         'tuned': {
             f'{key} x{policy.ops.tuning.calls[key]}': [
                 [round(ms, 4), str(option)] for ms, option in timed[:SHOWN]
@@ -117,26 +138,61 @@ def _measure(name: str, ceilings: Ceilings, replays: int) -> dict[str, Any]:
             for key, timed in policy.ops.tuning.timings.items()
         },
     }
+    if batch > 1:
+        together = largest._replace(observations=batch)
+        found = backend.several([own[:-1] for own in arrays[:batch]],
+                                [own[-1] for own in arrays[:batch]])
+        figures['together'] = {
+            'batch': batch,
+            'parity': _parity(exact[:batch], plain[:batch], found),
+            **_alone_and_together(backend, arrays[:batch], served, found),
+            'equal_to_eager': _replays(backend, eager, config, together, range(replays // 10)),
+            **_times(policy, backend, config, ceilings, arrays[:batch]),
+            'kernels': _kernels(backend, together),
+        }
     if policy.ops.tuning.changed:
-        tuning_file = torch_cuda.cache_path(torch.cuda.get_device_name(), DTYPE)
+        tuning_file = cache_path(torch.cuda.get_device_name(), DTYPE)
         figures['tuning_file'] = json.loads(tuning_file.read_text())
-    ratio = figures['parity']['ratio']
-    figures['passed'] = figures['equal_to_eager']['different'] == 0 and ratio <= 1.25
-    shown = {k: v for k, v in figures.items() if k not in ('kernels', 'tuned', 'tuning_file')}
-    print(name, json.dumps(shown, indent=1), flush=True)
+    results = [figures, *([figures['together']] if batch > 1 else [])]
+    figures['passed'] = all(
+        own['equal_to_eager']['different'] == 0 and own['parity']['ratio'] <= MOST_RATIO
+        for own in results
+    ) and figures.get('together', {}).get('changed_by_neighbours', 0) == 0
     for key, rows in figures['tuned'].items():
         print('  tuned', key, rows[:2], flush=True)
-    for row in figures['kernels'][:12]:
-        print(f'  {row["us"]:9.1f} us {row["count"]:5d} x {row["name"][:90]}', flush=True)
+    for own in results:
+        shown = {k: v for k, v in own.items() if k not in HIDDEN}
+        print(name, json.dumps(shown, indent=1), flush=True)
+        for row in own['kernels'][:16]:
+            print(f'  {row["us"]:9.1f} us {row["count"]:5d} x {row["name"][:90]}', flush=True)
     return figures
+
+
+def _alone_and_together(
+    backend: Any, arrays: list[list[Any]], alone: list[Any], together: list[Any]
+) -> dict[str, float]:
+    """Return how far chunks are from those of each observation alone, and how many change when
+    their neighbours do."""
+    far = max(
+        float(np.linalg.norm(ours - own) / np.linalg.norm(own))
+        for ours, own in zip(together, alone, strict=False)
+    )
+    changed = 0
+    for index, own in enumerate(arrays):
+        others = [arrays[index - 1]] * len(arrays)
+        others[index] = own
+        again = backend.several([each[:-1] for each in others], [each[-1] for each in others])
+        changed += not np.array_equal(again[index], together[index])
+    return {'relative_to_alone': far, 'changed_by_neighbours': changed}
 
 
 def _arrays(inputs: tuple[torch.Tensor, ...]) -> list[Any]:
     return [value[0].cpu().numpy() for value in inputs]
 
 
-def _parity(exact: list[Any], plain: list[Any], served: list[Any]) -> dict[str, float]:
+def _parity(exact: list[Any], plain: list[Any], chunks: list[Any]) -> dict[str, float]:
     """Compare both with float32: relative error of the chunk, and its largest element."""
+    served = [torch.from_numpy(chunk).cuda() for chunk in chunks]
 
     def error(chunks: list[Any]) -> tuple[float, float, float]:
         pairs = [
@@ -160,11 +216,12 @@ def _parity(exact: list[Any], plain: list[Any], served: list[Any]) -> dict[str, 
 
 
 @torch.inference_mode()
-def _replays(backend: Any, eager: Any, config: Any, seeds: range) -> dict[str, Any]:
+def _replays(
+    backend: Any, eager: Any, config: Any, bucket: Any, seeds: range
+) -> dict[str, Any]:
     """Compare chunks of graph and eager on fresh inputs, bit for bit; and whole with split."""
     different = split_different = 0
     device = torch.device('cuda')
-    bucket = bucket_of(config, config.camera_slots, config.max_tokens)
     inputs = backend._inputs[bucket]
     whole = backend._chunk_run(bucket)
     eager._inputs[bucket] = inputs
@@ -178,50 +235,82 @@ def _replays(backend: Any, eager: Any, config: Any, seeds: range) -> dict[str, A
         inputs.state.normal_(generator=generator)
         backend._x.normal_(generator=generator)
         length = config.camera_slots * config.tokens_per_image + backend._policy.state_rows
-        backend._policy.length.fill_(length + config.max_tokens - seed % 8)
+        shorter = (seed + torch.arange(backend.batch, device=device)) % 8
+        backend._policy.length.copy_(length + config.max_tokens - shorter)
         backend._dt.fill_(-1.0 / config.num_steps)
         replayed = whole().clone()
         launched = run_eager()
         different += not torch.equal(replayed, launched)
         if not torch.isfinite(replayed).all():
             different += 1
-        if seed < 20:
-            noise = backend._x.clone()
+        if seed < 20 and bucket.observations == 1:
+            place = backend._x_of(1)
+            noise = place.clone()
             backend._run('prefix', bucket)()
-            x = noise
             for embedding in backend._steps:
-                backend._x.copy_(x)
                 x = backend._step_run(embedding)()[0].clone()
-            backend._x.copy_(noise)
+                place.copy_(x)
+            place.copy_(noise)
             split_different += not torch.equal(replayed, x)
     return {'replays': len(seeds), 'different': different, 'split_different': split_different}
 
 
 @torch.inference_mode()
 def _times(
-    policy: Any, backend: Any, config: Any, ceilings: Ceilings, inputs: tuple[torch.Tensor, ...]
+    policy: Any, backend: Any, config: Any, ceilings: Ceilings, arrays: list[list[Any]]
 ) -> dict[str, Any]:
-    """Return milliseconds of the chunk and of its phases, and how often the floor that is."""
-    bucket = bucket_of(config, config.camera_slots, config.max_tokens)
-    arrays = _arrays(inputs)
-    backend.whole(*arrays)
-    whole = median_s(backend._chunk_run(bucket), 50)
-    own = backend._inputs[bucket]
-    steps = [backend._step_run(embedding) for embedding in backend._steps]
-    vision = backend._captured(lambda: policy.tower.run(policy.ops, own.images), None)
+    """Return milliseconds of the chunks of observations that are computed together, and of their
+    phases, and how often the floor that is."""
+    count = len(arrays)
+    bucket = bucket_of(config, config.camera_slots, config.max_tokens, count)
+
+    def serve() -> Any:
+        if count == 1:
+            return backend.whole(*arrays[0])
+        return backend.several([own[:-1] for own in arrays], [own[-1] for own in arrays])
+
+    serve()
+    policy.length.fill_(
+        config.camera_slots * config.tokens_per_image + config.max_tokens + policy.state_rows
+    )
+    run = backend._chunk_run(bucket)
+    whole = median_s(run, 50)
+    several = {}
+    if count > 1:  # long enough that the card's power limits it
+        rested = median_s(run, 10, before=lambda: time.sleep(REST_S))
+        several = {
+            'rested_ms': rested * 1e3,
+            'TFLOP_per_s_between': product_rate(before=run) / 1e12,
+        }
+    own, x = backend._inputs[bucket], backend._x_of(count)
+    prefix = policy.prefix if count == 1 else policy.prefix_without_state
+
+    def graph(function: Callable[[], Any]) -> Callable[[], Any]:
+        return backend._captured(function, function)
+
+    if count == 1:
+        steps = [backend._step_run(embedding) for embedding in backend._steps]
+    else:
+        constants = [backend._constants_of(embedding).views for embedding in backend._steps]
+        steps = [graph(lambda at=at: policy.step(x, backend._dt, at)) for at in constants]
     timed = {
-        'vision': median_s(vision, 30),
-        'vision+prefix': median_s(backend._run('prefix', bucket), 30),
+        'vision': median_s(graph(lambda: policy.tower.run(policy.ops, own.images)), 30),
+        'vision+prefix': median_s(graph(lambda: prefix(own)), 30),
         'denoise': median_s(lambda: [step() for step in steps], 30),
     }
-    floors = {k: cost.floor_s(ceilings) for k, cost in phase_costs(config).items()}
+    costs = phase_costs(config, count)
+    floors = {k: cost.floor_s(ceilings) for k, cost in costs.items()}
     floor = sum(floors.values())
+    limit = sum(cost.flops for cost in costs.values()) / ceilings.flops_per_s
     clock = []
     for _ in range(30):
         begin = time.perf_counter()
-        backend.whole(*arrays)
+        serve()
         clock.append(time.perf_counter() - begin)
     return {
+        'compute_limit_ms': limit * 1e3,
+        'of_compute_limit': limit / whole,
+        **several,
         'chunk_ms': whole * 1e3,
         'floor_ms': floor * 1e3,
         'times_floor': whole / floor,
@@ -232,9 +321,8 @@ def _times(
 
 
 @torch.inference_mode()
-def _kernels(backend: Any, config: Any) -> list[dict[str, Any]]:
-    """Return device time by kernel of one replayed chunk, the longest first."""
-    bucket = bucket_of(config, config.camera_slots, config.max_tokens)
+def _kernels(backend: Any, bucket: Any) -> list[dict[str, Any]]:
+    """Return device time by kernel of one replayed run, the longest first."""
     replay = backend._chunk_run(bucket)
     replay()
     torch.cuda.synchronize()
