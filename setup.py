@@ -3,14 +3,29 @@
 """The ament_python package vla_deploy, at the root of the repository."""
 
 import pathlib
+import runpy
 from collections import defaultdict
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 PACKAGE = 'vla_deploy'
 SHARED_FOLDERS = ('launch', 'config', 'urdf', 'policies')
 VERBS = ('up', 'export', 'validate', 'demo', 'guard', 'verify_log', 'traces', 'replay', 'bench')
 NODES = ('inference', 'recorder', 'sim_robot')
+COMPILED = runpy.run_path(f'{PACKAGE}/pipeline/compiled.py')
+
+
+class BuildLibrary(build_ext):
+    """Compiles the image code as the package itself does, for any Python: no extension module."""
+
+    def get_ext_filename(self, name):
+        """Return the file of a dotted or bare name, by its digest instead of a Python's tag."""
+        return '/'.join([*name.split('.')[:-1], COMPILED['library_name']()])
+
+    def build_extension(self, extension):
+        """Compile the one library that there is."""
+        COMPILED['compile_library'](pathlib.Path(self.get_ext_fullpath(extension.name)))
 
 
 def share_files():
@@ -30,7 +45,10 @@ setup(
     package_data={
         f'{PACKAGE}.export.evidence': ['*.json'],
         f'{PACKAGE}.backends': ['tuned/*.json'],
+        f'{PACKAGE}.pipeline': ['resize.c'],
     },
+    ext_modules=[Extension(f'{PACKAGE}.pipeline.resize', [f'{PACKAGE}/pipeline/resize.c'])],
+    cmdclass={'build_ext': BuildLibrary},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

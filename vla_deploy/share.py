@@ -1,9 +1,11 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the package's own files lie: in an installed share folder, or in the source tree."""
+"""Where the package's own files lie: in an installed share folder, or in the source tree; and where
+it keeps what it makes for itself."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -22,3 +24,12 @@ def share_directory() -> Path:
             return candidate
     tried = ', '.join(str(c) for c in candidates)
     raise FileNotFoundError(f'config/ of vla_deploy not found in {tried}; run colcon build')
+
+
+def cache_folder() -> Path:
+    """Return where what is made once is kept: `$VLA_DEPLOY_CACHE`, else
+    `$XDG_CACHE_HOME/vla_deploy`, else `~/.cache/vla_deploy`."""
+    if os.environ.get('VLA_DEPLOY_CACHE'):
+        return Path(os.environ['VLA_DEPLOY_CACHE'])
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'vla_deploy'

@@ -10,7 +10,7 @@ from package_files import ROOT, source_files
 HEADER = '# Copyright 2026 The vla_deploy authors\n# SPDX-License-Identifier: Apache-2.0\n'
 MAX_LINES = 400
 TEXT_SUFFIXES = {'.py', '.sh', '.md', '.yaml', '.xml', '.toml', '.cfg', '.in', '.txt', '.urdf',
-                 '.msg', '.srv', '.action', '.json', ''}  # fmt: skip
+                 '.msg', '.srv', '.action', '.json', '.c', ''}  # fmt: skip
 # folders of somebody's machine; this pattern does not match itself
 MACHINE_PATH = re.compile(r'(?<![\w.])/(?:work|root|home|tmp|Users)/[\w.]')
 

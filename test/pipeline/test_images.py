@@ -54,8 +54,8 @@ def test_when_any_size_is_resized_expect_what_torch_gives(h, w, target_h, target
 @pytest.mark.parametrize(
     ('height', 'width', 'target'),
     [
-        (480, 640, 512),  # columns by product
-        (480, 640, 224),  # columns gathered
+        (480, 640, 512),
+        (480, 640, 224),
         (720, 1280, 512),
         (480, 848, 512),
         (240, 424, 512),
@@ -89,9 +89,44 @@ def test_when_value_range_differs_expect_it_scaled_to():
 
 def test_when_rows_are_not_contiguous_expect_the_same_as_a_copy():
     padded = np.random.default_rng(4).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-    view = padded[:, :64, ::-1]
     target = rule(32, 32)
-    assert np.array_equal(resized(view, target), resized(view.copy(), target))
+    for view in (padded[:, :64], padded[::-1, :64], padded[:, :64, ::-1], padded[:, :128:2]):
+        assert np.array_equal(resized(view, target), resized(view.copy(), target))
+
+
+@pytest.mark.parametrize('width', [59, 60, 61, 62, 63])
+def test_when_image_is_written_expect_nothing_beside_it_touched(width):
+    target = rule(64, 64, 'pad_center')
+    out = np.full((3, 64, 64), 7.0, np.float32)
+    image = np.random.default_rng(8).integers(0, 256, (64, width, 3), dtype=np.uint8)
+    Resizer(64, width, target)(image, out)
+    left = (64 - width) // 2
+    inside = np.zeros(64, bool)
+    inside[left : left + width] = True
+    assert (out[:, :, ~inside] == 7.0).all()
+    assert (np.abs(out[:, :, inside]) <= 1.0).all()
+
+
+@pytest.mark.parametrize(
+    'image', [np.zeros((20, 30, 3), np.float32), np.zeros((20, 31, 3), np.uint8)]
+)
+def test_when_image_is_not_of_the_size_or_type_expect_error_naming_both(image):
+    with pytest.raises(ValueError, match=r'image is .*, not uint8 \(20, 30, 3\)'):
+        Resizer(20, 30, rule(32, 32))(image, np.zeros((3, 32, 32), np.float32))
+
+
+@pytest.mark.parametrize(
+    'out',
+    [
+        np.zeros((3, 32, 32)),
+        np.zeros((3, 32, 31), np.float32),
+        np.zeros((3, 32, 64), np.float32)[:, :, ::2],
+    ],
+)
+def test_when_out_cannot_take_the_image_expect_error_before_anything_is_written(out):
+    with pytest.raises(ValueError, match=r'out is .*, not contiguous float32 \(3, 32, 32\)'):
+        Resizer(20, 30, rule(32, 32))(np.full((20, 30, 3), 255, np.uint8), out)
+    assert not out.any()
 
 
 def test_when_padding_is_odd_and_centred_expect_odd_pixel_at_the_bottom():
@@ -111,14 +146,14 @@ def test_when_image_would_vanish_expect_error_naming_its_size():
         Resizer(1, 3840, rule(32, 32))
 
 
-@pytest.mark.parametrize('bands', [1, 2, 3, 7])
-def test_when_work_is_cut_into_bands_expect_no_more_pieces_and_the_same_image(bands):
+@pytest.mark.parametrize('bands', [1, 2, 3, 7, 500])
+def test_when_work_is_cut_into_bands_expect_no_more_than_rows_and_the_same_image(bands):
     image = np.random.default_rng(6).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     target = rule(512, 512)
     cut = Resizer(480, 640, target, bands)
     out = np.full((3, 512, 512), -1.0, np.float32)
     jobs = cut.jobs(image, out)
-    assert len(jobs) == min(bands, 4)  # 384 rows are four strips
+    assert len(jobs) == min(bands, 384)  # rows of the image without its padding
     for job in reversed(jobs):
         job()
     assert np.array_equal(out, resized(image, target))

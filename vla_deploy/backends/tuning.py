@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from vla_deploy.core import strict
 from vla_deploy.files import write_bytes
+from vla_deploy.share import cache_folder
 
 SHIPPED = Path(__file__).parent / 'tuned'
 SHARED_MEMORY_BYTES = 200 << 10
@@ -123,9 +123,7 @@ def load_tuning(card: str, dtype: torch.dtype) -> Tuning:
 
 def cache_path(card: str, dtype: torch.dtype) -> Path:
     """Return the file of measured configurations in `$VLA_DEPLOY_CACHE` or the user's cache."""
-    given = os.environ.get('VLA_DEPLOY_CACHE')
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(given or Path(base) / 'vla_deploy') / 'tuned' / _file_name(card, dtype)
+    return cache_folder() / 'tuned' / _file_name(card, dtype)
 
 
 def default(kind: str, sizes: Sequence[int], dtype: torch.dtype) -> Config:

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from vla_deploy import __version__
 from vla_deploy.bringup import own_policy
+from vla_deploy.share import cache_folder
 
 # What a robot's own policy is served with (`threads` in its inference.yaml): a bundle is proven as
 # it runs, and the last bits depend on it.
@@ -26,8 +26,7 @@ def bundle_for(robot: str, given: str) -> Path:
     """Return the folder of the bundle to serve: the given one, or the robot's own.
 
     The robot's own policy is exported at first use, by a process of its own so that the caller
-    never imports torch. The cache is `$VLA_DEPLOY_CACHE`, else `$XDG_CACHE_HOME/vla_deploy`, else
-    `~/.cache/vla_deploy`. Raises BundleUnavailable.
+    never imports torch. Raises BundleUnavailable.
     """
     if given:
         bundle = Path(given).expanduser().resolve()
@@ -37,7 +36,7 @@ def bundle_for(robot: str, given: str) -> Path:
     checkpoint = own_policy(robot)
     if not checkpoint.is_dir():
         raise BundleUnavailable(f'policy {checkpoint} of {robot} is missing: give bundle:=FOLDER')
-    bundle = _cache() / f'{checkpoint.name}-{_digest(checkpoint)[:16]}'
+    bundle = cache_folder() / f'{checkpoint.name}-{_digest(checkpoint)[:16]}'
     if not bundle.is_dir():
         bundle.parent.mkdir(parents=True, exist_ok=True)
         print(f'exporting {checkpoint.name} to {bundle} (once)', file=sys.stderr, flush=True)
@@ -48,13 +47,6 @@ def bundle_for(robot: str, given: str) -> Path:
         if code != 0:
             raise BundleUnavailable(f'export of {checkpoint} failed with exit code {code}')
     return bundle
-
-
-def _cache() -> Path:
-    if os.environ.get('VLA_DEPLOY_CACHE'):
-        return Path(os.environ['VLA_DEPLOY_CACHE'])
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'vla_deploy'
 
 
 def _digest(checkpoint: Path) -> str:

@@ -25,6 +25,7 @@ from vla_deploy.pipeline.backend import (
     load_backend,
 )
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
+from vla_deploy.pipeline.compiled import CompileError
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
 from vla_deploy.pipeline.guidance import Guidance, continuation_inputs
 from vla_deploy.pipeline.normalize import (
@@ -73,7 +74,8 @@ class Policy:
         `threads` that preprocess images; None for one a core, up to four. `precision` in which
         the backend computes: each has a threshold of its own in the receipt.
 
-        Raises BundleError where the tokenizer or the statistics do not fit the contract.
+        Raises BundleError where the tokenizer or the statistics do not fit the contract, and
+        PolicyError where the image code is neither installed nor can be compiled.
         """
         contract = bundle.contract
         try:
@@ -93,7 +95,10 @@ class Policy:
         )
         self._threshold_name = threshold_name(precision)
         threads = threads or min(len(os.sched_getaffinity(0)), MAX_PREPROCESS_THREADS)
-        self._preprocess = Preprocessor(contract, encoder, state_normalizer, threads)
+        try:
+            self._preprocess = Preprocessor(contract, encoder, state_normalizer, threads)
+        except CompileError as error:
+            raise PolicyError(str(error)) from error
         self._sample = EulerSampler(contract.time_embedding, contract.denoise_steps)
         self._lock = threading.Lock()
 

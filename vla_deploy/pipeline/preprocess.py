@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.images import Resizer
+from vla_deploy.pipeline.native import resize_function
 from vla_deploy.pipeline.normalize import VectorNormalizer
 from vla_deploy.pipeline.observation import CheckedObservation, ObservationError
 from vla_deploy.pipeline.tokenize import Prompt, PromptEncoder
@@ -40,6 +41,8 @@ class ImageStack:
     """
 
     def __init__(self, contract: Contract, threads: int = 1) -> None:
+        """Raises CompileError where the compiled image code cannot be had."""
+        resize_function()  # here, since sizes are known with the first images only
         rule = contract.image
         self._threads = threads
         self._helpers = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix='preprocess')

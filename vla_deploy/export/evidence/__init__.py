@@ -24,9 +24,12 @@ _SHARED = (
     'models/language.py',
     'models/vision.py',
     'pipeline/guidance.py',
+    'pipeline/compiled.py',
     'pipeline/images.py',
+    'pipeline/native.py',
     'pipeline/normalize.py',
     'pipeline/preprocess.py',
+    'pipeline/resize.c',
     'pipeline/sampler.py',
     'pipeline/tokenize.py',
 )
