@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an observation costs beside the model: image messages in, chunk message out.
 
-Three cameras of 640×480 rgb8, resized for a SmolVLA of full size (512×512) and for a small input.
-Prefix and sample are left out; a stub stands in for the model.
+Three cameras of 640×480 rgb8 (and bgr8), resized for a SmolVLA of full size (512×512) and for a
+small input. Prefix and sample are left out; a stub stands in for the model.
 
     python bench/observation_cost.py [OUTPUT.json]   default build/bench/observation_cost.json
 """
@@ -97,11 +97,13 @@ def policy(target: int, threads: int, folder: Path) -> Policy:
     return Policy(Bundle(folder, contract(target), {}, '0' * 64), StubBackend(0.1), threads)
 
 
-def measure(target: int, threads: int) -> dict[str, float]:
+def measure(target: int, threads: int, encoding: str = 'rgb8') -> dict[str, float]:
     """Durations in seconds of one observation after the other, each with images of its own."""
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(9)]
     messages = [rgb_to_image(frame, 0, 'camera') for frame in frames]
+    for message in messages:
+        message.encoding = encoding
     state = rng.uniform(-1, 1, len(JOINTS))
     durations, cpu = np.empty(OBSERVATIONS), np.empty(OBSERVATIONS)
     with tempfile.TemporaryDirectory() as folder:
@@ -150,9 +152,10 @@ def main() -> int:
         for target in TARGETS
         for threads in THREADS
     }
+    results[f'{TARGETS[0]}x{TARGETS[0]}, 1 threads, bgr8'] = measure(TARGETS[0], 1, 'bgr8')
     for size, figures in results.items():
         text = '  '.join(f'{key[:-2]} {value * 1e3:.2f} ms' for key, value in figures.items())
-        print(f'observation of 3 x {WIDTH}x{HEIGHT} rgb8 to {size}: {text}')
+        print(f'observation of 3 x {WIDTH}x{HEIGHT} to {size}: {text}')
     record = {
         'cameras': len(CAMERAS),
         'observations': OBSERVATIONS,

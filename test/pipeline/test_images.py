@@ -1,5 +1,8 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,11 +90,45 @@ def test_when_value_range_differs_expect_it_scaled_to():
     assert np.abs(resized(image, target) - torch_resized(image, target)).max() <= 1e-6
 
 
-def test_when_rows_are_not_contiguous_expect_the_same_as_a_copy():
-    padded = np.random.default_rng(4).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-    target = rule(32, 32)
-    for view in (padded[:, :64], padded[::-1, :64], padded[:, :64, ::-1], padded[:, :128:2]):
-        assert np.array_equal(resized(view, target), resized(view.copy(), target))
+VIEWS = {
+    'bgr': lambda rgbd: rgbd[..., 2::-1],
+    'rgba': lambda rgbd: rgbd[..., :3],
+    'argb': lambda rgbd: rgbd[..., 1:],
+    'abgr': lambda rgbd: rgbd[..., :0:-1],
+    'rows apart': lambda rgbd: rgbd[..., :3].copy()[:, 5:],
+    'rows from the bottom': lambda rgbd: rgbd[::-1, :, :3],
+    'pixels apart': lambda rgbd: rgbd[:, ::2, :3],
+    'columns from the right': lambda rgbd: rgbd[:, ::-1, :3],
+    'one column': lambda rgbd: rgbd[:, 3:4, :3],
+    'one row': lambda rgbd: rgbd[7:8, :, :3],
+    'planes': lambda rgbd: rgbd.transpose(2, 0, 1).copy().transpose(1, 2, 0)[..., :3],
+}
+
+
+@pytest.mark.parametrize('view', VIEWS)
+def test_when_image_is_a_view_expect_the_same_as_of_a_copy(view):
+    pixels = np.random.default_rng(4).integers(0, 256, (48, 80, 4), dtype=np.uint8)
+    image = VIEWS[view](pixels)
+    target = rule(96, 96)
+    assert np.array_equal(resized(image, target), resized(image.copy(), target))
+
+
+@pytest.mark.parametrize('colours', ['[..., :3]', '[..., 2::-1]', '[..., 1:]', '[..., :0:-1]'])
+def test_when_image_ends_with_its_memory_expect_nothing_read_behind_it(colours):
+    code = f"""
+import ctypes, mmap
+import numpy as np
+from vla_deploy.core.contract import ImageRule
+from vla_deploy.pipeline.images import Resizer
+room = 2 * mmap.PAGESIZE
+memory = np.frombuffer(mmap.mmap(-1, room), np.uint8)
+behind = ctypes.c_void_p(memory.ctypes.data + mmap.PAGESIZE)
+assert ctypes.CDLL(None).mprotect(behind, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+image = memory[mmap.PAGESIZE - 20 * 30 * 4 : mmap.PAGESIZE].reshape(20, 30, 4){colours}
+out = np.zeros((3, 32, 32), np.float32)
+Resizer(20, 30, ImageRule(32, 32, 'pad_center', -1.0, 1.0))(image, out)
+"""
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize('width', [59, 60, 61, 62, 63])

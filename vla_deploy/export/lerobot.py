@@ -34,6 +34,7 @@ from vla_deploy.export.pi import model_config
 from vla_deploy.export.rungs import DIRECT
 from vla_deploy.models.gemma import GemmaConfig
 from vla_deploy.models.pi import PiConfig
+from vla_deploy.pipeline.observation import Observation
 
 VERSIONS = ('lerobot', 'transformers', 'torch', 'tokenizers', 'numpy')
 _OFFLINE = ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE')
@@ -58,7 +59,8 @@ class ReferenceRun:
 
 
 class LeRobotReference:
-    """LeRobot's policy of a checkpoint, in float32 on the CPU."""
+    """LeRobot's policy of a checkpoint, in float32 on the CPU: `policy`, and its processors
+    `before` and `after`, which LeRobot calls pre- and postprocessor."""
 
     def __init__(self, checkpoint: Checkpoint, contract: Contract) -> None:
         """Load it; raises NoReferenceError."""
@@ -69,9 +71,9 @@ class LeRobotReference:
             raise NoReferenceError(f'LeRobot cannot be imported: {error}') from None
         with _offline(), _silent():
             try:
-                self._policy = _policy(checkpoint, factory, configs)
-                self._before, self._after = factory.make_pre_post_processors(
-                    self._policy.config,
+                self.policy = _policy(checkpoint, factory, configs)
+                self.before, self.after = factory.make_pre_post_processors(
+                    self.policy.config,
                     pretrained_path=str(checkpoint.path),
                     preprocessor_overrides={
                         'tokenizer_processor': {'tokenizer_name': str(checkpoint.tokenizer.parent)},
@@ -85,14 +87,8 @@ class LeRobotReference:
 
     def __call__(self, case: Case) -> ReferenceRun:
         """Run one case, from raw images to robot units."""
-        utils = importlib.import_module('lerobot.policies.utils')
-        observation = case.observation
-        values: dict[str, Any] = {
-            self._keys[name]: np.array(image) for name, image in observation.images.items()
-        }
-        values['observation.state'] = np.asarray(observation.state, np.float32)
         found: list[torch.Tensor] = []
-        model = self._policy.model
+        model = self.policy.model
         sample = model.sample_actions
 
         def kept(*arguments: Any, **named: Any) -> torch.Tensor:
@@ -102,18 +98,28 @@ class LeRobotReference:
         model.sample_actions = kept  # its result before the padded dims are cut off
         try:
             with torch.no_grad(), _silent():
-                batch = self._before(
-                    utils.prepare_observation_for_inference(
-                        values, torch.device('cpu'), observation.instruction, ''
-                    )
-                )
+                batch = self.batch(case.observation)
                 noise = torch.from_numpy(case.noise)[None]
-                self._policy.reset()
-                chunk = self._policy.predict_action_chunk(batch, noise=noise)
-                actions = self._after(chunk)
+                self.policy.reset()
+                chunk = self.policy.predict_action_chunk(batch, noise=noise)
+                actions = self.after(chunk)
         finally:
             del model.sample_actions
         return ReferenceRun(found[-1][0].float().numpy(), actions[0].float().numpy())
+
+    def batch(self, observation: Observation) -> Any:
+        """Return what LeRobot's policy is given of an observation."""
+        utils = importlib.import_module('lerobot.policies.utils')
+        values: dict[str, Any] = {
+            self._keys[name]: np.require(image, requirements='CW')  # copied only where it must be
+            for name, image in observation.images.items()
+        }
+        values['observation.state'] = np.array(observation.state, np.float32)
+        return self.before(
+            utils.prepare_observation_for_inference(
+                values, torch.device('cpu'), observation.instruction, ''
+            )
+        )
 
 
 def is_installed() -> bool:

@@ -62,23 +62,32 @@ class TorchPipeline:
 
     def inputs(self, observation: Observation) -> ModelInputs:
         """Preprocess one observation; absent cameras are masked and come last."""
-        contract = self.contract
-        present = [
-            self._image(observation.images[camera.name])
-            for camera in contract.cameras
-            if camera.name in observation.images
-        ]
-        absent = contract.camera_slots - len(present)
-        images = torch.stack(present + [torch.full_like(present[0], -1.0)] * absent)
-        state = self._normalize('state', torch.tensor(observation.state, dtype=torch.float32))
-        tokens, token_mask = self._tokens(self._prompt(observation.instruction, state))
+        present = self.images(observation)
+        slots = self.contract.camera_slots
+        absent = slots - len(present)
+        tokens, token_mask, state = self.text_and_state(observation)
         return ModelInputs(
-            images,
-            torch.arange(contract.camera_slots) < len(present),
+            torch.stack(present + [torch.full_like(present[0], -1.0)] * absent),
+            torch.arange(slots) < len(present),
             tokens,
             token_mask,
-            F.pad(state, (0, contract.state.padded_dim - contract.state.dim)),
+            state,
         )
+
+    def images(self, observation: Observation) -> list[Tensor]:
+        """Return the images of the cameras that are there, in the contract's order."""
+        return [
+            self._image(observation.images[camera.name])
+            for camera in self.contract.cameras
+            if camera.name in observation.images
+        ]
+
+    def text_and_state(self, observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens, their mask and the padded state, as in ModelInputs."""
+        spec = self.contract.state
+        state = self._normalize('state', torch.tensor(observation.state, dtype=torch.float32))
+        tokens, token_mask = self._tokens(self._prompt(observation.instruction, state))
+        return tokens, token_mask, F.pad(state, (0, spec.padded_dim - spec.dim))
 
     @torch.no_grad()
     def chunk(self, inputs: ModelInputs, noise: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,7 +156,8 @@ class TorchPipeline:
     def _image(self, image: NDArray[np.uint8]) -> Tensor:
         """Resize uint8 [h,w,3] with its aspect kept, pad, scale to [-1,1]."""
         rule = self.contract.image
-        pixels = torch.from_numpy(image.copy()).float().div(255).permute(2, 0, 1).contiguous()[None]
+        owned = np.require(image, requirements='CW')  # copied only where torch cannot take it
+        pixels = torch.from_numpy(owned).float().div(255).permute(2, 0, 1).contiguous()[None]
         height, width = pixels.shape[2:]
         if (height, width) != (rule.height, rule.width):
             ratio = max(width / rule.width, height / rule.height)

@@ -24,7 +24,11 @@ from vla_deploy.core.contract import ImageRule
 from vla_deploy.pipeline.native import Axis, Plan, resize_function
 
 CHANNELS = 3
+# Bytes from pixel to pixel and from red to green that are read as they are: RGB, BGR, RGBA, BGRA.
+# Images of other strides are copied.
+LAYOUTS = ((3, 1), (3, -1), (4, 1), (4, -1))
 Float32 = NDArray[np.float32]
+FLOAT_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,25 +75,19 @@ class Resizer:
                 f'an image of {width}x{height} pixels vanishes in {rule.width}x{rule.height}'
             )
         self._resize = resize_function()
+        self._rule = rule
         self._shape_in = (height, width, CHANNELS)
         self._shape_out = (CHANNELS, rule.height, rule.width)
-        top, left = _offsets(fitted_height, fitted_width, rule)
-        self._start_bytes = (top * rule.width + left) * np.dtype(np.float32).itemsize
-        self._kept: list[NDArray[np.generic]] = []  # what the plan points to
-        self._plan = Plan(
-            rows=self._axis(bilinear_taps(height, fitted_height), 1),
-            columns=self._axis(bilinear_taps(width, fitted_width), CHANNELS),
-            source_row=width * CHANNELS,
-            width=fitted_width,
-            output_row=rule.width,
-            output_plane=rule.height * rule.width,
-            scale=(rule.value_high - rule.value_low) / 255.0,
-            offset=rule.value_low,
-        )
+        self._window = (*_offsets(fitted_height, fitted_width, rule), fitted_width)
+        self._row_taps = bilinear_taps(height, fitted_height)
+        self._column_taps = bilinear_taps(width, fitted_width)
+        self._kept: list[NDArray[np.generic]] = []  # what the plans point to
+        self._plans: dict[tuple[int, ...], Plan] = {}
         bounds = np.linspace(0, fitted_height, bands + 1).astype(int).tolist()
         # each band has a mixed row of its own, with the float behind it that is read as well
+        room = width * max(LAYOUTS)[0] + 1
         self._bands = [
-            (start, stop, np.zeros(width * CHANNELS + 1, np.float32))
+            (start, stop, np.zeros(room, np.float32))
             for start, stop in itertools.pairwise(bounds)
             if stop > start
         ]
@@ -111,20 +109,57 @@ class Resizer:
             raise ValueError(
                 f'out is {out.dtype} {out.shape}, not contiguous float32 {self._shape_out}'
             )
-        if image.strides[1:] != (CHANNELS, 1):
-            image = np.ascontiguousarray(image)
-        return [functools.partial(self._band, image, out, *band) for band in self._bands]
+        layout = image.strides[1:]
+        if layout not in LAYOUTS:
+            image, layout = np.ascontiguousarray(image), (CHANNELS, 1)
+        if layout not in self._plans:
+            self._plans[layout] = self._plan(*layout)
+        plan = self._plans[layout]
+        top, left, _ = self._window
+        source, target = image.ctypes.data, out.ctypes.data
+        target += (top * self._rule.width + left) * FLOAT_BYTES
+        if plan.output_plane < 0:  # the first byte is blue's, and goes to the last plane
+            source -= CHANNELS - 1
+            target -= (CHANNELS - 1) * plan.output_plane * FLOAT_BYTES
+        return [
+            functools.partial(
+                self._band, (image, out), plan, source, image.strides[0], target, *band
+            )
+            for band in self._bands
+        ]
 
     def _band(
-        self, image: NDArray[np.uint8], out: Float32, start: int, stop: int, mixed: Float32
+        self,
+        _alive: tuple[NDArray[np.uint8], Float32],
+        plan: Plan,
+        source: int,
+        source_row: int,
+        target: int,
+        start: int,
+        stop: int,
+        mixed: Float32,
     ) -> None:
-        self._resize(
-            ctypes.byref(self._plan), image.ctypes.data, image.strides[0],
-            out.ctypes.data + self._start_bytes, mixed.ctypes.data, start, stop,
-        )  # fmt: skip
+        """Write some rows; the addresses are those of arrays in `_alive`."""
+        row = mixed.ctypes.data
+        self._resize(ctypes.byref(plan), source, source_row, target, row, start, stop)
+
+    def _plan(self, pixel: int, colour: int) -> Plan:
+        """Return the plan for images of such a layout."""
+        _, width, _ = self._shape_in
+        rule = self._rule
+        return Plan(
+            rows=self._axis(self._row_taps, 1),
+            columns=self._axis(self._column_taps, pixel),
+            source_row=(width - 1) * pixel + CHANNELS,
+            width=self._window[2],
+            output_row=rule.width,
+            output_plane=colour * rule.height * rule.width,
+            scale=(rule.value_high - rule.value_low) / 255.0,
+            offset=rule.value_low,
+        )
 
     def _axis(self, taps: Taps, elements: int) -> Axis:
-        """Return the taps of an axis whose pixels have so many elements, for the plan."""
+        """Return the taps of an axis whose pixels have so many elements, for a plan."""
         arrays = (
             (taps.first * elements).astype(np.int32),
             (taps.second * elements).astype(np.int32),

@@ -1,7 +1,7 @@
 /* Copyright 2026 The vla_deploy authors
  * SPDX-License-Identifier: Apache-2.0
  *
- * Bilinear resize of an interleaved RGB image to float planes, one output row after the other: two
+ * Bilinear resize of an image of RGB, BGR, RGBA or BGRA bytes to float planes R, G, B, one output row after the other: two
  * source rows are mixed, then the columns of the mixed row. Only one row is kept between the two,
  * which stays in the nearest cache. images.py makes the plan and checks all sizes.
  *
@@ -12,10 +12,10 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { CHANNELS = 3, LANES = 4 };
+enum { LANES = 4 };
 
 /* The two source pixels of each output pixel of an axis, and their weights. Columns are counted in
- * floats of the mixed row: CHANNELS for each pixel. */
+ * elements of a source row: 3 or 4 for each pixel, of which the first three are its colours. */
 struct axis {
     const int32_t *first, *second;
     const float *first_weight, *second_weight;
@@ -24,10 +24,10 @@ struct axis {
 /* Sizes are in elements. Outputs are scale * (mixed bytes) + offset. */
 struct plan {
     struct axis rows, columns;
-    ptrdiff_t source_row;    /* width in * CHANNELS */
+    ptrdiff_t source_row;    /* from the first pixel's first colour to the last one's third */
     ptrdiff_t width;         /* columns out */
     ptrdiff_t output_row;    /* from one output row to the next */
-    ptrdiff_t output_plane;  /* from one channel to the next */
+    ptrdiff_t output_plane;  /* from one colour to the next, negative for BGR */
     float scale, offset;
 };
 
@@ -38,6 +38,13 @@ typedef float quad __attribute__((vector_size(16)));
 #else
 typedef int32_t lanes __attribute__((vector_size(16)));
 #define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (lanes){i, j, k, l})
+#endif
+
+/* x86-64 promises no vectors of 8 floats: where the loader can choose, a second version has them. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE_TOO __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE_TOO
 #endif
 
 static inline quad load(const float *from)
@@ -52,7 +59,7 @@ static inline void store(float *to, quad value)
     memcpy(to, &value, sizeof value);
 }
 
-static void mix_rows(const uint8_t *restrict first, const uint8_t *restrict second,
+WIDE_TOO static void mix_rows(const uint8_t *restrict first, const uint8_t *restrict second,
                      float first_weight, float second_weight, ptrdiff_t count,
                      float *restrict mixed)
 {
@@ -60,7 +67,7 @@ static void mix_rows(const uint8_t *restrict first, const uint8_t *restrict seco
         mixed[i] = first_weight * (float)first[i] + second_weight * (float)second[i];
 }
 
-/* The colours of one output pixel; the fourth lane holds nothing of use. */
+/* The three colours of one output pixel; the fourth lane holds nothing of use. */
 static inline quad mix_pixel(const struct axis *columns, const float *mixed, ptrdiff_t x)
 {
     return columns->first_weight[x] * load(mixed + columns->first[x])
@@ -68,29 +75,31 @@ static inline quad mix_pixel(const struct axis *columns, const float *mixed, ptr
 }
 
 static void mix_columns(const struct plan *plan, const float *restrict mixed,
-                        float *restrict red, float *restrict green, float *restrict blue)
+                        float *restrict plane0, float *restrict plane1, float *restrict plane2)
 {
     const struct axis *columns = &plan->columns;
+    const float scale = plan->scale, offset = plan->offset;
     ptrdiff_t x = 0;
     for (; x + LANES <= plan->width; x += LANES) {
         quad a = mix_pixel(columns, mixed, x), b = mix_pixel(columns, mixed, x + 1);
         quad c = mix_pixel(columns, mixed, x + 2), d = mix_pixel(columns, mixed, x + 3);
-        quad red_green_ab = PICK(a, b, 0, 4, 1, 5), red_green_cd = PICK(c, d, 0, 4, 1, 5);
-        quad blue_ab = PICK(a, b, 2, 6, 3, 7), blue_cd = PICK(c, d, 2, 6, 3, 7);
-        store(red + x, PICK(red_green_ab, red_green_cd, 0, 1, 4, 5) * plan->scale + plan->offset);
-        store(green + x, PICK(red_green_ab, red_green_cd, 2, 3, 6, 7) * plan->scale + plan->offset);
-        store(blue + x, PICK(blue_ab, blue_cd, 0, 1, 4, 5) * plan->scale + plan->offset);
+        quad ab01 = PICK(a, b, 0, 4, 1, 5), ab2 = PICK(a, b, 2, 6, 3, 7);
+        quad cd01 = PICK(c, d, 0, 4, 1, 5), cd2 = PICK(c, d, 2, 6, 3, 7);
+        store(plane0 + x, PICK(ab01, cd01, 0, 1, 4, 5) * scale + offset);
+        store(plane1 + x, PICK(ab01, cd01, 2, 3, 6, 7) * scale + offset);
+        store(plane2 + x, PICK(ab2, cd2, 0, 1, 4, 5) * scale + offset);
     }
     for (; x < plan->width; x++) {
-        quad value = mix_pixel(columns, mixed, x) * plan->scale + plan->offset;
-        red[x] = value[0];
-        green[x] = value[1];
-        blue[x] = value[2];
+        quad pixel = mix_pixel(columns, mixed, x) * scale + offset;
+        plane0[x] = pixel[0];
+        plane1[x] = pixel[1];
+        plane2[x] = pixel[2];
     }
 }
 
-/* Write the output rows start .. stop - 1 of an image whose rows are `image_row` bytes apart.
- * `mixed` is room for source_row + 1 floats: the last pixel is read with one float behind it. */
+/* Write the output rows start .. stop - 1 of an image whose rows are `image_row` bytes apart; its
+ * first pixel's colours go to `output` and the planes after it. `mixed` is room for a source row
+ * and one float behind it, which is read with the last pixel. */
 void vla_deploy_resize(const struct plan *plan, const uint8_t *image, ptrdiff_t image_row,
                        float *output, float *mixed, ptrdiff_t start, ptrdiff_t stop)
 {
@@ -98,7 +107,7 @@ void vla_deploy_resize(const struct plan *plan, const uint8_t *image, ptrdiff_t 
     for (ptrdiff_t y = start; y < stop; y++) {
         mix_rows(image + rows->first[y] * image_row, image + rows->second[y] * image_row,
                  rows->first_weight[y], rows->second_weight[y], plan->source_row, mixed);
-        float *red = output + y * plan->output_row;
-        mix_columns(plan, mixed, red, red + plan->output_plane, red + 2 * plan->output_plane);
+        float *to = output + y * plan->output_row;
+        mix_columns(plan, mixed, to, to + plan->output_plane, to + 2 * plan->output_plane);
     }
 }

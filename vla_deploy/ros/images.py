@@ -40,8 +40,9 @@ class _Layout:
     depth_m: float = 0.0
 
 
-def _ordered(*order: int) -> Callable[[NDArray[Any]], UInt8]:
-    return lambda pixels: pixels[..., order]
+def _colours(which: slice) -> Callable[[NDArray[Any]], UInt8]:
+    """Return the view of three of the channels; the resize reads it as it is."""
+    return lambda pixels: pixels[..., which]
 
 
 def _half(pixels: NDArray[Any]) -> UInt8:
@@ -122,9 +123,9 @@ def _yuv(luma: int) -> Callable[[NDArray[Any]], UInt8]:
 _UYVY, _YUYV = _Layout('u1', 2, _yuv(1)), _Layout('u1', 2, _yuv(0))
 _LAYOUTS = {
     'rgb8': _Layout('u1', 3),
-    'bgr8': _Layout('u1', 3, _ordered(2, 1, 0)),
-    'rgba8': _Layout('u1', 4, _ordered(0, 1, 2)),
-    'bgra8': _Layout('u1', 4, _ordered(2, 1, 0)),
+    'bgr8': _Layout('u1', 3, _colours(slice(2, None, -1))),
+    'rgba8': _Layout('u1', 4, _colours(slice(3))),
+    'bgra8': _Layout('u1', 4, _colours(slice(2, None, -1))),
     'mono8': _Layout('u1', 1, _grey),
     'mono16': _Layout('u2', 1, _grey_of_16),
     '16UC1': _Layout('u2', 1, depth_m=MM_TO_M),
@@ -144,7 +145,8 @@ _LAYOUTS = {
 
 
 def image_to_rgb(msg: Image | CompressedImage, depth_max_m: float = 0.0) -> UInt8:
-    """Return uint8 [height, width, 3] in RGB; for rgb8 a view of the message.
+    """Return uint8 [height, width, 3] in RGB; for rgb8, bgr8, rgba8 and bgra8 a view of the
+    message.
 
     A depth image (16UC1 in mm, 32FC1 in m) becomes grey: 0 and what is not measured black,
     `depth_max_m` and beyond white; with 0 depth images are refused. Raises ConversionError, which
