@@ -1,6 +1,7 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -103,3 +104,13 @@ def test_when_threads_share_the_images_expect_the_same_to_the_bit(plain_contract
     alone, _ = ImageStack(plain_contract).fill(images)
     shared, _ = ImageStack(plain_contract, threads).fill(images)
     assert np.array_equal(alone, shared)
+
+
+def test_when_a_helper_gets_no_processor_expect_its_images_done_by_the_others(
+    plain_contract, monkeypatch
+):
+    stack = ImageStack(plain_contract, threads=2)
+    monkeypatch.setattr(stack._helpers, 'submit', lambda *arguments: Future())  # never starts
+    image = np.random.default_rng(6).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    alone, _ = ImageStack(plain_contract).fill([image, image])
+    assert np.array_equal(stack.fill([image, image])[0], alone)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from vla_deploy.core.contract import TimeEmbedding
-from vla_deploy.pipeline import BundleError, Observation, ObservationError, Policy, PolicyError
+from vla_deploy.pipeline import (
+    BundleError,
+    Observation,
+    ObservationError,
+    Policy,
+    PolicyError,
+    native,
+)
 from vla_deploy.pipeline import fixtures as fixture_files
 from vla_deploy.pipeline.guidance import Guidance
 from vla_deploy.pipeline.sampler import (
@@ -320,3 +327,14 @@ def test_when_time_is_embedded_expect_the_exact_sines_and_cosines():
     expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     assert np.abs(table - expected).max() <= 1e-7
     assert table.dtype == np.float32
+
+
+def test_when_there_is_no_compiled_image_code_expect_error_that_says_what_to_install(
+    plain_bundle, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(native, '__file__', str(tmp_path / 'native.py'))
+    monkeypatch.setenv('VLA_DEPLOY_CACHE', str(tmp_path))
+    monkeypatch.setenv('CC', 'no-such-compiler')
+    native.resize_function.cache_clear()
+    with pytest.raises(PolicyError, match=r'resize.c needs a C compiler.*build-essential'):
+        Policy.load(plain_bundle(), backend='stub')

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,12 +75,15 @@ class ImageStack:
         return self._images, np.arange(len(self._images)) < len(images)
 
     def _run(self, jobs: Sequence[Callable[[], None]]) -> None:
-        """Run the jobs in all threads, this one among them."""
-        shares = [jobs[i :: self._threads] for i in range(self._threads)]
-        helped = [self._helpers.submit(_run_all, share) for share in shares[1:] if share]
-        _run_all(shares[0])
+        """Run the jobs in all threads, this one among them; one that wakes late is not waited for,
+        since the others take its jobs."""
+        left = collections.deque(jobs)
+        helpers = min(self._threads, len(jobs)) - 1
+        helped = [self._helpers.submit(_run_all, left) for _ in range(helpers)]
+        _run_all(left)
         for future in helped:
-            future.result()
+            if not future.cancel():
+                future.result()
 
     def _resizer(self, slot: int, height: int, width: int) -> Resizer:
         key = (slot, height, width)
@@ -93,8 +97,12 @@ class ImageStack:
         return self._resizers[key]
 
 
-def _run_all(jobs: Sequence[Callable[[], None]]) -> None:
-    for job in jobs:
+def _run_all(left: collections.deque[Callable[[], None]]) -> None:
+    while True:
+        try:
+            job = left.popleft()
+        except IndexError:  # another thread may take the last one at any time
+            return
         job()
 
 
