@@ -38,7 +38,7 @@ missing=()
 command -v cc >/dev/null && command -v c++ >/dev/null || missing+=(build-essential)
 command -v cmake >/dev/null || missing+=(cmake)
 [ ${#missing[@]} -eq 0 ] || fail \
-  "a C compiler and cmake are needed to build the messages. Run: apt-get install -y ${missing[*]}"
+  "a C compiler and cmake are needed to build the packages. Run: apt-get install -y ${missing[*]}"
 
 mkdir -p build
 exec 9>build/.setup.lock
