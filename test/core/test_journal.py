@@ -5,6 +5,7 @@
 import dataclasses
 import json
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fuzz_guard import random_config, random_data
 from guard_world import GuardState, World, fr3_limits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from vla_deploy.core.audit import AuditLog
 from vla_deploy.core.audit_config import AuditConfig
@@ -225,6 +227,18 @@ def test_when_a_plain_value_is_of_another_form_expect_it_named(
 def test_when_an_array_is_broken_expect_it_said(array: Any) -> None:
     with pytest.raises(PlainError, match='is not an array'):
         from_plain(JointState, {'stamp_ns': 1, 'names': [], 'position': array})
+
+
+def test_when_the_type_of_arrays_is_an_alias_expect_them_written_and_read_as_arrays() -> None:
+    """As numpy 2.5 makes NDArray on Python 3.12; elsewhere this stands for it."""
+    class Alias:
+        __value__ = NDArray[np.float64]
+        __class_getitem__ = classmethod(types.GenericAlias)
+
+    kind = dataclasses.make_dataclass('Measured', [('values', Alias[np.float64])])
+    values = np.array([1.5, -0.0, math.nan])
+    read = from_plain(kind, json.loads(canonical_json(to_plain(kind(values)))))
+    assert read.values.tobytes() == values.tobytes()
 
 
 def test_when_a_type_has_no_plain_form_expect_it_named_before_anything_is_written() -> None:

@@ -49,6 +49,9 @@ def from_plain(kind: type[T], plain: object) -> T:
 @functools.lru_cache(maxsize=256)
 def _codec_of(hint: Any) -> _Codec:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    aliased = getattr(origin, '__value__', None)  # NDArray is an alias that has one, from numpy 2.5
+    if aliased is not None:
+        origin = typing.get_origin(aliased)
     if origin in (types.UnionType, typing.Union):
         return _optional_codec(arguments)
     if hint is np.ndarray or origin is np.ndarray:
