@@ -154,7 +154,17 @@ def test_when_one_joint_is_looked_at_expect_what_is_clear_of_all_at_once(
     each = [curve.clearly_below(*joint) for curve, joint in zip(
         made.curves, zip(speed.tolist(), *ends.tolist(), strict=True), strict=True)]
     assert each == clear.tolist()
-    assert 0 < sum(each) < 7 or (speed < allowed).all() or (speed > allowed).all()
+    assert (speed <= allowed)[clear].all()
+
+
+@pytest.mark.parametrize('acceleration', [2.0, 10.0])
+def test_when_joints_are_far_from_their_ends_expect_half_the_speed_to_be_clear(
+    acceleration: float
+) -> None:
+    made = envelope(fr3_limits(acceleration))
+    half = 0.5 * np.minimum(made.upward(HOME), made.downward(HOME))[None]
+    assert made.clearly_below(half, HOME[None], HOME[None]).all()
+    assert not made.clearly_below(2.1 * half, HOME[None], HOME[None]).any()
 
 
 @settings(max_examples=60, deadline=None)
