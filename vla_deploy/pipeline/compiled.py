@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How resize.c becomes a library: by setup.py, or once where the sources are run as they are.
 
-The library's name holds a digest of what it was made from, so that an old one is never loaded.
-This file is run by setup.py before anything is installed: it imports the standard library alone.
+The library's name holds the processor and a digest of what it was made from, so that one of another
+machine or an old one is never loaded. This file is run by setup.py before anything is installed: it
+imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,7 +29,7 @@ class CompileError(RuntimeError):
 def library_name() -> str:
     """Return the file name of the library that the source and the flags make."""
     digest = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()
-    return f'resize-{digest[:16]}.so'
+    return f'resize-{platform.machine()}-{digest[:16]}.so'
 
 
 def compile_library(target: Path) -> None:
