@@ -4,12 +4,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import TensorProto
 
-from vla_deploy.export.graph import ALIGNMENT_BYTES, INLINE_BYTES, IR_VERSION, OPSET
+from vla_deploy.export import graph as graph_module
+from vla_deploy.export import smolvla
+from vla_deploy.export.checkpoint import read_checkpoint
+from vla_deploy.export.graph import IR_VERSION, OPSET, export_graphs
+from vla_deploy.export.weight_store import ALIGNMENT_BYTES, INLINE_BYTES
 from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH, WEIGHTS
+
+CHECKPOINT = Path(__file__).parents[1] / 'goldens' / 'smolvla_3cam' / 'checkpoint'
 
 
 @pytest.fixture(params=[PREFIX_GRAPH, STEP_GRAPH])
@@ -74,3 +82,17 @@ def test_when_both_graphs_hold_a_tensor_expect_it_stored_once(golden_bundle):
 def test_when_loaded_expect_onnx_to_accept_the_graph(graph, golden_bundle):
     for name in (PREFIX_GRAPH, STEP_GRAPH):
         onnx.checker.check_model(str(golden_bundle('smolvla_3cam') / name), full_check=True)
+
+
+def test_when_torch_cannot_leave_out_stack_traces_expect_the_same_files(
+    golden_bundle, tmp_path, monkeypatch
+):
+    # torch 2.11, which comes with LeRobot 0.6.1, knows no such switch
+    monkeypatch.setattr(graph_module, 'STACK_TRACES', 'no_switch_of_this_torch')
+    model, _ = smolvla.load(read_checkpoint(CHECKPOINT))
+    export_graphs(model, *(tmp_path / name for name in (PREFIX_GRAPH, STEP_GRAPH, WEIGHTS)))
+    bundle = golden_bundle('smolvla_3cam')
+    for name in (PREFIX_GRAPH, STEP_GRAPH):
+        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes()
+    # weights that no graph holds stand behind those of the graphs
+    assert (bundle / WEIGHTS).read_bytes().startswith((tmp_path / WEIGHTS).read_bytes())

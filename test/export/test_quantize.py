@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -16,6 +17,7 @@ from vla_deploy.export import build, precisions
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.parity import Figure, GateError
 from vla_deploy.export.precisions import PrecisionParity, precision_failures
+from vla_deploy.export.quantize import quantize_columns
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import (
     FIXTURES,
@@ -88,6 +90,29 @@ def test_when_quantized_expect_every_weight_of_a_product_in_8_bits(bundle):
         assert {weights[node.input[1]].data_type for node in products} == {onnx.TensorProto.INT8}
         plain = [node for node in graph.node if node.op_type == 'MatMul']
         assert not any(name in weights for node in plain for name in node.input)
+
+
+def test_when_columns_are_quantized_expect_half_a_step_of_each_and_no_more():
+    weight = np.random.default_rng(3).standard_normal((64, 5)).astype(np.float32)
+    weight *= np.array([1e-3, 1.0, 50.0, 0.0, 1e-42], np.float32)
+    narrow, scale = quantize_columns(weight)
+    assert narrow.dtype == np.int8
+    assert (np.abs(narrow * scale.astype(np.float64) - weight) <= 0.5001 * scale).all()
+    np.testing.assert_array_equal(np.abs(narrow).max(axis=0), [127, 127, 127, 0, 0])
+    np.testing.assert_array_equal(scale[3:], 1.0)  # nothing to divide by
+
+
+def test_when_a_product_has_one_row_expect_its_weight_in_float32(bundle):
+    graph = onnx.load(bundle / INT8.prefix, load_external_data=False).graph
+    (node,) = [node for node in graph.node if 'model.state_proj.weight' in node.input]
+    assert node.op_type == 'Gemm'
+
+
+def test_when_products_share_a_factor_expect_it_quantized_once(bundle):
+    graph = onnx.load(bundle / INT8.step, load_external_data=False).graph
+    quantized = [node.input[0] for node in graph.node if node.op_type == 'DynamicQuantizeLinear']
+    products = [node.input[0] for node in graph.node if node.op_type == 'MatMulInteger']
+    assert len(quantized) == len(set(quantized)) == len(set(products)) < len(products)
 
 
 def test_when_quantized_expect_float_weights_in_the_file_of_float32_only(bundle):

@@ -15,36 +15,30 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnxscript import ir
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from vla_deploy.export.simplify import simplify
+from vla_deploy.export.weight_store import WeightStore
 from vla_deploy.models.families import FlowPolicy
 
 OPSET = 20
 IR_VERSION = 10
-# Smaller tensors stay inside the graph, where shape inference can read them.
-INLINE_BYTES = 1024
-# Large tensors begin at a page, so that a runtime can map them without a copy.
-ALIGNMENT_BYTES = 4096
 
 PREFIX_INPUTS = ('images', 'image_mask', 'tokens', 'token_mask', 'state')
 PREFIX_OUTPUTS = ('key', 'value', 'prefix_mask')
 STEP_INPUTS = ('key', 'value', 'prefix_mask', 'x', 'time_embedding', 'dt')
 STEP_OUTPUTS = ('x_next', 'velocity')
+STACK_TRACES = 'do_not_emit_stack_traces'  # a switch of the tracer
 # A weight that a product takes as columns is stored so; its name says that it was turned.
 TURNED = '.transposed'
 
@@ -130,45 +124,6 @@ def export_graphs(
             path.write_bytes(_without_notes(exported).SerializeToString(deterministic=True))
         file.flush()
         os.fsync(file.fileno())
-
-
-class WeightStore:
-    """Moves the large tensors of graphs into one file, each content once."""
-
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file = file
-        self._file_path = path
-        self._offsets: dict[bytes, int] = {}
-
-    def move_out(self, model: ir.Model) -> None:
-        """Replace the graph's large initializers by references into the file, one at a time."""
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < INLINE_BYTES:
-                continue
-            value.const_value = ir.ExternalTensor(
-                self.file_name,
-                self.append(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)),
-                tensor.nbytes,
-                tensor.dtype,
-                shape=tensor.shape,
-                name=value.name,
-                base_dir=self._file_path.parent,
-            )
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file, which graphs refer to."""
-        return self._file_path.name
-
-    def append(self, content: NDArray[np.uint8]) -> int:
-        """Return the place of a tensor's bytes, which are written unless they are there."""
-        digest = hashlib.sha256(content.data).digest()
-        if digest not in self._offsets:
-            self._file.write(b'\0' * (-self._file.tell() % ALIGNMENT_BYTES))
-            self._offsets[digest] = self._file.tell()
-            self._file.write(content.data)
-        return self._offsets[digest]
 
 
 def _export(
@@ -277,15 +232,27 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)
-    traced = torch.fx.config.do_not_emit_stack_traces
-    torch.fx.config.do_not_emit_stack_traces = True  # they cost a fifth of the time, for nothing
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_stack_traces():
             warnings.simplefilter('ignore')
             yield
     finally:
-        torch.fx.config.do_not_emit_stack_traces = traced
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _no_stack_traces() -> Iterator[None]:
+    """Keep stack traces out of the graph, which cost a fifth of the time, for nothing; torch 2.11,
+    which LeRobot 0.6.1 asks for, always writes them."""
+    before = getattr(torch.fx.config, STACK_TRACES, None)
+    if before is None:
+        yield
+        return
+    setattr(torch.fx.config, STACK_TRACES, True)
+    try:
+        yield
+    finally:
+        setattr(torch.fx.config, STACK_TRACES, before)
 
 
 @contextlib.contextmanager

@@ -28,16 +28,15 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, external_data_helper, helper
+from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.export.compose import compose_variants
 from vla_deploy.export.fuse import fused, without_unread
-from vla_deploy.export.graph import WeightStore
 from vla_deploy.export.parity import GateError
+from vla_deploy.export.weight_store import WeightStore, mapped_values
 from vla_deploy.models.gemma import GemmaLayer
 from vla_deploy.models.language import DecoderLayer
 from vla_deploy.models.vision import VisionLayer
@@ -144,21 +143,13 @@ def _store_weights(
 def _narrow(
     tensor: TensorProto, folder: Path, precision: str, store: WeightStore
 ) -> TensorProto:
-    place = external_data_helper.ExternalDataInfo(tensor)
-    values: NDArray[np.float32] = np.memmap(
-        folder / place.location, np.float32, 'r', place.offset, tuple(tensor.dims)
-    )
-    narrow = torch.from_numpy(np.array(values)).to(DTYPES[precision])
+    values = np.array(mapped_values(tensor, folder))
+    narrow = torch.from_numpy(values).to(DTYPES[precision])
     if not bool(torch.isfinite(narrow).all()):
         raise GateError([f'{precision}: cannot hold {tensor.name}, which has larger values'])
-    data = narrow.view(torch.uint8).numpy().reshape(-1)
-    made = TensorProto(name=tensor.name, data_type=_ONNX_DTYPES[precision], dims=tensor.dims)
-    made.data_location = TensorProto.EXTERNAL
-    for key, value in (
-        ('location', store.file_name), ('offset', store.append(data)), ('length', data.nbytes)
-    ):
-        made.external_data.add(key=key, value=str(value))
-    return made
+    return store.reference(
+        tensor.name, _ONNX_DTYPES[precision], narrow.view(torch.int16).numpy()
+    )
 
 
 def _rewritten(
