@@ -20,7 +20,7 @@ from vla_deploy.export.checkpoint import read_checkpoint
 from vla_deploy.export.golden import golden_cases
 from vla_deploy.models.flow import euler_times, time_embedding
 from vla_deploy.models.smolvla import SmolVLA
-from vla_deploy.models.vision import Connector, position_ids
+from vla_deploy.models.vision import Connector, VisionConfig, VisionEmbeddings, position_ids
 from vla_deploy.pipeline.sampler import time_embeddings
 
 GOLDENS = Path(__file__).parents[1] / 'goldens'
@@ -177,6 +177,15 @@ def test_when_image_is_half_the_trained_size_expect_every_second_position():
 def test_when_times_are_embedded_expect_the_sampler_numbers(steps):
     embedded = time_embedding(euler_times(steps), 720, 4e-3, 4.0).numpy()
     assert np.array_equal(embedded, time_embeddings(TimeEmbedding(720, 4e-3, 4.0), steps))
+
+
+def test_when_patches_are_embedded_expect_the_convolution_of_the_checkpoints_kernel():
+    config = VisionConfig(16, 32, 1, 2, image_size=24, patch_size=8)
+    embeddings = VisionEmbeddings(config, (16, 24)).double().requires_grad_(False)
+    images = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)).double()
+    positions = embeddings.position_embedding(embeddings.position_ids)
+    patches = embeddings.patch_embedding(images).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(embeddings(images), patches + positions, rtol=0, atol=1e-12)
 
 
 def test_when_patches_are_shuffled_expect_each_token_to_hold_its_block():

@@ -65,15 +65,10 @@ class Served:
 def run_reference(
     reference: TorchPipeline, cases: Sequence[Case], threads: int | None, progress: Progress
 ) -> list[TorchRun]:
-    """Run every fixture through the torch modules.
-
-    With torch's own convolution: with oneDNN's, the distance from float64 had a median of 1.2e-6
-    over 24 cases of the reach policy instead of 0.8e-6, and rung 1 would measure that too.
-    """
+    """Run every fixture through the torch modules."""
     runs = []
-    torch_threads, onednn = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    torch_threads = torch.get_num_threads()
     torch.set_num_threads(threads or torch_threads)  # its last bits depend on them, too
-    torch.backends.mkldnn.enabled = False
     try:
         for index, case in enumerate(cases):
             progress(f'torch modules: fixture {index + 1} of {len(cases)}')
@@ -81,7 +76,6 @@ def run_reference(
             runs.append(run_torch(reference.model, inputs, case.noise))
     finally:
         torch.set_num_threads(torch_threads)
-        torch.backends.mkldnn.enabled = onednn
     return runs
 
 

@@ -20,6 +20,7 @@ _SHARED = (
     'export/graph.py',
     'export/simplify.py',
     'export/torch_pipeline.py',
+    'export/weight_store.py',
     'models/flow.py',
     'models/language.py',
     'models/vision.py',
