@@ -66,6 +66,18 @@ def test_when_fused_expect_norms_rotations_groups_and_towers_put_together(golden
     assert before['Softmax'] - after['Softmax'] == 2 * 3  # two layers, three slots for cameras
 
 
+def test_when_fused_expect_patches_convolved_over_their_colours(golden_bundle):
+    folder = golden_bundle('smolvla_2cam_empty')
+    kernels = {}
+    for provider in ('cpu', 'cuda'):
+        path = folder / graphs_of('fp32', provider).prefix
+        graph = onnx.load(path, load_external_data=False).graph
+        (node,) = [node for node in graph.node if node.op_type == 'Conv']
+        (shape,) = [list(a.ints) for a in node.attribute if a.name == 'kernel_shape']
+        kernels[provider] = shape, node.input[1] in {tensor.name for tensor in graph.initializer}
+    assert kernels == {'cpu': ([8, 24], False), 'cuda': ([8, 8], True)}
+
+
 def test_when_there_is_nothing_to_fuse_expect_the_nodes_as_they_were(golden_bundle):
     model = onnx.load(golden_bundle('pi0') / GRAPHS['fp32'].step, load_external_data=False)
     once = fused(model)

@@ -4,9 +4,10 @@
 
 ONNX Runtime has one kernel each for a norm and for a rotation, which the exporter writes as six to
 eight nodes, and does not put them together itself. Grouped queries attend to their keys and values
-as they are, instead of to a copy for each query head. Everything computes in float32 as before; the
-order of sums may differ in last bits. These nodes are ONNX Runtime's own, so that the plain graphs
-stay beside them for everything else.
+as they are, instead of to a copy for each query head. Image patches are convolved over their
+colours again: one channel is for the order of a CPU's sums. Everything computes in float32 as
+before; the order of sums may differ in last bits. These nodes are ONNX Runtime's own, so that the
+plain graphs stay beside them for everything else.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def fused(model: ModelProto) -> ModelProto:
     result = ModelProto()
     result.CopyFrom(model)
     graph = _Graph(result.graph)
-    for fuse in (_norms, _residuals, _rotations, _groups, _towers):
+    for fuse in (_norms, _residuals, _rotations, _groups, _towers, _patches):
         for replaced, nodes in fuse(graph):
             graph.replace(replaced, nodes)
         graph.sweep()
@@ -341,6 +342,33 @@ def _towers(graph: _Graph) -> Iterator[Change]:
                 name=result.output[0], domain=OWN_DOMAIN, num_heads=heads,
             )
         ]
+
+
+def _patches(graph: _Graph) -> Iterator[Change]:
+    """A convolution of one channel that holds the colours of each pixel side by side."""
+    for flat in list(graph.nodes):
+        if flat.op_type != 'Conv':
+            continue
+        images, kernel = (_colours_last(graph, name) for name in flat.input[:2])
+        if images is None or kernel is None:
+            continue
+        attributes = {a.name: helper.get_attribute_value(a) for a in flat.attribute}
+        sides = [attributes['kernel_shape'][0]] * 2
+        yield flat, [
+            helper.make_node(
+                'Conv', [images, kernel, flat.input[2]], flat.output, name=flat.name,
+                kernel_shape=sides, strides=sides,
+            )
+        ]
+
+
+def _colours_last(graph: _Graph, name: str) -> str | None:
+    """Return what was turned from [n,colours,rows,columns] to [n,1,rows,columns·colours]."""
+    reshaped = graph.maker(name, 'Reshape')
+    turned = graph.maker(reshaped.input[0], 'Transpose') if reshaped else None
+    if turned is None or list(turned.attribute[0].ints) != [0, 2, 3, 1]:
+        return None
+    return turned.input[0]
 
 
 def _heads_of(graph: _Graph, name: str) -> tuple[str, int] | None:
