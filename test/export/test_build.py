@@ -9,6 +9,7 @@ import errno
 import functools
 import gc
 import json
+import resource
 import signal
 import struct
 import subprocess
@@ -236,6 +237,19 @@ def test_when_it_breaks_off_expect_nothing_left(
     assert not left_behind(checkpoint)
     last = capsys.readouterr().err.splitlines()[-1]
     assert 'No space left' in last if code == 2 else 'interrupted, nothing was written' in last
+
+
+def test_when_no_more_can_be_written_expect_the_output_named_and_nothing_left(checkpoint):
+    bundle = checkpoint.parent / 'bundle'
+    command = [sys.executable, '-m', 'vla_deploy.cli.export', '--model', str(checkpoint)]
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    done = subprocess.run(
+        [*command, '--output', str(bundle)], capture_output=True, text=True, preexec_fn=limit,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == f'export: {bundle}: File too large'
+    assert not left_behind(checkpoint)
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])

@@ -33,8 +33,10 @@ def staged_folder(target: Path) -> Iterator[Path]:
         _sync(folder)
         folder.rename(target)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)  # a failed write does not say where
         raise
 
 
