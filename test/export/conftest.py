@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from vla_deploy.export import build
 from vla_deploy.export.variants import VariantParity
 from vla_deploy.pipeline.bundle import PREFIX_GRAPH, STEP_GRAPH, WEIGHTS
 
-GOLDENS = Path(__file__).parents[1] / 'goldens'
+ROOT = Path(__file__).resolve().parents[2]
+GOLDENS = ROOT / 'test' / 'goldens'
+sys.path.append(str(ROOT))  # last: of what stands there only tools/ is not installed
 
 
 @pytest.fixture(autouse=True, scope='session')

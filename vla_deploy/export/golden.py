@@ -65,7 +65,6 @@ class GoldenCase:
         values = (images, image_mask, tokens, token_mask, self.state(contract))
         return ModelInputs(*(torch.from_numpy(value.copy()) for value in values))
 
-
     def state(self, contract: Contract) -> NDArray[np.float32]:
         """Return the normalised state, float32 [padded_dim]."""
         if 'state_norm_pad' in self.recorded:
@@ -140,7 +139,7 @@ def compare_golden(folder: Path, bundle: Path, threads: int | None = None) -> di
         recorded, chunk = case.recorded, case.recorded['chunk_model']
         own = case.model_inputs(contract)
         torch_chunk = reference.chunk(own, case.noise)
-        graph_chunk = _sample(runner, own, case.noise, reference)
+        graph_chunk = sample_graphs(runner, own, case.noise, reference)
         served = policy.infer(case.observation, noise=case.noise)
         torch_actions = reference.actions(torch_chunk, case.observation)
         torch_figure = compare(torch_chunk, chunk, 'torch chunk')
@@ -210,12 +209,13 @@ def _input_figures(inputs: Any, own: ModelInputs) -> dict[str, Any]:
     }
 
 
-def _sample(
+def sample_graphs(
     runner: GraphRunner,
     inputs: ModelInputs,
     noise: NDArray[np.float32],
     reference: TorchPipeline,
 ) -> NDArray[np.float32]:
+    """Return the graphs' chunk, float32 [steps,padded_dim]; `reference` has the step times."""
     prefix = runner.prefix(inputs)
     x = noise
     for time in reference.model.time_table:

@@ -52,10 +52,12 @@ class NoReferenceError(Exception):
 @dataclass(frozen=True, eq=False)
 class ReferenceRun:
     """What LeRobot gave for one case: chunk float32 [steps,padded_dim] in model space, actions
-    float32 [steps,dim] in robot units."""
+    float32 [steps,dim] in robot units; and what its model was given, by the names of recorded
+    cases (images_pre, image_mask, tokens, token_mask, state_norm_pad)."""
 
     chunk: NDArray[np.float32]
     actions: NDArray[np.float32]
+    given: dict[str, NDArray[Any]]
 
 
 class LeRobotReference:
@@ -88,11 +90,16 @@ class LeRobotReference:
     def __call__(self, case: Case) -> ReferenceRun:
         """Run one case, from raw images to robot units."""
         found: list[torch.Tensor] = []
-        model = self.policy.model
+        given: dict[str, NDArray[Any]] = {}
+        model = self._policy.model
         sample = model.sample_actions
 
-        def kept(*arguments: Any, **named: Any) -> torch.Tensor:
-            found.append(sample(*arguments, **named))
+        def kept(images: Any, masks: Any, *rest: Any, **named: Any) -> torch.Tensor:
+            given['images_pre'] = torch.cat(list(images)).numpy()
+            given['image_mask'] = torch.stack([mask.reshape(()) for mask in masks]).numpy()
+            for name, value in zip(('tokens', 'token_mask', 'state_norm_pad'), rest, strict=False):
+                given[name] = value[0].numpy()  # pi0.5 gets no state
+            found.append(sample(images, masks, *rest, **named))
             return found[-1]
 
         model.sample_actions = kept  # its result before the padded dims are cut off
@@ -105,7 +112,7 @@ class LeRobotReference:
                 actions = self.after(chunk)
         finally:
             del model.sample_actions
-        return ReferenceRun(found[-1][0].float().numpy(), actions[0].float().numpy())
+        return ReferenceRun(found[-1][0].float().numpy(), actions[0].float().numpy(), given)
 
     def batch(self, observation: Observation) -> Any:
         """Return what LeRobot's policy is given of an observation."""
