@@ -250,3 +250,14 @@ def test_when_in_shadow_expect_a_first_plan_held_against_the_robot_and_the_next_
     report = world.tick(chunks=(away,)).reports[0]
     assert report.verdict == 'refused'
     assert 'from the commanded position' in report.violations[0].message
+
+
+def test_when_in_shadow_expect_what_would_be_sent_to_go_on_along_the_plan() -> None:
+    """The robot stands where it is, because nothing is sent."""
+    world = World(GuardConfig(shadow=True))
+    world.arm()
+    world.tick(chunks=(world.chunk(smooth_plan(HOME, np.full(7, 0.3), 21, 0.05)),))
+    out = world.ticks(80)
+    assert out.shadow_trajectory is not None
+    assert out.shadow_trajectory.position[0] == pytest.approx(HOME + 0.3, abs=0.05)
+    assert (world.measured().position[:7] == HOME[::-1]).all()
