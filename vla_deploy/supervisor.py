@@ -72,8 +72,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **process.environment},
-            start_new_session=True,  # Ctrl-C reaches us alone, so that we choose the order
-            preexec_fn=_end_with_parent,
+            preexec_fn=_own_group,
         )
         self.running[process.name] = started
         assert started.stdout is not None
@@ -90,6 +89,11 @@ class Supervisor:
                 self._output.flush()
 
 
-def _end_with_parent() -> None:
-    """Have the kernel send SIGINT when the parent dies, so that no node is left behind."""
+def _own_group() -> None:
+    """Begin a process group: Ctrl-C then reaches us alone, so that we choose the order. Not a
+    session: Linux shares time among sessions first (autogroup), and niceness would not count.
+
+    And have the kernel send SIGINT when the parent dies, so that no node is left behind.
+    """
+    os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

@@ -71,6 +71,15 @@ def test_when_a_process_does_not_end_expect_it_killed_and_named(monkeypatch):
     assert running.running['deaf'].returncode == -9
 
 
+def test_when_brought_up_expect_each_a_group_in_our_session_so_that_niceness_counts():
+    output = io.StringIO()
+    running = Supervisor([process('robot', WAITS)], output)
+    wait_for(output, '[robot] up')
+    pid = running.running['robot'].pid
+    assert (os.getsid(pid), os.getpgid(pid)) == (os.getsid(0), pid)
+    running.end()
+
+
 def test_when_one_command_is_not_there_expect_those_before_it_ended():
     started = []
 
