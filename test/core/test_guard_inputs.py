@@ -143,6 +143,29 @@ def test_when_a_measurement_is_a_little_old_expect_it_held_against_the_command_o
             GuardState.ARMED, GuardState.HOLD)
 
 
+def test_when_the_robot_is_beside_its_command_expect_a_plan_held_against_both() -> None:
+    for offset, refused_for in ((0.04, ''), (0.12, 'commanded'), (-0.08, 'measured')):
+        world = World(GuardConfig(start_jump=0.1, tracking_error=0.2))
+        world.arm()
+        world.stray(5, 0.05)
+        here = world.chunk(smooth_plan(HOME + offset, np.full(7, 0.05), 40, 0.05))
+        beside = JointState(here.stamp_ns, world.limits.names, HOME + 0.05)
+        report = world.tick(joint_state=beside, chunks=(here,)).reports[0]
+        assert report.verdict == ('refused' if refused_for else 'accepted')
+        assert all(refused_for in violation.message for violation in report.violations)
+
+
+def test_when_a_plan_is_for_later_expect_it_to_run_from_the_tick_before_its_splice() -> None:
+    world = World()
+    world.arm()
+    now_ns = world.ros_ns + round(world.config.period_s * 1e9)
+    begin_ns = now_ns + round((world.config.lead_s + 10.5 * world.config.period_s) * 1e9)
+    data = smooth_plan(HOME, np.full(7, 0.05), 40, 0.05)
+    world.tick(chunks=(world.chunk(data, stamp_ns=begin_ns),))
+    runs = [world.tick().execution.has_plan for _ in range(12)]
+    assert runs == [False] * 9 + [True] * 3
+
+
 @pytest.mark.parametrize(('gap', 'state'), [(0.05, GuardState.HOLD), (1.0, GuardState.ARMED)])
 def test_when_ticks_are_apart_expect_tick_gap_s_to_decide(gap: float, state: GuardState) -> None:
     world = run(tick_gap_s=gap)

@@ -125,7 +125,8 @@ def test_when_nothing_moves_expect_them_in_force_at_once() -> None:
     world = World()
     world.tick()
     slow = fr3_limits(acceleration=2.0)
-    assert world.tick(tighten=slow).answers[-1].message == 'taken'
+    (answer,) = world.tick(tighten=slow).answers
+    assert (answer.success, answer.message) == (True, 'taken')
     assert world.core.limits is slow
     world.arm()
     assert world.core.state is GuardState.HOLD
