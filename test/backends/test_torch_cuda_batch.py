@@ -132,6 +132,18 @@ def test_when_noise_is_not_one_for_each_observation_expect_it_said(serve, mixed)
         policy.infer_batch(mixed('pi0', policy), noise_seeds=[1])
 
 
+def test_when_noise_comes_as_one_array_expect_each_observation_its_own(serve, mixed):
+    policy = serve('pi0')
+    config = policy.contract
+    shape = (BATCH, config.chunk_steps, config.action.padded_dim)
+    noise = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    observations = mixed('pi0', policy)
+    together = policy.infer_batch(observations, noise=noise)
+    for index in (0, BATCH - 1):
+        alone = policy.infer(observations[index], noise=noise[index])
+        assert float(np.abs(together[index].raw - alone.raw).max()) < TOLERANCE
+
+
 def test_when_an_observation_is_unusable_expect_its_number(serve, mixed):
     policy = serve('pi0')
     observations = mixed('pi0', policy)

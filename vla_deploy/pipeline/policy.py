@@ -205,7 +205,8 @@ class Policy:
             )
         if not 1 <= count <= self.batch:
             raise ValueError(f'{count} observations, but must be 1 to {self.batch}')
-        noises, seeds = noise or [None] * count, noise_seeds or [None] * count
+        noises = [None] * count if noise is None else noise
+        seeds = [None] * count if noise_seeds is None else noise_seeds
         if len(noises) != count or len(seeds) != count:
             raise ValueError(f'give {count} noises or seeds, one for each observation')
         drawn = [self._noise(*pair) for pair in zip(noises, seeds, strict=True)]
