@@ -132,6 +132,35 @@ def test_when_a_command_fails_expect_its_output_and_the_log(environment, tmp_pat
     assert str(tmp_path / 'setup.log') in str(caught.value)
 
 
+def test_when_the_log_holds_bars_of_progress_expect_the_end_of_the_last_command_alone(
+    environment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(environment, 'LOG', tmp_path / 'setup.log')
+    environment.call([sys.executable, '-c', 'print("━" * 1000)'])
+    with pytest.raises(environment.SetupError) as caught:
+        environment.call([sys.executable, '-c', 'import sys; print("no such wheel"); sys.exit(1)'])
+    assert str(caught.value).startswith('no such wheel\nfailed: ')
+
+
+@pytest.mark.parametrize(('name', 'indices'), [('torch', 1), ('serve', 0)])
+def test_when_pip_does_not_find_torch_expect_pytorch_s_own_index_asked_and_for_no_other(
+    environment, tmp_path, monkeypatch, name, indices
+):
+    pip = tmp_path / 'pip'
+    pip.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit 1\n')
+    pip.chmod(0o755)
+    monkeypatch.setattr(environment, 'PYTHON', pip)
+    monkeypatch.setattr(environment, 'LOG', tmp_path / 'setup.log')
+    version = f'{sys.version_info.major}.{sys.version_info.minor}'
+    (tmp_path / 'requirements' / f'{name}.txt').write_text(f'# for Python {version} on Linux\n')
+    (wanted,) = [s for s in environment.ALL_SETS if s.name == name]
+    with pytest.raises(environment.SetupError):
+        environment.install(wanted, environment.WHEELS)
+    asked = (tmp_path / 'asked').read_text().splitlines()
+    assert len(asked) == 1 + indices
+    assert [environment.TORCH_INDEX in line for line in asked] == [False] + [True] * indices
+
+
 def test_when_ros_is_named_but_not_importable_expect_setup_to_say_so(tmp_path):
     python = tmp_path / 'python3'
     python.write_text('#!/bin/sh\nexit 1\n')

@@ -48,6 +48,7 @@ class RequirementSet:
 BOOTSTRAP = RequirementSet('bootstrap', 'pip and setuptools', 3)
 ROS = RequirementSet('ros', 'ROS 2 Jazzy', 43)
 SIM = RequirementSet('sim', 'MuJoCo and matplotlib', 35)
+TORCH = RequirementSet('torch', 'PyTorch for the CPU', 192)
 RUN_SETS = (
     BOOTSTRAP,
     RequirementSet('build', 'colcon and pytest', 21),
@@ -59,7 +60,7 @@ ALL_SETS = (
     *RUN_SETS,
     RequirementSet('data', 'Arrow and FFmpeg', 90),
     RequirementSet('dev', 'lint, types and tests', 29),
-    RequirementSet('torch', 'PyTorch for the CPU', 192),
+    TORCH,
     RequirementSet('export', 'ONNX', 12),
 )
 
@@ -89,13 +90,14 @@ def is_in_place(requirement_set: RequirementSet) -> bool:
 def call(command: list[str]) -> None:
     """Run a command into the log; raise SetupError with the log's end if it fails."""
     environment = {**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1', 'PYTHONNOUSERSITE': '1'}
-    with LOG.open('a') as log:
-        log.write(f'$ {" ".join(command)}\n')
+    with LOG.open('ab') as log:
+        log.write(f'$ {" ".join(command)}\n'.encode())
         log.flush()
         start = log.tell()
         result = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     if result.returncode != 0:
-        tail = '\n'.join(LOG.read_text()[start:].splitlines()[-25:])
+        said = LOG.read_bytes()[start:].decode(errors='replace')
+        tail = '\n'.join(said.splitlines()[-25:])
         raise SetupError(f'{tail}\nfailed: {" ".join(command[:6])} …; the whole log: {LOG}')
 
 
@@ -174,9 +176,9 @@ def install(requirement_set: RequirementSet, origin: str) -> None:
     ]  # fmt: skip
     try:
         call(command)
-    except SetupError as error:
+    except SetupError:
         # the CPU build of torch lies on PyTorch's own index, unless pip is configured to find it
-        if 'No matching distribution found for torch' not in str(error):
+        if requirement_set is not TORCH:
             raise
         call([*command, '--extra-index-url', TORCH_INDEX])
     if requirement_set is ROS:
