@@ -91,7 +91,7 @@ class LeRobotReference:
         """Run one case, from raw images to robot units."""
         found: list[torch.Tensor] = []
         given: dict[str, NDArray[Any]] = {}
-        model = self._policy.model
+        model = self.policy.model
         sample = model.sample_actions
 
         def kept(images: Any, masks: Any, *rest: Any, **named: Any) -> torch.Tensor:

@@ -12,6 +12,7 @@ after the other, so that no more than one of them is in memory.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,8 +78,9 @@ def _in_8_bits(tensor: TensorProto, folder: Path, store: WeightStore) -> list[Te
     """Return the weight and the scales of its columns as a graph holds them."""
     external = tensor.data_location == TensorProto.EXTERNAL
     values = mapped_values(tensor, folder) if external else numpy_helper.to_array(tensor)
-    tensors = []
-    for part, content in zip(('int8', 'scale'), quantize_columns(values), strict=True):
+    tensors, columns = [], quantize_columns(values)
+    content: NDArray[Any]
+    for part, content in (('int8', columns[0]), ('scale', columns[1])):
         inline = numpy_helper.from_array(content, f'{tensor.name}/{part}')
         if content.nbytes >= INLINE_BYTES:
             inline = store.reference(inline.name, inline.data_type, content)

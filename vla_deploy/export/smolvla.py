@@ -28,7 +28,7 @@ _FIXED = {
     'add_image_special_tokens': False,
     'attention_mode': 'cross_attn',
 }
-_FIXED_BACKBONE = {
+_FIXED_BACKBONE: dict[str, dict[str, Any]] = {
     'vision_config': {'hidden_act': 'gelu_pytorch_tanh'},
     'text_config': {'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False},
 }
