@@ -40,6 +40,7 @@ from vla_deploy.pipeline.bundle import PARAMETERS, open_bundle, seal_receipt  # 
 from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
 from vla_deploy.pipeline.sampler import Haste  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures('one_thread')
 GOLDENS = Path(__file__).parents[1] / 'goldens'
 SETS = ('pi0', 'pi05', 'smolvla_2cam_empty')
 CPU = torch.device('cpu')
@@ -49,23 +50,6 @@ OPERATOR_BUDGET = {'pi0': 11_000, 'pi05': 14_000, 'smolvla': 9_500}
 RESIDENT_SHARE = 0.35
 FILE_BYTES = 400 << 20
 EPS = 1e-5
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Leave the other cores to others."""
-    torch.set_num_threads(1)
-
-
-@pytest.fixture
-def serve(golden_bundle):
-    """Return name, options -> the policy of a golden bundle on the torch backend's CPU form."""
-
-    def load(name, **options):
-        given = {'backend': 'torch_cuda', 'provider': 'cpu', 'threads': 1, **options}
-        return Policy.load(golden_bundle(name), **given)
-
-    return load
 
 
 def chunks(policy, bundle):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -20,30 +21,19 @@ from vla_deploy.backends.tuning import (  # noqa: E402
     padded_rows,
 )
 from vla_deploy.models.published import PUBLISHED  # noqa: E402
-from vla_deploy.pipeline import ObservationError, Policy, PolicyError  # noqa: E402
+from vla_deploy.pipeline import ObservationError, PolicyError  # noqa: E402
 from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures('one_thread')
 SETS = ('pi0', 'pi05', 'smolvla_2cam_empty')
 BATCH = 4
 TOLERANCE = 5e-6  # of a chunk in float32, from one size of products to another
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Leave the other cores to others."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
-def serve(golden_bundle):
+def serve(serve):
     """Return name, options -> the policy of a golden bundle, for BATCH observations at a time."""
-
-    def load(name, **options):
-        given = {'backend': 'torch_cuda', 'provider': 'cpu', 'variant': 'unrolled',
-                 'batch': BATCH, 'threads': 1, **options}
-        return Policy.load(golden_bundle(name), **given)
-
-    return load
+    return functools.partial(serve, variant='unrolled', batch=BATCH)
 
 
 @pytest.fixture

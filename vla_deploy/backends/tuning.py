@@ -58,6 +58,7 @@ class Config:
     stages: int
 
 
+SMALL_ATTENTION = Config(rows=16, columns=16, depth=0, split=1, warps=4, stages=1)
 LIBRARY = Config(rows=0, columns=0, depth=0, split=1, warps=4, stages=1)
 
 
@@ -201,11 +202,8 @@ def _wide_attention(rows: int, groups: int, dim: int, size: int) -> list[Config]
             few, many = WIDE_PROGRAMS
             if blocks * split < few or (split > 1 and blocks * split > many):
                 continue
-            for keys, warps, stages in WIDE_KEYS_WARPS_STAGES:
-                bytes_ = dim * size * (block + 2 * keys * stages)
-                if bytes_ <= SHARED_MEMORY_BYTES and block * dim <= 128 * 128 * warps // 4:
-                    found.append(Config(block, keys, 0, split, warps, stages))
-    return found or [Config(16, 16, 0, 1, 4, 1)]
+            found += _fitting(block, split, dim, size, WIDE_KEYS_WARPS_STAGES)
+    return found or [SMALL_ATTENTION]
 
 
 def _attention(rows: int, kv: int, dim: int, size: int) -> list[Config]:
@@ -220,11 +218,21 @@ def _attention(rows: int, kv: int, dim: int, size: int) -> list[Config]:
                 continue
             if programs < PROGRAMS[0] and split < 16:
                 continue
-            for keys, warps, stages in KEYS_WARPS_STAGES:
-                bytes_ = dim * size * (block + 2 * keys * stages)
-                if bytes_ <= SHARED_MEMORY_BYTES and block * dim <= 128 * 128 * warps // 4:
-                    found.append(Config(block, keys, 0, split, warps, stages))
-    return found or [Config(16, 16, 0, 1, 4, 1)]
+            found += _fitting(block, split, dim, size, KEYS_WARPS_STAGES)
+    return found or [SMALL_ATTENTION]
+
+
+def _fitting(
+    block: int, split: int, dim: int, size: int, shapes: Sequence[tuple[int, int, int]]
+) -> list[Config]:
+    """Return the candidates for attention in blocks of so many rows, of keys, warps and stages
+    whose memory and registers there are."""
+    return [
+        Config(block, keys, 0, split, warps, stages)
+        for keys, warps, stages in shapes
+        if dim * size * (block + 2 * keys * stages) <= SHARED_MEMORY_BYTES
+        and block * dim <= 128 * 128 * warps // 4
+    ]
 
 
 def _file_name(card: str, dtype: torch.dtype) -> str:

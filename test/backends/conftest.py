@@ -1,0 +1,25 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Policies on the torch backend, for its tests."""
+
+import pytest
+
+from vla_deploy.pipeline import Policy
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    """Leave the other cores to others."""
+    torch = pytest.importorskip('torch')
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def serve(golden_bundle):
+    """Return name, options -> the policy of a golden bundle on the torch backend's CPU form."""
+
+    def load(name, **options):
+        given = {'backend': 'torch_cuda', 'provider': 'cpu', 'threads': 1, **options}
+        return Policy.load(golden_bundle(name), **given)
+
+    return load
