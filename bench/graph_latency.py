@@ -60,8 +60,9 @@ def measure(processes: list[Process], seconds: float, log: Path) -> dict[str, ob
                 moving = 'guard' in last and last['guard'].state == GuardStatus.STATE_ARMED
                 if end is None and moving:
                     end = time.monotonic() + seconds
-                if supervisor.died():
-                    raise SystemExit(f'graph_latency: {supervisor.died()}; see {log}')
+                problem = supervisor.poll()
+                if problem:
+                    raise SystemExit(f'graph_latency: {problem}; see {log}')
         finally:
             supervisor.end()
             rclpy.shutdown()

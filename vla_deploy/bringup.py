@@ -28,6 +28,8 @@ from vla_deploy.core.parameter import (
 from vla_deploy.files import read_yaml
 from vla_deploy.share import share_directory
 
+# A process that is to become ready and is not by then is a failure.
+READY_TIMEOUT_S = 30.0
 # Executables whose topics and parameters make a run explainable.
 _RECORDED = ('guard', 'inference')
 
@@ -79,11 +81,15 @@ class BringUpOptions:
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a bring-up. `command` is complete; `environment` is added to the parent's."""
+    """One process of a bring-up. `command` is complete; `environment` is added to the parent's.
+
+    `ready`: what it prints when those behind it may start; empty: they start at once.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    ready: str = ''
 
 
 def robots() -> list[str]:
@@ -192,7 +198,12 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         ]
         entries = [recorder, *entries]  # starts first and ends last
     return [
-        Process(entry['name'], _command(share, entry, given, options.sim), environment)
+        Process(
+            entry['name'],
+            _command(share, entry, given, options.sim),
+            environment,
+            entry.get('ready', ''),
+        )
         for entry in entries
     ]
 
@@ -217,6 +228,7 @@ def _recorder(entries: list[dict[str, Any]]) -> dict[str, Any]:
         'given': ['robot', 'directory', 'images', 'nodes', 'bundle', 'urdf_path', 'limits_path',
                   'compressed_cameras'],
         'nice': 10,
+        'ready': 'records into',  # so that nothing is said before it listens
         'remappings_on_robot': remappings,
     }
 

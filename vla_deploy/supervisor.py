@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import IO, TextIO
 
-from vla_deploy.bringup import Process
+from vla_deploy.bringup import READY_TIMEOUT_S, Process
 from vla_deploy.shared_memory import remove_stale_ports, remove_stale_segments
 
 _PR_SET_PDEATHSIG = 1
@@ -23,22 +24,38 @@ END_TIMEOUT_S = 15.0
 
 
 class Supervisor:
-    """The running processes of one bring-up; every line they print is prefixed with their name."""
+    """The running processes of one bring-up; every line they print is prefixed with their name.
+
+    Where one is to become ready, those behind it start in a later `poll`.
+    """
 
     def __init__(self, processes: Sequence[Process], output: TextIO | None = None) -> None:
         self._output = output if output is not None else sys.stdout
         self._lock = threading.Lock()
         self._readers: list[threading.Thread] = []
+        self._waiting = deque(processes)
+        self._ready = threading.Event()  # the process that was started last is
+        self._ready.set()
+        self._give_up_s = 0.0
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        try:
-            for process in processes:
-                self._start(process)
-        except OSError:
-            self.end()
-            raise
+        self.poll()
 
-    def died(self) -> str:
-        """Return a sentence about the first process that has ended by itself; empty if none."""
+    def poll(self) -> str:
+        """Start what may start by now. Return a sentence about a process that has ended by itself
+        or has not become ready; empty if all is well. Raises OSError if one cannot be started;
+        then the others have been ended."""
+        wrong = self._died()
+        while self._waiting and self._ready.is_set() and not wrong:
+            try:
+                self._start(self._waiting.popleft())
+            except OSError:
+                self.end()
+                raise
+        if self._waiting and not wrong and time.monotonic() > self._give_up_s:
+            wrong = f'{list(self.running)[-1]} was not ready within {READY_TIMEOUT_S:g} s'
+        return wrong
+
+    def _died(self) -> str:
         for name, process in self.running.items():
             code = process.poll()
             if code is not None:
@@ -66,6 +83,9 @@ class Supervisor:
         return killed
 
     def _start(self, process: Process) -> None:
+        if process.ready:
+            self._ready.clear()
+            self._give_up_s = time.monotonic() + READY_TIMEOUT_S
         started = subprocess.Popen(
             process.command,
             stdin=subprocess.DEVNULL,
@@ -77,16 +97,19 @@ class Supervisor:
         self.running[process.name] = started
         assert started.stdout is not None
         reader = threading.Thread(
-            target=self._copy, args=(process.name, started.stdout), daemon=True
+            target=self._copy, args=(process, started.stdout), daemon=True
         )
         reader.start()
         self._readers.append(reader)
 
-    def _copy(self, name: str, stream: IO[bytes]) -> None:
+    def _copy(self, process: Process, stream: IO[bytes]) -> None:
         for line in stream:
+            text = line.decode(errors='replace').rstrip()
             with self._lock:
-                self._output.write(f'[{name}] {line.decode(errors="replace").rstrip()}\n')
+                self._output.write(f'[{process.name}] {text}\n')
                 self._output.flush()
+            if process.ready and process.ready in text:
+                self._ready.set()
 
 
 def _own_group() -> None:

@@ -97,6 +97,7 @@ def test_when_recorded_expect_the_recorder_first_with_the_robot_s_names_and_topi
     recorder, *others = bring_up('franka', options, bundle)
     assert others == bring_up('franka', BringUpOptions(), bundle)
     assert recorder.name == 'recorder'  # ends last, so that the stop is in the bag
+    assert recorder.ready == 'records into'  # and is waited for, so that the start is, too
     assert {
         'robot:="franka"', 'directory:="/bags"', 'images:="hashed"',
         'nodes:=["guard", "inference"]', f'bundle:="{bundle}"',
@@ -171,21 +172,33 @@ def test_when_launched_expect_exactly_what_up_starts(robot, bundle):
     # Not plain `launch`: our folder of that name would pass for it.
     pytest.importorskip('launch.actions', reason='the launch package of ROS 2 is not installed')
     from launch import LaunchContext
-    from launch.actions import ExecuteProcess, OpaqueFunction
+    from launch.actions import ExecuteProcess, OpaqueFunction, RegisterEventHandler
+    from launch.events.process import ProcessIO
 
     from vla_deploy.ros.launch import launch_description
+
+    def processes(entities):
+        for entity in entities:
+            if isinstance(entity, ExecuteProcess):
+                yield entity
+            if isinstance(entity, RegisterEventHandler):
+                waited_for.append(entity.event_handler)
+
+    def printed(text):
+        return ProcessIO(text=text, fd=2, action=None, name='recorder', cmd=[], cwd=None, env=None,
+                         pid=1)  # fmt: skip
 
     context = LaunchContext()
     arguments = {p.name: p.default for p in parameters_of(BringUpOptions)}
     arguments.update(sim=True, record=True, instruction='reach the red cube', bundle=str(bundle))
     context.launch_configurations.update({k: str(v) for k, v in arguments.items()})
-    started = [
-        entity
-        for function in launch_description(robot).entities
-        if isinstance(function, OpaqueFunction)
-        for entity in function.execute(context)
-        if isinstance(entity, ExecuteProcess)
-    ]
+    waited_for = []
+    (function,) = (
+        e for e in launch_description(robot).entities if isinstance(e, OpaqueFunction)
+    )
+    started = list(processes(function.execute(context)))
+    (handler,) = waited_for
+    started += processes(handler.handle(printed(b'records into /bags/1'), context))
     for entity in started:
         entity.prepare(context)
     expected = bring_up(robot, BringUpOptions(**arguments), bundle)

@@ -5,7 +5,11 @@
 import io
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -24,22 +28,36 @@ DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up',
        'signal.pause()'
 
 
-def process(name: str, program: str) -> Process:
-    return Process(name, (sys.executable, '-c', program), {})
+def process(name: str, program: str, ready: str = '') -> Process:
+    return Process(name, (sys.executable, '-c', program), {}, ready)
+
+
+def until(holds: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 30.0
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
 
 
 def wait_for(output: io.StringIO, *lines: str) -> None:
-    end_s = time.monotonic() + 30.0
-    while not all(line in output.getvalue() for line in lines):
-        assert time.monotonic() < end_s, output.getvalue()
-        time.sleep(0.01)
+    until(lambda: all(line in output.getvalue() for line in lines))
+
+
+@contextmanager
+def fifo() -> Iterator[str]:
+    """A named pipe; who reads it waits until this ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / 'pipe')
+        os.mkfifo(path)
+        yield path
+        Path(path).write_text('')
 
 
 def test_when_a_bring_up_ends_expect_the_last_started_to_end_first():
     output = io.StringIO()
     running = Supervisor([process('first', WAITS), process('second', WAITS)], output)
     wait_for(output, '[first] up', '[second] up')
-    assert running.died() == ''
+    assert running.poll() == ''
     assert running.end() == []
     assert output.getvalue().splitlines()[-2:] == ['[second] ends', '[first] ends']
 
@@ -49,8 +67,42 @@ def test_when_a_process_ends_by_itself_expect_its_name_and_how():
     running = Supervisor([process('guard', 'raise SystemExit(3)'), process('robot', WAITS)], output)
     wait_for(output, '[robot] up')
     running.running['guard'].wait()
-    assert running.died() == 'guard ended by itself: exit code 3'
+    assert running.poll() == 'guard ended by itself: exit code 3'
     running.running['robot'].kill()
+    running.end()
+
+
+def test_when_a_process_is_to_become_ready_expect_those_behind_it_to_wait_for_its_word():
+    output = io.StringIO()
+    program = "print('soon', flush=True); open({!r}).read(); " + WAITS
+    with fifo() as path:
+        running = Supervisor([process('recorder', program.format(path), 'up'),
+                              process('robot', WAITS)], output)  # fmt: skip
+        wait_for(output, '[recorder] soon')
+        assert running.poll() == ''
+        assert list(running.running) == ['recorder']
+    wait_for(output, '[recorder] up')
+    until(lambda: not running.poll() and len(running.running) == 2)
+    wait_for(output, '[robot] up')
+    assert running.end() == []
+
+
+def test_when_a_process_is_not_ready_in_time_expect_it_named_and_nothing_started(monkeypatch):
+    monkeypatch.setattr(supervisor, 'READY_TIMEOUT_S', 0.2)
+    running = Supervisor([process('recorder', WAITS, 'never said'), process('robot', WAITS)],
+                         io.StringIO())  # fmt: skip
+    until(running.poll)
+    assert running.poll() == 'recorder was not ready within 0.2 s'
+    assert list(running.running) == ['recorder']
+    running.end()
+
+
+def test_when_a_process_ends_before_it_is_ready_expect_its_exit_code_and_nothing_started():
+    running = Supervisor([process('recorder', 'raise SystemExit(2)', 'up'),
+                          process('robot', WAITS)], io.StringIO())  # fmt: skip
+    until(running.poll)
+    assert running.poll() == 'recorder ended by itself: exit code 2'
+    assert list(running.running) == ['recorder']
     running.end()
 
 
@@ -58,7 +110,7 @@ def test_when_a_process_is_killed_expect_the_signal_named():
     running = Supervisor([process('robot', WAITS)], io.StringIO())
     running.running['robot'].kill()
     running.running['robot'].wait()
-    assert running.died() == 'robot ended by itself: signal SIGKILL'
+    assert running.poll() == 'robot ended by itself: signal SIGKILL'
     running.end()
 
 

@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags: what is written is what ROS, `rosbags` and our own reader read, also when it was cut."""
 
+import resource
+import signal
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import yaml
@@ -19,7 +23,7 @@ from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
 from vla_deploy.ros.recorded_topics import described
 from vla_deploy.trace.bag import Bag, BagError
-from vla_deploy.trace.bag_writer import BagWriter, Topic
+from vla_deploy.trace.bag_writer import CHUNK_BYTES, BagWriter, Topic
 from vla_deploy.trace.cdr import CdrError, Decoder
 from vla_deploy.trace.definitions import (
     DefinitionError,
@@ -216,22 +220,44 @@ def test_when_there_is_no_bag_expect_an_error_that_names_the_path(tmp_path, cont
         list(Bag(folder).messages())
 
 
-def test_when_the_disk_is_full_expect_the_file_cut_where_it_was_whole(tmp_path, written):
-    resource = pytest.importorskip('resource')
-    signal = pytest.importorskip('signal')
-    written.writer.flush()
-    size = written.writer.bytes_written
+@contextmanager
+def no_file_beyond(size):
+    """Let no file grow beyond `size` bytes, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_when_the_disk_is_full_expect_what_was_written_since_the_last_flush_kept(written):
+    limit = int(3.5 * CHUNK_BYTES)
+
+    def fill():
+        noise = np.random.default_rng(0)
+        while True:
+            image = noise.integers(0, 256, 100_000, np.uint8).tobytes()
+            written.add('/image/front', Image(data=image))
+
+    with no_file_beyond(limit):
+        with pytest.raises(OSError, match='large'):
+            fill()
+        written.writer.abandon()
+    assert written.writer.file.stat().st_size > limit - 1.2 * CHUNK_BYTES
+    assert sum(m.topic == '/image/front' for m in Bag(written.writer.folder).messages()) >= 30
+
+
+def test_when_the_disk_is_full_expect_the_file_cut_where_it_was_whole(written):
+    written.writer.flush()
+    size = written.writer.bytes_written
+    with no_file_beyond(size + 100):
         noise = np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes()
         written.add('/image/front', Image(data=noise))
         with pytest.raises(OSError, match='large'):
             written.writer.flush()
         written.writer.abandon()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
     assert written.writer.file.stat().st_size == size
     assert len(list(Bag(written.writer.folder).messages())) == 15

@@ -86,7 +86,7 @@ def _run(
     graph = None
     try:
         graph = DemoGraph(_limits(), _CAMERA, simulated)
-        graph.wait_until_up(supervisor.died)
+        graph.wait_until_up(supervisor.poll)
         gap_s = graph.largest_state_gap_s(_REAL_TIME_CHECK_S)
         if arguments.clock == 'auto' and not simulated and gap_s > _REAL_TIME_GAP_S:
             _tell_slow(f'joint states are {gap_s:.2f} s apart')
@@ -98,9 +98,9 @@ def _run(
                 _tell_slow(graph.guard.reason)
                 return {}, graph
             print(_episode_line(results[-1], len(plans)), flush=True)
-            death = supervisor.died()
-            if death:
-                raise GraphError(death)
+            problem = supervisor.poll()
+            if problem:
+                raise GraphError(problem)
         report = build_report(
             results, graph.recording, graph.guard, graph.policy, graph.check.excess
         )

@@ -44,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     supervisor = Supervisor(processes)
     try:
-        death = ''
-        while not stop.wait(0.1) and not death:
-            death = supervisor.died()
+        problem = ''
+        while not stop.wait(0.1) and not problem:
+            problem = supervisor.poll()
     finally:
         killed = supervisor.end()
-    if death:
-        print(f'up: {death}; ended the others', file=sys.stderr)
+    if problem:
+        print(f'up: {problem}; ended the others', file=sys.stderr)
     for name in killed:
         print(f'up: {name} did not end on SIGINT and was killed', file=sys.stderr)
-    return 1 if death or killed else 0
+    return 1 if problem or killed else 0
 
 
 def _described(declared: Parameter) -> str:

@@ -122,7 +122,6 @@ class BagWriter:
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses none of it."""
         self._writer.flush()
-        self._sink.mark()
 
     def close(self) -> None:
         """Write the index, and metadata.yaml anew."""
@@ -134,8 +133,7 @@ class BagWriter:
         self._write_metadata()
 
     def abandon(self) -> None:
-        """After an OSError: keep what was whole at the last flush, and close the file."""
-        self._sink.cut()
+        """After an OSError: close the file, which ends with the last whole record."""
         self._sink.close()
 
     def discard(self) -> None:
@@ -182,22 +180,24 @@ class BagWriter:
 
 @dataclass
 class _Sink:
-    """The file, unbuffered, so that a failed write can be undone."""
+    """The file, unbuffered, so that a failed write can be undone: each is of whole records."""
 
     path: Path
     _descriptor: int = field(init=False)
     _position: int = 0
-    _whole: int = 0
 
     def __post_init__(self) -> None:
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
 
     def write(self, data: bytes) -> int:
         view = memoryview(data)
-        while view:
-            written = os.write(self._descriptor, view)
-            self._position += written
-            view = view[written:]
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            os.ftruncate(self._descriptor, self._position)
+            raise
+        self._position += len(data)
         return len(data)
 
     def tell(self) -> int:
@@ -205,14 +205,6 @@ class _Sink:
 
     def flush(self) -> None:
         """Nothing is held back."""
-
-    def mark(self) -> None:
-        self._whole = self._position
-
-    def cut(self) -> None:
-        if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, self._whole)
-            self._position = self._whole
 
     def close(self) -> None:
         if self._descriptor >= 0:
