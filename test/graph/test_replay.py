@@ -38,11 +38,12 @@ class Run:
         self.logs = folder / 'logs'
         try:
             recorder = graph.start('recorder', directory=str(folder / 'bags'), bundle=str(bundle))
+            graph.wait(lambda: 'records into' in recorder.output(), 'the recorder to listen')
             graph.start_sim_robot(image_rate_hz=15.0)
             graph.start_guard(log_folder=str(self.logs))
             graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
             graph.start_inference(bundle, instruction='reach the red cube', strategy=strategy)
-            graph.wait(lambda: len(graph.chunks) >= 9, 'more chunks than the recorder may miss')
+            graph.wait(lambda: len(graph.chunks) >= 9, 'chunks')
             for node in ('guard', 'inference'):  # an answer that got lost is asked for again
                 name = f'parameters/{node}'.encode()
                 graph.wait(lambda name=name: name in recorded(folder), f"the {node}'s parameters")
