@@ -71,7 +71,7 @@ def served_side(checkpoint: Checkpoint, contract: Contract, threads: int) -> Sid
 
     def run(observation: Observation, raw: np.ndarray) -> tuple[Any, np.ndarray]:
         checked = check_observation(observation, contract)
-        inputs = preprocess(checked)
+        inputs, _ = preprocess(checked)
         return inputs.images, decode(raw, checked.state).astype(np.float64)
 
     return run

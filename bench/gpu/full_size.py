@@ -45,6 +45,7 @@ from vla_deploy.backends.torch_device import make_ops, own_stream  # noqa: E402
 from vla_deploy.backends.tuning import cache_path  # noqa: E402
 from vla_deploy.core.contract import TimeEmbedding  # noqa: E402
 from vla_deploy.models.published import PUBLISHED  # noqa: E402
+from vla_deploy.pipeline.backend import ModelInputs  # noqa: E402
 
 DTYPE = torch.bfloat16
 SEEDS = 2
@@ -140,8 +141,7 @@ def _measure(name: str, ceilings: Ceilings, replays: int, batch: int) -> dict[st
     }
     if batch > 1:
         together = largest._replace(observations=batch)
-        found = backend.several([own[:-1] for own in arrays[:batch]],
-                                [own[-1] for own in arrays[:batch]])
+        found = backend.several(*zip(*arrays[:batch], strict=True))
         figures['together'] = {
             'batch': batch,
             'parity': _parity(exact[:batch], plain[:batch], found),
@@ -169,7 +169,7 @@ def _measure(name: str, ceilings: Ceilings, replays: int, batch: int) -> dict[st
 
 
 def _alone_and_together(
-    backend: Any, arrays: list[list[Any]], alone: list[Any], together: list[Any]
+    backend: Any, arrays: list[tuple[ModelInputs, Any]], alone: list[Any], together: list[Any]
 ) -> dict[str, float]:
     """Return how far chunks are from those of each observation alone, and how many change when
     their neighbours do."""
@@ -181,13 +181,15 @@ def _alone_and_together(
     for index, own in enumerate(arrays):
         others = [arrays[index - 1]] * len(arrays)
         others[index] = own
-        again = backend.several([each[:-1] for each in others], [each[-1] for each in others])
+        again = backend.several(*zip(*others, strict=True))
         changed += not np.array_equal(again[index], together[index])
     return {'relative_to_alone': far, 'changed_by_neighbours': changed}
 
 
-def _arrays(inputs: tuple[torch.Tensor, ...]) -> list[Any]:
-    return [value[0].cpu().numpy() for value in inputs]
+def _arrays(inputs: tuple[torch.Tensor, ...]) -> tuple[ModelInputs, Any]:
+    """Return what a backend takes, and the noise."""
+    *seen, noise = (value[0].cpu().numpy() for value in inputs)
+    return ModelInputs(*seen), noise
 
 
 def _parity(exact: list[Any], plain: list[Any], chunks: list[Any]) -> dict[str, float]:
@@ -257,7 +259,8 @@ def _replays(
 
 @torch.inference_mode()
 def _times(
-    policy: Any, backend: Any, config: Any, ceilings: Ceilings, arrays: list[list[Any]]
+    policy: Any, backend: Any, config: Any, ceilings: Ceilings,
+    arrays: list[tuple[ModelInputs, Any]],
 ) -> dict[str, Any]:
     """Return milliseconds of the chunks of observations that are computed together, and of their
     phases, and how often the floor that is."""
@@ -267,7 +270,7 @@ def _times(
     def serve() -> Any:
         if count == 1:
             return backend.whole(*arrays[0])
-        return backend.several([own[:-1] for own in arrays], [own[-1] for own in arrays])
+        return backend.several(*zip(*arrays, strict=True))
 
     serve()
     policy.length.fill_(

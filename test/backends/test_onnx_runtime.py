@@ -11,7 +11,7 @@ from vla_deploy.backends import device_errors, onnx_session
 from vla_deploy.backends.onnx_runtime import OnnxRuntimeBackend
 from vla_deploy.files import write_yaml
 from vla_deploy.pipeline import BundleError, Guidance, Observation, Policy, PolicyError
-from vla_deploy.pipeline.backend import BackendOptions
+from vla_deploy.pipeline.backend import BackendOptions, ModelInputs
 from vla_deploy.pipeline.bundle import open_bundle
 
 onnx = pytest.importorskip('onnx')
@@ -153,10 +153,13 @@ def test_when_threads_are_given_expect_the_sessions_to_have_so_many(tiny_bundle,
 
 # -- between fixed places, on whatever device ------------------------------------------------------
 
-OBSERVED = (
-    np.zeros((3, 3, 32, 32), np.float32), np.ones(3, bool), np.zeros(12, np.int64),
-    np.ones(12, bool),
-)
+
+def observed(state):
+    """Model inputs with this state, all else 0."""
+    return ModelInputs(np.zeros((3, 3, 32, 32), np.float32), np.ones(3, bool),
+                       np.zeros(12, np.int64), np.ones(12, bool), state)  # fmt: skip
+
+
 X, TIME, DT = np.zeros((6, 8), np.float32), np.zeros(16, np.float32), np.float32(-0.25)
 
 
@@ -176,7 +179,7 @@ def backends(tiny_bundle, plain_contract):
 def test_when_steps_follow_a_prefix_expect_its_outputs_taken_where_they_are(backends):
     for backend in backends:
         assert backend._step.place('memory') is backend._prefix.place('memory')
-        prefix = backend.prefix(*OBSERVED, np.full(8, 2.0, np.float32))
+        prefix = backend.prefix(observed(np.full(8, 2.0, np.float32)))
         x, velocity = backend.step(prefix, X, TIME, DT)
         assert (velocity == 2.0).all()
         assert (x == -0.5).all()
@@ -186,8 +189,8 @@ def test_when_steps_follow_a_prefix_expect_its_outputs_taken_where_they_are(back
 
 def test_when_another_prefix_was_computed_expect_the_earlier_one_refused(backends):
     for backend in backends:
-        first = backend.prefix(*OBSERVED, np.zeros(8, np.float32))
-        backend.prefix(*OBSERVED, np.ones(8, np.float32))
+        first = backend.prefix(observed(np.zeros(8, np.float32)))
+        backend.prefix(observed(np.ones(8, np.float32)))
         with pytest.raises(PolicyError, match='have been overwritten'):
             backend.step(first, X, TIME, DT)
 
@@ -195,7 +198,7 @@ def test_when_another_prefix_was_computed_expect_the_earlier_one_refused(backend
 def test_when_a_run_fails_expect_one_line_naming_the_graph(backends):
     for backend in backends:
         with pytest.raises(PolicyError, match=r'prefix\.onnx: cannot be computed') as error:
-            backend.prefix(*OBSERVED, np.zeros(9, np.float32))
+            backend.prefix(observed(np.zeros(9, np.float32)))
         assert '\n' not in str(error.value)
 
 

@@ -35,7 +35,7 @@ from vla_deploy.models.pi import Pi, PiConfig  # noqa: E402
 from vla_deploy.models.published import PUBLISHED  # noqa: E402
 from vla_deploy.models.smolvla import SmolVLA  # noqa: E402
 from vla_deploy.pipeline import Policy, PolicyError  # noqa: E402
-from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
+from vla_deploy.pipeline.backend import BackendOptions, ModelInputs  # noqa: E402
 from vla_deploy.pipeline.bundle import PARAMETERS, open_bundle, seal_receipt  # noqa: E402
 from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
 from vla_deploy.pipeline.sampler import Haste  # noqa: E402
@@ -84,7 +84,7 @@ def test_when_a_later_prefix_came_expect_steps_of_the_earlier_refused(golden_bun
     bundle = open_bundle(golden_bundle('pi0'))
     backend = torch_cuda.load(bundle, BackendOptions(provider='cpu'))
     contract = bundle.contract
-    inputs = (
+    inputs = ModelInputs(
         np.zeros((contract.camera_slots, 3, contract.image.height, contract.image.width),
                  np.float32),
         np.ones(contract.camera_slots, bool),
@@ -94,7 +94,7 @@ def test_when_a_later_prefix_came_expect_steps_of_the_earlier_refused(golden_bun
     )
     x = np.zeros((contract.chunk_steps, contract.action.padded_dim), np.float32)
     time = np.zeros(contract.time_embedding.dim, np.float32)
-    first, second = backend.prefix(*inputs), backend.prefix(*inputs)
+    first, second = backend.prefix(inputs), backend.prefix(inputs)
     moved, velocity = backend.step(second, x, time, np.float32(-0.5))
     np.testing.assert_allclose(moved, x - 0.5 * velocity, atol=1e-6)
     with pytest.raises(PolicyError, match='overwritten'):

@@ -99,9 +99,7 @@ def test_when_fewer_come_than_go_together_expect_their_chunks_alone(serve, mixed
 def test_when_steps_are_taken_behind_a_batch_expect_the_prefix_before_it_refused(serve, mixed):
     policy = serve('pi0')
     backend, observations = policy._backend, mixed('pi0', policy)
-    taken = policy._take(0, observations[0]).inputs
-    prompt = taken.prompt
-    prefix = backend.prefix(taken.images, taken.image_mask, prompt.ids, prompt.mask, taken.state)
+    prefix = backend.prefix(policy._take(0, observations[0]).inputs)
     policy.infer_batch(observations)
     config = backend._policy.config
     x = np.zeros((config.chunk_size, config.max_action_dim), np.float32)

@@ -23,14 +23,14 @@ def served(request, golden_bundle, golden_cases):
     return Policy.load(folder, threads=1), golden_cases(request.param), folder
 
 
-def inputs_of(policy, case):
+def preprocessed(policy, case):
     return policy._preprocess(check_observation(case.observation, policy.contract))
 
 
 def test_when_images_are_preprocessed_expect_the_references(served):
     policy, cases, _ = served
     for case in cases:
-        inputs, expected = inputs_of(policy, case), case.arrays['images_pre']
+        (inputs, _), expected = preprocessed(policy, case), case.arrays['images_pre']
         count = len(expected)
         assert np.abs(inputs.images[:count] - expected).max() <= 1e-6
         # the reference drops further slots; ours are there and masked
@@ -42,17 +42,17 @@ def test_when_images_are_preprocessed_expect_the_references(served):
 def test_when_instructions_are_tokenized_expect_the_references_ids_and_masks(served):
     policy, cases, _ = served
     for case in cases:
-        prompt, count = inputs_of(policy, case).prompt, len(case.arrays['tokens'])
-        assert np.array_equal(prompt.ids[:count], case.arrays['tokens'])
-        assert np.array_equal(prompt.mask[:count], case.arrays['token_mask'])
-        assert not prompt.mask[count:].any()
+        (inputs, prompt), count = preprocessed(policy, case), len(case.arrays['tokens'])
+        assert np.array_equal(inputs.tokens[:count], case.arrays['tokens'])
+        assert np.array_equal(inputs.token_mask[:count], case.arrays['token_mask'])
+        assert not inputs.token_mask[count:].any()
         assert prompt.truncated == case.truncated
 
 
 def test_when_states_are_normalized_expect_the_references(served):
     policy, cases, _ = served
     for case in cases:
-        state = inputs_of(policy, case).state
+        state = preprocessed(policy, case)[0].state
         if 'state_norm_pad' in case.arrays:
             expected = case.arrays['state_norm_pad']
         else:  # pi0.5 writes the state into its text, so that it is never padded
@@ -108,7 +108,7 @@ def test_when_text_is_too_long_for_a_state_in_it_expect_the_loss_reported(served
     policy, cases, _ = served
     reads_text = policy.contract.tokenizer.prompt == 'instruction_and_state'
     for case in cases:
-        prompt = inputs_of(policy, case).prompt
+        _, prompt = preprocessed(policy, case)
         assert prompt.state_lost == (case.truncated and reads_text)
 
 

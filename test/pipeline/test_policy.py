@@ -38,8 +38,8 @@ class StraightBackend:
         self.target = target
         self.steps = []
 
-    def prefix(self, images, image_mask, tokens, token_mask, state):
-        self.inputs = (images.copy(), image_mask, tokens, token_mask, state)
+    def prefix(self, inputs):
+        self.inputs = inputs._replace(images=inputs.images.copy())
         return 'seen'
 
     def step(self, prefix, x, time_embedding, dt):

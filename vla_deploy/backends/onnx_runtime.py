@@ -18,6 +18,7 @@ from vla_deploy.backends.onnx_session import BoundGraph, Placement, placement
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import (
     BackendOptions,
+    ModelInputs,
     PolicyError,
     require,
     require_single,
@@ -49,17 +50,10 @@ class OnnxRuntimeBackend:
         self._step.bind({name: self._prefix.place(name) for name in own})
         self._prefixes = 0
 
-    def prefix(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-    ) -> int:
+    def prefix(self, inputs: ModelInputs) -> int:
         """Compute keys and values, which stay where the step reads them; returns the prefix's
         number."""
-        self._prefix.run(_observation(images, image_mask, tokens, token_mask, state))
+        self._prefix.run(inputs._asdict())
         self._prefixes += 1
         return self._prefixes
 
@@ -99,18 +93,9 @@ class WholeOnnxRuntimeBackend:
         _check_shapes(graph, self._graph.outputs, {CHUNK: chunk})
         self._graph.bind({})
 
-    def whole(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-        noise: Float32,
-    ) -> Float32:
+    def whole(self, inputs: ModelInputs, noise: Float32) -> Float32:
         """Return the chunk, as prefix and all steps would compute it."""
-        feeds = _observation(images, image_mask, tokens, token_mask, state)
-        self._graph.run({**feeds, NOISE: noise})
+        self._graph.run({**inputs._asdict(), NOISE: noise})
         return self._graph.read(CHUNK)
 
     def prefix(self, *inputs: Any) -> Any:
@@ -148,22 +133,6 @@ def _file(bundle: Bundle, name: str, options: BackendOptions) -> Path:
             f'{options.variant!r} needs; export again with --precision {options.precision}'
         )
     return bundle.path / name
-
-
-def _observation(
-    images: Float32,
-    image_mask: NDArray[np.bool_],
-    tokens: NDArray[np.int64],
-    token_mask: NDArray[np.bool_],
-    state: Float32,
-) -> dict[str, NDArray[Any]]:
-    return {
-        'images': images,
-        'image_mask': image_mask,
-        'tokens': tokens,
-        'token_mask': token_mask,
-        'state': state,
-    }
 
 
 def _observation_shapes(contract: Contract) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_deploy.pipeline.backend import BackendOptions, require, require_single
+from vla_deploy.pipeline.backend import BackendOptions, ModelInputs, require, require_single
 from vla_deploy.pipeline.bundle import Bundle
 
 Float32 = NDArray[np.float32]
@@ -23,14 +23,7 @@ class StubBackend:
     def __init__(self, value: float) -> None:
         self._value = np.float32(value)
 
-    def prefix(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-    ) -> None:
+    def prefix(self, inputs: ModelInputs) -> None:
         """Take in an observation and learn nothing from it."""
 
     def step(

@@ -25,7 +25,7 @@ from vla_deploy.backends.step_constants import PackedConstants
 from vla_deploy.backends.torch_device import make_ops, own_stream, tune
 from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
 from vla_deploy.core.contract import Contract
-from vla_deploy.pipeline.backend import BackendOptions, ModelArrays, PolicyError, require
+from vla_deploy.pipeline.backend import BackendOptions, ModelInputs, PolicyError, require
 from vla_deploy.pipeline.bundle import Bundle
 from vla_deploy.pipeline.sampler import time_embeddings
 
@@ -106,16 +106,9 @@ class TorchCudaBackend:
 
     @told(FAILED, RuntimeError)
     @torch.inference_mode()
-    def prefix(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-    ) -> int:
+    def prefix(self, inputs: ModelInputs) -> int:
         """Compute keys and values, which stay on the device; returns the prefix's number."""
-        bucket = self._fill([(images, image_mask, tokens, token_mask, state)])
+        bucket = self._fill([inputs])
         self._run('prefix', bucket)()
         self._prefixes += 1
         return self._prefixes
@@ -135,23 +128,15 @@ class TorchCudaBackend:
 
     @told(FAILED, RuntimeError)
     @torch.inference_mode()
-    def _whole(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-        noise: Float32,
-    ) -> Float32:
-        return self._together([(images, image_mask, tokens, token_mask, state)], [noise])[0]
+    def _whole(self, inputs: ModelInputs, noise: Float32) -> Float32:
+        return self._together([inputs], [noise])[0]
 
     @told(FAILED, RuntimeError)
     @torch.inference_mode()
     def _several(
-        self, observations: Sequence[ModelArrays], noise: Sequence[Float32]
+        self, observations: Sequence[ModelInputs], noise: Sequence[Float32]
     ) -> list[Float32]:
-        cameras = [int(image_mask.sum()) for _, image_mask, *_ in observations]
+        cameras = [int(own.image_mask.sum()) for own in observations]
         chunks: dict[int, Float32] = {}
         for count in sorted(set(cameras)):
             group = [index for index, own in enumerate(cameras) if own == count]
@@ -160,7 +145,7 @@ class TorchCudaBackend:
         return [chunks[index] for index in range(len(chunks))]
 
     def _together(
-        self, observations: Sequence[ModelArrays], noise: Sequence[Float32]
+        self, observations: Sequence[ModelInputs], noise: Sequence[Float32]
     ) -> list[Float32]:
         """Return the chunks of observations with as many cameras each, in one run."""
         bucket = self._fill(observations)
@@ -172,23 +157,24 @@ class TorchCudaBackend:
         chunks = self._chunk_run(bucket)().view_as(x)[: len(noise)]
         return list(chunks.cpu().numpy())
 
-    def _fill(self, observations: Sequence[ModelArrays]) -> Bucket:
+    def _fill(self, observations: Sequence[ModelInputs]) -> Bucket:
         """Bring what the policy looks at to the device; where there are fewer observations than
         go together, nobody reads what comes of the rest."""
         config, policy = self._policy.config, self._policy
-        texts = [tokens[mask] for _, _, tokens, mask, _ in observations]
-        cameras = int(observations[0][1].sum())
+        texts = [own.tokens[own.token_mask] for own in observations]
+        cameras = int(observations[0].image_mask.sum())
         bucket = bucket_of(
             config, cameras, max(map(len, texts)), 1 if len(observations) == 1 else self.batch
         )
         inputs = self._inputs_of(bucket)
         seen = inputs.images.view(bucket.observations, cameras, *inputs.images.shape[1:])
-        for slot, (images, image_mask, _, _, state) in enumerate(observations):
-            self._put(seen[slot], images if image_mask.all() else images[image_mask])
+        for slot, own in enumerate(observations):
+            there = own.image_mask
+            self._put(seen[slot], own.images if there.all() else own.images[there])
             padded = np.zeros(bucket.tokens, np.int64)
             padded[: len(texts[slot])] = texts[slot]
             self._put(inputs.tokens[slot], padded)
-            self._put(inputs.state[slot], state)
+            self._put(inputs.state[slot], own.state)
         fixed = cameras * config.tokens_per_image + policy.state_rows
         policy.length.fill_(fixed + len(texts[0]))
         for slot, text in enumerate(texts[1:], start=1):

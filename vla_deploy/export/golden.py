@@ -145,7 +145,7 @@ def compare_golden(folder: Path, bundle: Path, threads: int | None = None) -> di
         torch_figure = compare(torch_chunk, chunk, 'torch chunk')
         served_figure = compare(served.raw, chunk, 'served chunk')
         robot = recorded['chunk_robot']
-        inputs = preprocess(check_observation(case.observation, contract))
+        inputs, _ = preprocess(check_observation(case.observation, contract))
         rows.append(
             {
                 **_input_figures(inputs, own),
@@ -199,8 +199,8 @@ def _input_figures(inputs: Any, own: ModelInputs) -> dict[str, Any]:
     """Compare served model inputs with the reference's, padded to the static shape."""
     state = own.state.numpy()
     return {
-        'tokens_equal': bool(np.array_equal(inputs.prompt.ids, own.tokens.numpy())),
-        'token_mask_equal': bool(np.array_equal(inputs.prompt.mask, own.token_mask.numpy())),
+        'tokens_equal': bool(np.array_equal(inputs.tokens, own.tokens.numpy())),
+        'token_mask_equal': bool(np.array_equal(inputs.token_mask, own.token_mask.numpy())),
         'image_mask_equal': bool(np.array_equal(inputs.image_mask, own.image_mask.numpy())),
         'images_max_abs': float(np.abs(inputs.images - own.images.numpy()).max()),
         'state_scaled_max_abs': float(

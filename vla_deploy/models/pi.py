@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_deploy.models.flow import euler_times, time_embedding
+from vla_deploy.models.flow import FlowModel
 from vla_deploy.models.gemma import GemmaConfig, GemmaStack, GemmaText, gemma_rope_tables
 from vla_deploy.models.language import attend, rotate
 from vla_deploy.models.vision import VisionConfig, VisionTower
@@ -138,10 +138,9 @@ class PiPrefix:
     mask: Tensor
 
 
-class Pi(nn.Module):
+class Pi(FlowModel):
     """The policy without its processors: model-space tensors in, model-space velocities out."""
 
-    time_table: Tensor
     cosine: Tensor
     sine: Tensor
 
@@ -164,9 +163,7 @@ class Pi(nn.Module):
         )
         self.register_buffer('cosine', cosine, persistent=False)
         self.register_buffer('sine', sine, persistent=False)
-        self.register_buffer(
-            'time_table', self.embed_time(euler_times(config.num_steps)), persistent=False
-        )
+        self.keep_times(width, config.num_steps, config.min_period, config.max_period)
 
     @property
     def parts(self) -> _PaliGemmaParts:
@@ -177,13 +174,6 @@ class Pi(nn.Module):
     def expert(self) -> GemmaStack:
         """The action expert."""
         return self.paligemma_with_expert.gemma_expert.model
-
-    def embed_time(self, times: Tensor) -> Tensor:
-        """Embed times [N] as float32 [N,expert_width]."""
-        config = self.config
-        return time_embedding(
-            times, config.expert.hidden_size, config.min_period, config.max_period
-        )
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Map images [B,slots,3,H,W] in [-1,1] to image tokens [B,slots*tokens,hidden].
@@ -251,7 +241,7 @@ class Pi(nn.Module):
     def velocity(
         self, key: Tensor, value: Tensor, prefix_mask: Tensor, x: Tensor, time_emb: Tensor
     ) -> Tensor:
-        """Return v [B,chunk,max_action_dim] at x of the same shape and time_emb [B,width]."""
+        """As FlowModel.velocity."""
         actions = self.action_in_proj(x)
         condition = None
         if self.config.state_in_text:
@@ -263,29 +253,6 @@ class Pi(nn.Module):
         hidden, _ = self._run_expert(actions, key, value, prefix_mask, condition)
         normed, _ = self.expert.norm(hidden, condition)
         return self.action_out_proj(normed)
-
-    def step(
-        self,
-        key: Tensor,
-        value: Tensor,
-        prefix_mask: Tensor,
-        x: Tensor,
-        time_emb: Tensor,
-        dt: Tensor | float,
-    ) -> tuple[Tensor, Tensor]:
-        """Take one Euler step: return x + dt·v and v. Shapes as in `velocity`; dt is a scalar."""
-        velocity = self.velocity(key, value, prefix_mask, x, time_emb)
-        return x + dt * velocity, velocity
-
-    def sample(self, prefix: PiPrefix, noise: Tensor) -> Tensor:
-        """Integrate noise [B,chunk,max_action_dim] to a model-space chunk of the same shape."""
-        x = noise
-        for row in self.time_table:
-            time_emb = row.expand(x.shape[0], -1)
-            x, _ = self.step(
-                prefix.key, prefix.value, prefix.mask, x, time_emb, -1.0 / self.config.num_steps
-            )
-        return x
 
     def _with_state_token(self, prefix: PiPrefix, state: Tensor) -> PiPrefix:
         token = self.state_proj(state)[:, None]

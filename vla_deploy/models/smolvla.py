@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_deploy.models.expert import Expert
-from vla_deploy.models.flow import euler_times, time_embedding
+from vla_deploy.models.flow import FlowModel
 from vla_deploy.models.language import TextConfig, TextModel, attend, rope_tables, rotate
 from vla_deploy.models.vision import Connector, VisionConfig, VisionTower
 
@@ -129,10 +129,9 @@ class Prefix:
     hidden: Tensor
 
 
-class SmolVLA(nn.Module):
+class SmolVLA(FlowModel):
     """The policy without its processors: model-space tensors in, model-space velocities out."""
 
-    time_table: Tensor
     cosine: Tensor
     sine: Tensor
 
@@ -150,9 +149,7 @@ class SmolVLA(nn.Module):
         cosine, sine = rope_tables(positions, config.text.head_dim)
         self.register_buffer('cosine', cosine, persistent=False)
         self.register_buffer('sine', sine, persistent=False)
-        self.register_buffer(
-            'time_table', self.embed_time(euler_times(config.num_steps)), persistent=False
-        )
+        self.keep_times(width, config.num_steps, config.min_period, config.max_period)
 
     @property
     def parts(self) -> _VlmParts:
@@ -163,13 +160,6 @@ class SmolVLA(nn.Module):
     def expert(self) -> Expert:
         """The action expert."""
         return self.vlm_with_expert.lm_expert
-
-    def embed_time(self, times: Tensor) -> Tensor:
-        """Embed times [N] as float32 [N,expert_width]."""
-        config = self.config
-        return time_embedding(
-            times, self.expert.hidden_size, config.min_period, config.max_period
-        )
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Map images [B,slots,3,H,W] in [-1,1] to image tokens [B,slots*tokens,hidden], unscaled.
@@ -262,33 +252,10 @@ class SmolVLA(nn.Module):
     def velocity(
         self, key: Tensor, value: Tensor, prefix_mask: Tensor, x: Tensor, time_emb: Tensor
     ) -> Tensor:
-        """Return v [B,chunk,max_action_dim] at x of the same shape and time_emb [B,width]."""
+        """As FlowModel.velocity."""
         actions = self.action_in_proj(x)
         time = time_emb[:, None, :].expand_as(actions)
         fused = F.silu(self.action_time_mlp_in(torch.cat((actions, time), dim=2)))
         fused = self.action_time_mlp_out(fused)
         features = self.expert(fused, key, value, prefix_mask, self.cosine, self.sine)
         return self.action_out_proj(features)
-
-    def step(
-        self,
-        key: Tensor,
-        value: Tensor,
-        prefix_mask: Tensor,
-        x: Tensor,
-        time_emb: Tensor,
-        dt: Tensor | float,
-    ) -> tuple[Tensor, Tensor]:
-        """Take one Euler step: return x + dt·v and v. Shapes as in `velocity`; dt is a scalar."""
-        velocity = self.velocity(key, value, prefix_mask, x, time_emb)
-        return x + dt * velocity, velocity
-
-    def sample(self, prefix: Prefix, noise: Tensor) -> Tensor:
-        """Integrate noise [B,chunk,max_action_dim] to a model-space chunk of the same shape."""
-        x = noise
-        for row in self.time_table:
-            time_emb = row.expand(x.shape[0], -1)
-            x, _ = self.step(
-                prefix.key, prefix.value, prefix.mask, x, time_emb, -1.0 / self.config.num_steps
-            )
-        return x

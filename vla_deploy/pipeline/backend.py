@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a backend supplies, and how one is chosen by name.
+"""What a backend takes and supplies, and how one is chosen by name.
 
 Backends live above the pipeline. They are imported by name and only when asked for, so that
 serving with one needs none of the libraries of another.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,25 @@ from numpy.typing import NDArray
 from vla_deploy.pipeline.bundle import Bundle
 
 Float32 = NDArray[np.float32]
-# images, image_mask, tokens, token_mask and state as `Backend.prefix` takes them
-ModelArrays = tuple[
-    Float32, NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_], Float32
-]
 BACKENDS = {
     'onnx_runtime': 'vla_deploy.backends.onnx_runtime',
     'torch_cuda': 'vla_deploy.backends.torch_cuda',
     'stub': 'vla_deploy.backends.stub',
 }
+
+
+class ModelInputs(NamedTuple):
+    """One observation as the prefix graph takes it, its fields named as the graph's inputs.
+
+    images [slots, 3, height, width], image_mask [slots], tokens and token_mask [max_length], state
+    [padded_dim].
+    """
+
+    images: Float32
+    image_mask: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
+    token_mask: NDArray[np.bool_]
+    state: Float32
 
 
 class PolicyError(ValueError):
@@ -39,27 +49,19 @@ class Backend(Protocol):
     `emits_robot_units`: what the last step returns is already in robot units, so that it is not
     un-normalised.
 
-    A backend that computes a chunk in one run has besides
-    `whole(images, image_mask, tokens, token_mask, state, noise) -> chunk`, noise and chunk float32
-    [steps, padded_dim]; if it cannot take the steps apart, it has `takes_steps_apart = False`, and
-    `prefix` and `step` raise PolicyError. One that computes several observations together has
-    `several(observations, noise) -> chunks` for up to `batch` of them, each as for `whole`.
+    A backend that computes a chunk in one run has besides `whole(inputs, noise) -> chunk`, noise
+    and chunk float32 [steps, padded_dim]; if it cannot take the steps apart, it has
+    `takes_steps_apart = False`, and `prefix` and `step` raise PolicyError. One that computes
+    several observations together has `several(observations, noise) -> chunks` for up to `batch` of
+    them, each as for `whole`.
     """
 
     emits_robot_units: bool
 
-    def prefix(
-        self,
-        images: Float32,
-        image_mask: NDArray[np.bool_],
-        tokens: NDArray[np.int64],
-        token_mask: NDArray[np.bool_],
-        state: Float32,
-    ) -> Any:
+    def prefix(self, inputs: ModelInputs) -> Any:
         """Take in an observation; what is returned goes to `step` unseen.
 
-        images [slots, 3, height, width], image_mask [slots], tokens and token_mask [max_length],
-        state [padded_dim]. The arrays may be reused by the caller after the last step.
+        The arrays may be reused by the caller after the last step.
         """
 
     def step(

@@ -20,7 +20,7 @@ from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.pipeline.backend import (
     Backend,
     BackendOptions,
-    ModelArrays,
+    ModelInputs,
     PolicyError,
     load_backend,
 )
@@ -41,9 +41,9 @@ from vla_deploy.pipeline.observation import (
     check_observation,
 )
 from vla_deploy.pipeline.policy_chunk import PolicyChunk, Timings
-from vla_deploy.pipeline.preprocess import ModelInputs, Preprocessor
+from vla_deploy.pipeline.preprocess import Preprocessor
 from vla_deploy.pipeline.sampler import NO_HASTE, EulerSampler, Haste, philox_noise
-from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError
+from vla_deploy.pipeline.tokenize import Prompt, PromptEncoder, TokenizerError
 
 SEED_BITS = 63
 MAX_PREPROCESS_THREADS = 4
@@ -55,6 +55,7 @@ class _Taken:
 
     checked: CheckedObservation
     inputs: ModelInputs
+    prompt: Prompt
     preprocess_s: float
 
 
@@ -213,7 +214,7 @@ class Policy:
         with self._lock:
             taken = [self._take(index, each) for index, each in enumerate(observations)]
             begin = time.perf_counter()
-            raw = self._several([_arrays(t.inputs) for t in taken], [own for own, _ in drawn])
+            raw = self._several([t.inputs for t in taken], [own for own, _ in drawn])
             sample_s = time.perf_counter() - begin
             return [
                 self._finish(own, chunk, seed, self.contract.denoise_steps, 0.0, sample_s)
@@ -280,9 +281,9 @@ class Policy:
         if self._whole is not None and guidance is None and not haste.needs_steps:
             prefixed = begin
             time.sleep(haste.injected_latency_s)
-            raw = self._whole(*_arrays(taken.inputs), noise)
+            raw = self._whole(taken.inputs, noise)
         else:
-            prefix = self._backend.prefix(*_arrays(taken.inputs))
+            prefix = self._backend.prefix(taken.inputs)
             prefixed = time.perf_counter()
             raw, steps = self._sample_steps(prefix, noise, guidance, haste)
         sample_s = time.perf_counter() - prefixed
@@ -308,8 +309,8 @@ class Policy:
         """Check and preprocess; the images are overwritten by the next one's."""
         begin = time.perf_counter()
         checked = check_observation(observation, self.contract)
-        inputs = self._preprocess(checked)
-        return _Taken(checked, inputs, time.perf_counter() - begin)
+        inputs, prompt = self._preprocess(checked)
+        return _Taken(checked, inputs, prompt, time.perf_counter() - begin)
 
     def _take(self, index: int, observation: Observation) -> _Taken:
         """Check and preprocess one of several, whose images are its own."""
@@ -317,7 +318,7 @@ class Policy:
             taken = self._taken(observation)
         except ObservationError as error:
             raise ObservationError(f'observation {index}: {error}') from error
-        inputs = dataclasses.replace(taken.inputs, images=taken.inputs.images.copy())
+        inputs = taken.inputs._replace(images=taken.inputs.images.copy())
         return dataclasses.replace(taken, inputs=inputs)
 
     def _finish(
@@ -326,7 +327,7 @@ class Policy:
     ) -> PolicyChunk:
         """Bring a chunk to robot units, and say how it came about."""
         begin = time.perf_counter()
-        checked, prompt = taken.checked, taken.inputs.prompt
+        checked, prompt = taken.checked, taken.prompt
         actions = self._to_robot(raw, checked.state)
         finite = bool(np.isfinite(raw).all() and np.isfinite(actions).all())
         postprocess_s = time.perf_counter() - begin
@@ -362,9 +363,3 @@ class Policy:
         if self._backend.emits_robot_units:
             return raw[:, : self.contract.action.dim].astype(np.float64)
         return self._decode_actions(raw, state).astype(np.float64)
-
-
-def _arrays(inputs: ModelInputs) -> ModelArrays:
-    """Return what a backend takes, in its order."""
-    prompt = inputs.prompt
-    return inputs.images, inputs.image_mask, prompt.ids, prompt.mask, inputs.state

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
+from vla_deploy.pipeline.backend import ModelInputs
 from vla_deploy.pipeline.images import Resizer
 from vla_deploy.pipeline.native import resize_function
 from vla_deploy.pipeline.normalize import VectorNormalizer
@@ -20,17 +20,6 @@ from vla_deploy.pipeline.observation import CheckedObservation, ObservationError
 from vla_deploy.pipeline.tokenize import Prompt, PromptEncoder
 
 MAX_KEPT_SIZES = 16
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ModelInputs:
-    """What the prefix graph takes: images float32 [slots, 3, height, width], image_mask bool
-    [slots], the prompt's ids and mask [max_length], state float32 [padded_dim]."""
-
-    images: NDArray[np.float32]
-    image_mask: NDArray[np.bool_]
-    prompt: Prompt
-    state: NDArray[np.float32]
 
 
 class ImageStack:
@@ -120,9 +109,10 @@ class Preprocessor:
         self._encoder = encoder
         self._state_normalizer = state_normalizer
 
-    def __call__(self, observation: CheckedObservation) -> ModelInputs:
-        """Return the model inputs; their images are overwritten by the next call."""
+    def __call__(self, observation: CheckedObservation) -> tuple[ModelInputs, Prompt]:
+        """Return the model inputs, whose images are overwritten by the next call, and the prompt
+        that their tokens are of."""
         images, image_mask = self._stack.fill(observation.images)
         state = self._state_normalizer.normalize_padded(observation.state)
         prompt = self._encoder(observation.instruction, state[: len(observation.state)])
-        return ModelInputs(images, image_mask, prompt, state)
+        return ModelInputs(images, image_mask, prompt.ids, prompt.mask, state), prompt
