@@ -45,6 +45,7 @@ def test_when_200_ms_are_injected_under_a_deadline_of_50_expect_no_late_chunk_an
 ):
     robot.start_inference(reach_bundle, instruction=next(TASKS), deadline_ms=DEADLINE_MS, **PATIENT)
     robot.wait_until_moving(0.15)
+    robot.wait(lambda: robot.chunks, 'a chunk that was in time')
     inject(robot, INJECTED_MS)
     missed = robot.policy.deadline_misses
     injected_ns = robot.now_ns()
