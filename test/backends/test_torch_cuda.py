@@ -35,7 +35,7 @@ from vla_deploy.models.pi import Pi, PiConfig  # noqa: E402
 from vla_deploy.models.published import PUBLISHED  # noqa: E402
 from vla_deploy.models.smolvla import SmolVLA  # noqa: E402
 from vla_deploy.pipeline import Policy, PolicyError  # noqa: E402
-from vla_deploy.pipeline.backend import BackendOptions, ModelInputs  # noqa: E402
+from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
 from vla_deploy.pipeline.bundle import PARAMETERS, open_bundle, seal_receipt  # noqa: E402
 from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
 from vla_deploy.pipeline.sampler import Haste  # noqa: E402
@@ -78,27 +78,6 @@ def test_when_the_precision_changes_expect_its_rounding_in_the_chunk(serve, gold
     rounded = np.stack(chunks(serve('pi0', precision='bf16'), bundle))
     error = float(np.linalg.norm(rounded - exact) / np.linalg.norm(exact))
     assert 1e-4 < error < 2e-2
-
-
-def test_when_a_later_prefix_came_expect_steps_of_the_earlier_refused(golden_bundle):
-    bundle = open_bundle(golden_bundle('pi0'))
-    backend = torch_cuda.load(bundle, BackendOptions(provider='cpu'))
-    contract = bundle.contract
-    inputs = ModelInputs(
-        np.zeros((contract.camera_slots, 3, contract.image.height, contract.image.width),
-                 np.float32),
-        np.ones(contract.camera_slots, bool),
-        np.ones(contract.tokenizer.max_length, np.int64),
-        np.ones(contract.tokenizer.max_length, bool),
-        np.zeros(contract.state.padded_dim, np.float32),
-    )
-    x = np.zeros((contract.chunk_steps, contract.action.padded_dim), np.float32)
-    time = np.zeros(contract.time_embedding.dim, np.float32)
-    first, second = backend.prefix(inputs), backend.prefix(inputs)
-    moved, velocity = backend.step(second, x, time, np.float32(-0.5))
-    np.testing.assert_allclose(moved, x - 0.5 * velocity, atol=1e-6)
-    with pytest.raises(PolicyError, match='overwritten'):
-        backend.step(first, x, time, np.float32(-0.5))
 
 
 def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(

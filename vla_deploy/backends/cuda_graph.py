@@ -41,6 +41,8 @@ class Captured(Generic[Result]):
                 self._result = function()
             finally:
                 self._graph.capture_end()
+        # what replays this writes where the rehearsal wrote
+        torch.cuda.current_stream().wait_stream(stream)
 
     def __call__(self) -> Result:
         """Replay on the current stream."""

@@ -257,7 +257,10 @@ class TorchCudaBackend:
                     x, _ = self._policy.step(x, self._dt, own)
                 return x
 
-            self._runs['later', count] = self._captured(steps, None) if constants else steps
+            # without any, a copy: what is returned is the caller's
+            self._runs['later', count] = (
+                self._captured(steps, None) if constants else moved.clone
+            )
         return self._runs['later', count]
 
     def _step_run(self, embedding: Float32) -> Callable[[], tuple[Tensor, Tensor]]:
@@ -280,8 +283,8 @@ class TorchCudaBackend:
     def _constants_of(self, embedding: Float32) -> PackedConstants:
         key = embedding.tobytes()
         if key not in self._constants:
-            if len(self._constants) >= MAX_KNOWN_TIMES:
-                self._constants.pop(next(reversed(self._constants)))
+            if len(self._constants) >= len(self._steps) + MAX_KNOWN_TIMES:
+                self._constants.pop(next(reversed(self._constants)))  # not one of a graph
             self._constants[key] = PackedConstants(self._policy.constants(embedding))
         return self._constants[key]
 

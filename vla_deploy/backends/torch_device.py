@@ -14,7 +14,7 @@ from vla_deploy.backends.fused_inputs import Inputs
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.step_constants import StepConstants
 from vla_deploy.backends.torch_ops import Ops, TorchOps
-from vla_deploy.backends.tuning import cache_path, load_tuning
+from vla_deploy.backends.tuning import cache_path, keep_tuning, load_tuning
 from vla_deploy.pipeline.backend import PolicyError
 
 OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
@@ -57,7 +57,7 @@ def tune(
     ops.tune(run, lambda: policy.step(x, dt, constants), quiet)
     if ops.tuning.changed:
         run()  # what was chosen
-        ops.tuning.save(cache_path(torch.cuda.get_device_name(), policy.dtype))
+        keep_tuning(ops.tuning, cache_path(torch.cuda.get_device_name(), policy.dtype))
 
 
 def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:

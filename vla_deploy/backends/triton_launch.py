@@ -42,7 +42,7 @@ class Launcher:
         constants |= {'num_warps': config.warps, 'num_stages': config.stages}
         if self._apart:
             constants['PDL'], self._apart = False, False
-        elif self._overlap:
+        elif constants.get('PDL'):  # a kernel that waits itself, and no other, may start early
             constants['launch_pdl'] = True
         if self._compile_only:
             kernel.warmup(*arguments, grid=grid, **constants)

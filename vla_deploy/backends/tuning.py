@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 
 from vla_deploy.core import strict
 from vla_deploy.files import write_bytes
+from vla_deploy.pipeline.backend import PolicyError
 from vla_deploy.share import cache_folder
 
 SHIPPED = Path(__file__).parent / 'tuned'
@@ -109,17 +111,42 @@ class Tuning:
 
 
 def load_tuning(card: str, dtype: torch.dtype) -> Tuning:
-    """Return what is known of a card: the package's table, and over it the cache's."""
+    """Return what is known of a card: the package's table, and over it the cache's.
+
+    Raises PolicyError for a file that does not hold such a table.
+    """
     configs = {}
     for path in (SHIPPED / _file_name(card, dtype), cache_path(card, dtype)):
         if path.is_file():
-            rows = json.loads(path.read_text(encoding='utf-8'))
-            names = [field.name for field in dataclasses.fields(Config)]
-            configs |= {
-                key: strict.from_mapping(Config, dict(zip(names, row, strict=True)), key)
-                for key, row in rows.items()
-            }
+            try:
+                configs |= _table(path)
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                raise PolicyError(
+                    f'{path}: is not a table of measured kernels ({error}); remove it, and they '
+                    'are measured again'
+                ) from error
     return Tuning(configs)
+
+
+def _table(path: Path) -> dict[str, Config]:
+    rows = json.loads(path.read_text(encoding='utf-8'))
+    names = [field.name for field in dataclasses.fields(Config)]
+    return {
+        key: strict.from_mapping(Config, dict(zip(names, row, strict=True)), key)
+        for key, row in rows.items()
+    }
+
+
+def keep_tuning(tuning: Tuning, path: Path) -> None:
+    """Save what was measured; where that cannot be, warn that each start will measure again."""
+    try:
+        tuning.save(path)
+    except OSError as error:
+        warnings.warn(
+            f'{path}: cannot be written ({error.strerror}), so that each start measures the '
+            'kernels again; set VLA_DEPLOY_CACHE to a folder that can',
+            stacklevel=2,
+        )
 
 
 def cache_path(card: str, dtype: torch.dtype) -> Path:

@@ -1,0 +1,78 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of a chunk on the torch backend's CPU form: their order, their number, their times."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+
+from vla_deploy.backends import torch_cuda  # noqa: E402
+from vla_deploy.pipeline import PolicyError  # noqa: E402
+from vla_deploy.pipeline.backend import BackendOptions, ModelInputs  # noqa: E402
+from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+@pytest.fixture
+def loaded(golden_bundle):
+    """Return variant, number of steps -> pi0's backend, its contract, and inputs for it."""
+
+    def load(variant, steps):
+        bundle = open_bundle(golden_bundle('pi0'))
+        contract = dataclasses.replace(bundle.contract, denoise_steps=steps)
+        bundle = dataclasses.replace(bundle, contract=contract)
+        backend = torch_cuda.load(bundle, BackendOptions(provider='cpu', variant=variant))
+        image = (contract.camera_slots, 3, contract.image.height, contract.image.width)
+        inputs = ModelInputs(
+            np.zeros(image, np.float32),
+            np.ones(contract.camera_slots, bool),
+            np.ones(contract.tokenizer.max_length, np.int64),
+            np.ones(contract.tokenizer.max_length, bool),
+            np.zeros(contract.state.padded_dim, np.float32),
+        )
+        return backend, contract, inputs
+
+    return load
+
+
+def noise(contract, value):
+    return np.full((contract.chunk_steps, contract.action.padded_dim), value, np.float32)
+
+
+def test_when_a_later_prefix_came_expect_steps_of_the_earlier_refused(loaded):
+    backend, contract, inputs = loaded('split', 4)
+    x, time = noise(contract, 0.0), np.zeros(contract.time_embedding.dim, np.float32)
+    first, second = backend.prefix(inputs), backend.prefix(inputs)
+    moved, velocity = backend.step(second, x, time, np.float32(-0.5))
+    np.testing.assert_allclose(moved, x - 0.5 * velocity, atol=1e-6)
+    with pytest.raises(PolicyError, match='overwritten'):
+        backend.step(first, x, time, np.float32(-0.5))
+
+
+@pytest.mark.parametrize('steps', [1, 2])
+def test_when_another_chunk_is_computed_expect_the_one_before_unchanged(loaded, steps):
+    backend, contract, inputs = loaded('unrolled', steps)
+    chunk = backend.whole(inputs, noise(contract, 1.0))
+    before = chunk.copy()
+    assert not np.array_equal(backend.whole(inputs, noise(contract, 2.0)), before)
+    assert np.array_equal(chunk, before)
+
+
+def test_when_steps_are_many_and_other_times_come_expect_what_graphs_read_kept(loaded):
+    steps = torch_cuda.MAX_KNOWN_TIMES + 3
+    backend, contract, inputs = loaded('unrolled', steps)
+    backend.whole(inputs, noise(contract, 1.0))
+    own = {time.tobytes(): backend._constants[time.tobytes()] for time in backend._steps}
+    assert len(own) == steps
+    prefix, x = backend.prefix(inputs), noise(contract, 1.0)
+    for number in range(torch_cuda.MAX_KNOWN_TIMES + 3):
+        other = np.full(contract.time_embedding.dim, 0.01 * number, np.float32)
+        backend.step(prefix, x, other, np.float32(-0.1))
+    assert all(backend._constants[time] is kept for time, kept in own.items())
+    assert len(backend._constants) == steps + torch_cuda.MAX_KNOWN_TIMES
