@@ -27,6 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 5.0
+WAITING = 20.0  # so many times the CPU time a mutant may take by the clock
 """A mutant is noticed where its tests take this many times what they take without one."""
 
 COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -135,6 +136,7 @@ def noticed(module: str, path: Path, tree: ast.Module, tests: list[str], limit_s
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
         signal.setitimer(signal.ITIMER_PROF, limit_s)  # CPU time: whatever runs beside
+        signal.setitimer(signal.ITIMER_REAL, WAITING * limit_s)  # for one that waits
         sys.meta_path.insert(0, Loader(module, path, tree))
         import pytest
         os._exit(int(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', *tests])))

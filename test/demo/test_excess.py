@@ -61,6 +61,15 @@ def test_when_a_cubic_is_judged_expect_its_extrema_between_the_knots_too(q, v, m
         np.abs(acceleration).max() / A_MAX, rel=1e-5, abs=1e-6)
 
 
+@given(st.floats(0.1, 1.0), st.floats(0.1, 3.0), st.floats(-3.0, -0.1), millis)
+def test_when_acceleration_is_constant_expect_the_turning_point_to_the_last_digits(q, v, then, ms):
+    h = ms * 1e-3
+    excess = judged((q, q + 0.5 * (v + then) * h), (v, then), (0.0, h))
+    turn = q + 0.5 * v * v * h / (v - then)
+    largest = max(turn, -(q + 0.5 * (v + then) * h))
+    assert excess.position == pytest.approx(largest / END, rel=1e-12)
+
+
 @given(ends, speeds, millis)
 def test_when_velocity_limits_depend_on_position_expect_motion_above_them_seen(q, v, ms):
     position, velocity, _ = densely(q, v, ms * 1e-3)

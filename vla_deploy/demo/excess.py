@@ -119,7 +119,8 @@ def _places(steps: Array) -> Array:
     begin, middle, end = steps
     bend, slope = begin - 2 * middle + end, middle - begin
     with np.errstate(all='ignore'):
-        root = np.sqrt(slope * slope - bend * begin)
-        turns = np.stack([-slope / bend, (root - slope) / bend, (-root - slope) / bend])
+        # roots of bend s^2 + 2 slope s + begin, in the form that does not cancel
+        w = -(slope + np.copysign(np.sqrt(slope * slope - bend * begin), slope))
+        turns = np.stack([-slope / bend, w / bend, begin / w])
     even = np.broadcast_to(_EVEN[:, None, None], (len(_EVEN), *begin.shape))
     return np.concatenate([even, np.clip(np.nan_to_num(turns, posinf=0.0, neginf=0.0), 0.0, 1.0)])
