@@ -237,8 +237,10 @@ def _compressed_cameras(share: Path, entry: Mapping[str, Any], sim: bool) -> lis
     """Return the cameras that inference hears compressed: its recorder must hear the same."""
     cameras: list[str] = []
     for path in _parameter_files(share, entry, sim):
-        for parameters in read_yaml(path).values():
-            cameras = parameters['ros__parameters'].get('compressed_cameras', cameras)
+        for node, section in read_yaml(path).items():
+            if node.lstrip('/') in ('**', '*', entry['name']) and isinstance(section, Mapping):
+                given = section.get('ros__parameters') or {}
+                cameras = given.get('compressed_cameras', cameras)
     return cameras
 
 

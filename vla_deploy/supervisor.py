@@ -19,7 +19,8 @@ from vla_deploy.bringup import READY_TIMEOUT_S, Process
 from vla_deploy.shared_memory import remove_stale_ports, remove_stale_segments
 
 _PR_SET_PDEATHSIG = 1
-# SIGINT lets the guard come to a planned stop; what has not ended by then is reported and killed.
+# SIGINT lets the guard come to a planned stop; what has not ended so long after it is reported and
+# killed. Each has this time of its own: one that hangs takes none from a guard or a recorder.
 END_TIMEOUT_S = 15.0
 
 
@@ -37,20 +38,20 @@ class Supervisor:
         self._ready = threading.Event()  # the process that was started last is
         self._ready.set()
         self._give_up_s = 0.0
+        self._failed = ''
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.poll()
 
     def poll(self) -> str:
-        """Start what may start by now. Return a sentence about a process that has ended by itself
-        or has not become ready; empty if all is well. Raises OSError if one cannot be started;
-        then the others have been ended."""
-        wrong = self._died()
+        """Start what may start by now. Return a sentence about a process that cannot be started,
+        has ended by itself, or has not become ready; empty if all is well."""
+        wrong = self._failed or self._died()
         while self._waiting and self._ready.is_set() and not wrong:
+            process = self._waiting.popleft()
             try:
-                self._start(self._waiting.popleft())
-            except OSError:
-                self.end()
-                raise
+                self._start(process)
+            except OSError as error:
+                wrong = self._failed = f'{process.name} cannot be started: {error}'
         if self._waiting and not wrong and time.monotonic() > self._give_up_s:
             wrong = f'{list(self.running)[-1]} was not ready within {READY_TIMEOUT_S:g} s'
         return wrong
@@ -65,13 +66,12 @@ class Supervisor:
 
     def end(self) -> list[str]:
         """End all processes, the last started first; return the names that had to be killed."""
-        deadline = time.monotonic() + END_TIMEOUT_S
         killed = []
         for name, process in reversed(self.running.items()):
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
             try:
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
+                process.wait(timeout=END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -105,6 +105,16 @@ def test_when_recorded_expect_the_recorder_first_with_the_robot_s_names_and_topi
     } <= set(recorder.command)  # fmt: skip
 
 
+# Sections of a parameter file that do not speak of inference.
+OTHER_NODES = """
+viewer:
+  ros__parameters: {compressed_cameras: [wrist]}
+left_arm:
+  inference:
+    ros__parameters: {compressed_cameras: [wrist]}
+"""
+
+
 def test_when_inference_hears_a_camera_compressed_expect_its_recorder_told(
     bundle, tmp_path, monkeypatch
 ):
@@ -113,8 +123,8 @@ def test_when_inference_hears_a_camera_compressed_expect_its_recorder_told(
     parameters = share / 'config' / 'franka' / 'inference.yaml'
     text = parameters.read_text()
     assert text.count('  ros__parameters:') == 1
-    parameters.write_text(text.replace(
-        '  ros__parameters:', '  ros__parameters:\n    compressed_cameras: [front]'))
+    text = text.replace('  ros__parameters:', '  ros__parameters:\n    compressed_cameras: [front]')
+    parameters.write_text(text + OTHER_NODES)
     monkeypatch.setattr(bringup, 'share_directory', lambda: share)
     recorder = bring_up('franka', BringUpOptions(record=True), bundle)[0]
     assert 'compressed_cameras:=["front"]' in recorder.command

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from vla_deploy import supervisor
 from vla_deploy.bringup import Process
 from vla_deploy.shared_memory import SETTLED_S, SHARED_MEMORY
@@ -24,8 +22,10 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(print('ends')))
 print('up', flush=True)
 signal.pause()
 """
-DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); " \
-       'signal.pause()'
+DEAF = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
+    'signal.pause()'
+)
 
 
 def process(name: str, program: str, ready: str = '') -> Process:
@@ -123,6 +123,15 @@ def test_when_a_process_does_not_end_expect_it_killed_and_named(monkeypatch):
     assert running.running['deaf'].returncode == -9
 
 
+def test_when_one_does_not_end_expect_those_before_it_to_have_their_time_all_the_same(monkeypatch):
+    monkeypatch.setattr(supervisor, 'END_TIMEOUT_S', 0.5)
+    output = io.StringIO()
+    running = Supervisor([process('recorder', WAITS), process('deaf', DEAF)], output)
+    wait_for(output, '[recorder] up', '[deaf] up')
+    assert running.end() == ['deaf']
+    assert '[recorder] ends' in output.getvalue()
+
+
 def test_when_brought_up_expect_each_a_group_in_our_session_so_that_niceness_counts():
     output = io.StringIO()
     running = Supervisor([process('robot', WAITS)], output)
@@ -132,18 +141,17 @@ def test_when_brought_up_expect_each_a_group_in_our_session_so_that_niceness_cou
     running.end()
 
 
-def test_when_one_command_is_not_there_expect_those_before_it_ended():
-    started = []
-
-    class Watched(Supervisor):
-        def _start(self, process: Process) -> None:
-            super()._start(process)
-            started.append(self.running[process.name])
-
-    with pytest.raises(FileNotFoundError):
-        Watched([process('first', WAITS), Process('none', ('/no/such/program',), {})],
-                io.StringIO())
-    assert [p.returncode is not None for p in started] == [True]
+def test_when_one_command_is_not_there_expect_it_named_and_nothing_behind_it_started():
+    output = io.StringIO()
+    running = Supervisor([process('first', WAITS), Process('none', ('/no/such/program',), {}),
+                          process('last', WAITS)], output)  # fmt: skip
+    wait_for(output, '[first] up')
+    for _ in range(2):
+        assert running.poll() == (
+            "none cannot be started: [Errno 2] No such file or directory: '/no/such/program'"
+        )
+    assert list(running.running) == ['first']
+    assert running.end() == []
 
 
 def test_when_a_bring_up_ends_expect_what_killed_nodes_left_in_shared_memory_gone():
