@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import FakeRobot
@@ -284,6 +285,49 @@ def test_when_the_disk_is_full_expect_it_said_the_node_alive_and_the_bag_readabl
     bag = Bag(Path(status.bag))
     assert sum(m.topic == '/image/front' for m in bag.messages()) >= 5
     assert 'was not closed' in bag.broken
+
+
+@pytest.fixture
+def lingering(graph, recorder):
+    """Return a function that starts a recorder of a node that is there, and interrupts it; it gives
+    the recorder's process, the bag's folder, the node and its publisher of texts."""
+
+    def start(linger_s):
+        companion = rclpy.create_node('companion', context=graph.context)
+        texts = companion.create_publisher(String, TEXTS, qos.COMMAND)
+        process, folder = recorder(nodes=['companion'], linger_s=linger_s)
+        graph.wait(lambda: recorder_hears(graph, f'/{TEXTS}'), 'the recorder to hear its texts')
+        process.send(signal.SIGINT)
+        return process, folder, companion, texts
+
+    return start
+
+
+def test_when_interrupted_while_recorded_nodes_are_there_expect_it_to_go_on_until_they_are_gone(
+    graph, lingering
+):
+    process, folder, companion, texts = lingering(60.0)
+    before = len(graph.recorders)
+    sent = publish(graph, texts, numbered(), lambda _: len(graph.recorders) >= before + 3)
+    assert process.exit_code is None
+    companion.destroy_node()
+    assert graph.wait_for_exit(process) == 0
+    assert {m.data for m in sent} == {m.data for m in independent(folder)[f'/{TEXTS}']}
+
+
+@pytest.mark.parametrize(('linger_s', 'another'), [(0.0, False), (0.5, False), (60.0, True)])
+def test_when_interrupted_expect_it_to_go_on_no_longer_than_linger_s_or_another_signal(
+    graph, lingering, linger_s, another
+):
+    process, folder, companion, _ = lingering(linger_s)
+    if another:
+        before = len(graph.recorders)
+        graph.wait(lambda: len(graph.recorders) >= before + 3, 'it to go on')
+        process.send(signal.SIGINT)
+    assert graph.wait_for_exit(process) == 0
+    assert companion.get_name() == 'companion'  # it was there all the time
+    assert [message.topic for message in Bag(folder).messages()]
+    assert Bag(folder).broken == ''
 
 
 def test_when_a_camera_is_compressed_expect_that_topic_heard_instead_of_the_raw_one(

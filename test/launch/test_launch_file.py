@@ -10,6 +10,11 @@ import pytest
 from fr3_motion import SHARE
 from graph_bundles import reach_bundle
 from graph_harness import Graph
+from lifecycle_msgs.msg import State
+from rclpy.serialization import deserialize_message
+
+from vla_deploy.trace.bag import Bag
+from vla_deploy_msgs.msg import GuardStatus, PolicyStatus
 
 for package in ('launch.actions', 'launch.launch_description_sources'):
     pytest.importorskip(package, reason='the launch stack of ROS 2 is not installed')
@@ -36,15 +41,16 @@ def graph(tmp_path):
     made.close()
 
 
-def launched(graph):
+def launched(graph, *arguments):
     """Start the launch file; return the process, and its nodes' once the robot moves."""
     process = graph.run(
         sys.executable, '-c', LAUNCH, 'sim:=true', f'bundle:={reach_bundle()}',
-        'instruction:=reach the red cube',
+        'instruction:=reach the red cube', *arguments,
     )  # fmt: skip
     graph.wait_until_moving()
     nodes = psutil.Process(process.pid).children(recursive=True)
-    assert len([n for n in nodes if any('vla_deploy.nodes' in w for w in n.cmdline())]) == NODES
+    count = len([n for n in nodes if any('vla_deploy.nodes' in w for w in n.cmdline())])
+    assert count == NODES + ('record:=true' in arguments)
     return process, nodes
 
 
@@ -64,6 +70,22 @@ def test_when_interrupted_expect_every_process_ended_and_exit_code_0(graph, how)
     assert 'Traceback' not in process.output()
     assert process.output().count('process has finished cleanly') == NODES
     assert not graph.excess().excess.any
+
+
+def test_when_a_recorded_run_is_interrupted_expect_the_end_of_guard_and_inference_in_its_bag(
+    graph, tmp_path
+):
+    process, nodes = launched(graph, 'record:=true', f'record_directory:={tmp_path}/bags')
+    process.interrupt_group()
+    assert graph.wait_for_exit(process) == 0
+    wait_until_gone(graph, nodes)
+    (folder,) = (tmp_path / 'bags').iterdir()
+    bag = Bag(folder)
+    last = {bag.topics[m.topic].name: m.data for m in bag.messages()}
+    assert bag.broken == ''
+    for topic, kind in (('/guard/status', GuardStatus), ('/inference/status', PolicyStatus)):
+        status = deserialize_message(last[topic], kind)
+        assert status.lifecycle_state == State.PRIMARY_STATE_FINALIZED
 
 
 def test_when_a_node_dies_expect_it_named_and_the_others_ended(graph):

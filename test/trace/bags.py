@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rclpy.serialization import serialize_message
@@ -70,3 +74,15 @@ def independent(folder: Path) -> dict[str, list]:
             )
     return heard
 
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

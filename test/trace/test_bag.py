@@ -2,14 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags: what is written is what ROS, `rosbags` and our own reader read, also when it was cut."""
 
-import resource
-import signal
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import yaml
-from bags import Written, chunk, independent
+from bags import Written, chunk, independent, no_file_beyond
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,19 +214,6 @@ def test_when_there_is_no_bag_expect_an_error_that_names_the_path(tmp_path, cont
         (folder / 'a.mcap').write_bytes(content)
     with pytest.raises(BagError, match='empty'):
         list(Bag(folder).messages())
-
-
-@contextmanager
-def no_file_beyond(size):
-    """Let no file grow beyond `size` bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_when_the_disk_is_full_expect_what_was_written_since_the_last_flush_kept(written):

@@ -6,12 +6,12 @@ import threading
 import time
 
 import pytest
-from bags import independent
+from bags import independent, no_file_beyond
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
 from vla_deploy.trace.bag import Bag
-from vla_deploy.trace.bag_writer import BagWriter, Topic
+from vla_deploy.trace.bag_writer import CHUNK_BYTES, BagWriter, Topic
 from vla_deploy.trace.definitions import installed_definition
 from vla_deploy.trace.record import Recorder
 
@@ -125,6 +125,20 @@ def test_when_the_disk_fails_expect_the_reason_and_no_more_taken(recorder, tmp_p
     assert 'run_0.mcap: No space left on device' in recording.problem()
     assert not recording.offer(TOPIC, 3, 3, DATA)
     assert recording.counts.dropped['/text'] >= 1
+
+
+def test_when_the_disk_is_full_expect_each_message_counted_as_it_is_in_the_bag_or_not(
+    recorder, tmp_path
+):
+    with no_file_beyond(int(2.5 * CHUNK_BYTES)):
+        recording = recorder(queue_bytes=1 << 30, compression='none')
+        for number in range(60):
+            recording.offer(TOPIC, number, number, bytes(100_000))
+        wait(lambda: recording.failure)
+    kept = len(texts(tmp_path / 'run'))
+    assert kept >= 20
+    assert recording.counts.recorded == {'/text': kept}
+    assert recording.counts.dropped == {'/text': 60 - kept}
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')

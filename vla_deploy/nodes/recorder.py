@@ -61,6 +61,7 @@ class RecorderNode(Node):
         self.exit_code: int | None = None
         self._recorder: Recorder | None = None
         self._told_drop_s = 0.0
+        self._lingers_until_s = 0.0
         self._changes: dict[str, tuple[Topic, Any]] = {}
         try:
             self._begin()
@@ -110,6 +111,14 @@ class RecorderNode(Node):
         self.create_timer(_STATUS_PERIOD_S, self._publish_status)
         self._scan()
         self._publish_status()
+
+    def lingers(self) -> bool:
+        """Whether a node that is recorded is still there, for at most `linger_s` from the first
+        call."""
+        now_s = time.monotonic()
+        self._lingers_until_s = self._lingers_until_s or now_s + self._config.linger_s
+        there = {(space, name) for name, space in self.get_node_names_and_namespaces()}
+        return now_s < self._lingers_until_s and bool(there & set(self._topics.nodes))
 
     def destroy_node(self) -> None:
         """Write what waits, and close the bag."""

@@ -193,15 +193,16 @@ def run_node(
 
     `--help` prints the description and the parameters of the configuration classes. On a signal
     an active lifecycle node is shut down through its transitions, so that a guard comes to a
-    planned stop and no publisher is left in the graph.
+    planned stop and no publisher is left in the graph. A node with a method `lingers` goes on after
+    SIGINT for as long as that returns True, or until another signal.
     """
     if {'-h', '--help'} & set(sys.argv[1:] if args is None else args):
         print(f'{description}\n{parameters_text(*config_types)}')
         return EXIT_OK
-    stop = {'signal': 0}
+    signals: list[int] = []
 
     def on_signal(number: int, _frame: Any) -> None:
-        stop['signal'] = number
+        signals.append(number)
 
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, on_signal)
@@ -215,7 +216,9 @@ def run_node(
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not stop['signal'] and getattr(node, 'exit_code', None) is None:
+        while not signals and getattr(node, 'exit_code', None) is None:
+            executor.spin_once(timeout_sec=0.1)
+        while signals == [signal.SIGINT] and getattr(node, 'lingers', lambda: False)():
             executor.spin_once(timeout_sec=0.1)
         if isinstance(node, LifecycleNode):
             _shut_down(node)

@@ -92,7 +92,10 @@ class _Polled(CallbackGroup):
 
 class RecordedTopics:
     """Subscribes to all that some nodes publish or hear, and to further topics, as they appear.
-    `scan` looks for them, `poll` takes what came; both from one thread."""
+    `scan` looks for them, `poll` takes what came; both from one thread.
+
+    nodes: namespace and name of each of those nodes.
+    """
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class RecordedTopics:
         `lost` hears of messages that the transport lost."""
         self._node, self._take, self._lost = node, take, lost
         own, named = node.get_namespace(), [name.rpartition('/')[::2] for name in nodes]
-        self._nodes, self._images = {(space or own, name) for space, name in named}, images
+        self.nodes, self._images = {(space or own, name) for space, name in named}, images
         self._named = {node.resolve_topic_name(topic) for topic in topics}
         self._group = _Polled()
         self._heard: dict[str, _Heard] = {}
@@ -154,7 +157,7 @@ class RecordedTopics:
         publishers = {name: self._node.get_publishers_info_by_topic(name) for name in types}
         subscribers = {name: self._node.get_subscriptions_info_by_topic(name) for name in types}
         used = topics_of_nodes(
-            {name: [*publishers[name], *subscribers[name]] for name in types}, self._nodes
+            {name: [*publishers[name], *subscribers[name]] for name in types}, self.nodes
         )
         return {
             name: (kind, publishers[name])

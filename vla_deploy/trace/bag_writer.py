@@ -44,6 +44,7 @@ class Topic:
 class _Channel:
     topic: Topic
     count: int = 0
+    held: int = 0  # in memory, until a chunk is full or flushed
 
 
 @dataclass
@@ -72,6 +73,7 @@ class BagWriter:
         self._channels: dict[int, _Channel] = {}
         self._schemas: dict[str, int] = {}
         self._span = _Span()
+        self._size = 0
         self._writer.start('ros2', 'vla_deploy')
         self._write_metadata()
         self.flush()
@@ -99,15 +101,18 @@ class BagWriter:
         channel = self._writer.register_channel(
             topic.name, 'cdr', self._schemas[topic.type_name], described
         )
+        self._look_for_chunk()
         self._channels[channel] = _Channel(topic)
         return channel
 
     def write(self, channel: int, log_ns: int, publish_ns: int, data: bytes) -> None:
         """Write a message; `log_ns` is when it came, `publish_ns` when it was sent."""
         counted = self._channels[channel]
+        counted.held += 1
         self._writer.add_message(channel, log_ns, data, publish_ns, counted.count)
         counted.count += 1
         self._span.add(log_ns)
+        self._look_for_chunk()
 
     def add_metadata(self, name: str, values: Mapping[str, str]) -> None:
         """Write a named record of texts."""
@@ -122,6 +127,7 @@ class BagWriter:
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses none of it."""
         self._writer.flush()
+        self._look_for_chunk()
 
     def close(self) -> None:
         """Write the index, and metadata.yaml anew."""
@@ -132,14 +138,23 @@ class BagWriter:
         self._sink.close()
         self._write_metadata()
 
-    def abandon(self) -> None:
-        """After an OSError: close the file, which ends with the last whole record."""
+    def abandon(self) -> dict[str, int]:
+        """After an OSError: close the file, which ends with the last whole record. Return how many
+        messages of each topic were given to `write` and are not in it."""
         self._sink.close()
+        return {c.topic.name: c.held for c in self._channels.values() if c.held}
 
     def discard(self) -> None:
         """Take away what was written."""
         self._sink.close()
         shutil.rmtree(self.folder)
+
+    def _look_for_chunk(self) -> None:
+        """Notice that what was held has been written."""
+        if self._sink.tell() != self._size:
+            self._size = self._sink.tell()
+            for channel in self._channels.values():
+                channel.held = 0
 
     def _write_metadata(self) -> None:
         text = yaml_text({INFORMATION: self._information()})

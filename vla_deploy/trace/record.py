@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -174,18 +174,19 @@ class Recorder:
         if name not in self._channels:
             self._channels[name] = self._writer.add_topic(entry.topic)
         data = entry.change(entry.data) if entry.change is not None else entry.data
-        self._writer.write(self._channels[name], entry.log_ns, entry.publish_ns, data)
         self.counts.recorded[name] = self.counts.recorded.get(name, 0) + 1
+        self._writer.write(self._channels[name], entry.log_ns, entry.publish_ns, data)
         self._watch(entry.topic, entry.log_ns, data)
 
     def _fail(self, reason: str) -> None:
-        """Stop writing for good; what is in the file stays readable, what waits is counted."""
+        """Stop writing for good; what is in the file stays readable, all else is counted."""
+        unwritten = Counter(self._writer.abandon())
         with self._lock:
             self.failure = reason
-            for entry in self._queue:
-                if entry.topic is not None:
-                    name = entry.topic.name
-                    self.counts.dropped[name] = self.counts.dropped.get(name, 0) + 1
+            for name, count in unwritten.items():
+                self.counts.recorded[name] -= count
+            unwritten.update(e.topic.name for e in self._queue if e.topic is not None)
+            for name, count in unwritten.items():
+                self.counts.dropped[name] = self.counts.dropped.get(name, 0) + count
             self._queue.clear()
             self._waiting_bytes = 0
-        self._writer.abandon()

@@ -47,6 +47,14 @@ class RecorderConfig:
         minimum=0.01,
         maximum=1.0,
     )
+    linger_s: float = parameter(
+        0.0,
+        'How long to go on after SIGINT, at most, while nodes that are recorded are still there: '
+        'their end is in the bag then. A second signal ends it at once.',
+        's',
+        minimum=0.0,
+        maximum=60.0,
+    )
     bundle: str = parameter('', 'Bundle that is served: its receipt and contract go into the bag.')
     urdf_path: str = parameter('', 'File of the URDF, for the bag.')
     limits_path: str = parameter('', 'File of the limits, for the bag.')
