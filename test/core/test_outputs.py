@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which joints go where, and streams of positions under jitter, outages and stops."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -173,6 +174,48 @@ def test_when_stopped_by_estop_expect_the_stream_to_brake_and_then_silence() -> 
     assert out.state is GuardState.ESTOP_LATCHED
     assert 105 < last < 140
     assert np.abs(watch.v).max() < 1e-6
+
+
+def test_when_the_clock_is_set_back_expect_the_stream_to_go_on_within_the_limits() -> None:
+    world = World()
+    stream, watch = PositionStream(BOUNDS, 0.01), Watch(0.01)
+    world.arm()
+    world.tick(chunks=(world.chunk(smooth_plan(HOME, np.full(7, 0.6), 41, 0.05)),))
+    back_ns = 0
+    for i in range(200):
+        out = world.tick(estop=i >= 100)
+        if i == 105:
+            back_ns = 5 * 10**9
+        sent = stream.step(world.ros_ns - back_ns, out.trajectory)
+        if sent is not None:
+            watch.receive(sent, 0.01)
+            last, end = i, sent
+    assert 110 < last < 140
+    (*_, motion) = (o.trajectory for o in world.outputs if o.trajectory is not None)
+    np.testing.assert_allclose(end, motion.position[-1], atol=1e-6)
+
+
+def test_when_bounds_are_drawn_inside_the_end_of_the_motion_expect_the_stream_to_end() -> None:
+    stream, watch = PositionStream(BOUNDS, 0.01), Watch(0.01)
+    now = 10**18
+    motion = Trajectory(np.array([now, now + 5 * 10**8]), np.stack((HOME, HOME + 0.1)),
+                        np.zeros((2, 7)))
+    watch.receive(stream.step(now, motion), 0.01)
+    for _ in range(40):
+        now += 10**7
+        watch.receive(stream.step(now, None), 0.01)
+    stream.bounds = dataclasses.replace(BOUNDS, upper=watch.q + 1e-4)
+    silent = 0
+    for _ in range(100):
+        now += 10**7
+        sent = stream.step(now, None)
+        silent += sent is None
+        if sent is not None:
+            watch.receive(sent, 0.01)
+    assert silent > 30
+    assert not stream.goes_on
+    moved = at_rest(now + 10**7, HOME - 0.5)
+    np.testing.assert_array_equal(stream.step(now + 10**7, moved), HOME - 0.5)
 
 
 def test_when_two_steps_fall_on_one_instant_expect_one_message() -> None:

@@ -178,14 +178,33 @@ def test_when_the_clock_jumps_back_expect_it_to_stop_and_go_on_from_where_it_is(
     world.arm()
     world.tick(chunks=(world.chunk(np.tile([0.5, 0.0, 0.0, 0.0], (40, 1))),))
     world.ticks(20)
+    assert world.velocity[0] > 0.3
     world.now_ns -= 10**9
-    world.stream.step(world.now_ns, None)
-    out = world.tick(0.02)
-    assert out.state is GuardState.HOLD
-    world.now_ns += 10**9
-    out = world.ticks(60)
-    assert out.state is GuardState.HOLD
+    sent = len(world.sent)
+    for _ in range(40):
+        out = world.tick(0.02)
+        assert out.state is GuardState.HOLD
+    assert len(world.sent) == sent + 40
     assert not world.velocity.any()
+    world.tick(chunks=(world.chunk(np.tile([0.5, 0.0, 0.0, 0.0], (40, 1)), seq=99),))
+    world.ticks(20)
+    assert world.velocity[0] > 0.3
+
+
+def test_when_the_clock_jumps_back_in_an_emergency_expect_braking_to_go_on_where_it_was() -> None:
+    world = VelocityWorld()
+    world.arm()
+    world.tick(chunks=(world.chunk(np.tile([0.8, 0.0, 0.0, 0.0], (40, 1))),))
+    world.ticks(30)
+    world.ticks(5, estop=True)
+    speed = world.velocity[0]
+    assert 0.1 < speed < 0.8
+    world.now_ns -= 5 * 10**9
+    for _ in range(40):
+        world.tick(estop=True)
+        assert world.velocity[0] <= speed
+        speed = world.velocity[0]
+    assert speed == 0.0
 
 
 @settings(max_examples=15, deadline=None)

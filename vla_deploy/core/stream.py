@@ -21,9 +21,6 @@ from vla_deploy.core.trajectory import NS_TO_S, Trajectory
 
 Array = NDArray[np.float64]
 
-ARRIVED = 1e-9
-"""Distance [rad or m] at which the end of the motion counts as sent."""
-
 
 def room_speed(room: Array, a_max: Array, dt: float) -> Array:
     """Largest speed of a stream toward a room [joints] (negative counts as 0)."""
@@ -32,42 +29,73 @@ def room_speed(room: Array, a_max: Array, dt: float) -> Array:
     return np.asarray(2.0 * a_max * d / (drop + np.sqrt(drop * drop + 2.0 * a_max * d)))
 
 
-class PositionStream:
-    """Positions, tick by tick, of whatever motion was commanded last; joints as in the bounds."""
+class Stream:
+    """What a motion is sent as, one message a tick, until it has ended; joints as in the bounds."""
 
     def __init__(self, bounds: Bounds, period_s: float) -> None:
         self.bounds, self._period_s = bounds, period_s
         self._motion: Trajectory | None = None
-        self._position: Array | None = None
         self._velocity: Array = np.zeros(len(bounds.lower))
-        self._sent_ns = 0
+        self._sent_ns: int | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a motion has not been sent to its end."""
+        return self._motion is not None
 
     def step(self, now_ns: int, motion: Trajectory | None) -> Array | None:
-        """Position [joints] to send now, or None for silence.
+        """What to send now [joints], or None for silence.
 
         motion: what was commanded in this tick; None if nothing was: then the last motion is
-        followed to its end, and after that nothing is sent.
+        followed to its end, and after that nothing is sent. Where the clock was set back, a period
+        has passed, and the last motion is followed from where it was.
         """
+        if self._sent_ns is not None and now_ns < self._sent_ns:
+            before_ns = now_ns - round(self._period_s * 1e9)
+            if self._motion is not None:
+                self._motion = self._motion.shifted(before_ns - self._sent_ns)
+            self._sent_ns = before_ns
         if motion is not None:
             self._motion = motion
         if self._motion is None:
             return None
-        target, drift = self._motion.state(now_ns)
+        dt = self._period_s
+        if self._sent_ns is not None:
+            dt = min((now_ns - self._sent_ns) * NS_TO_S, dt)
+        if dt <= 0.0:
+            return None
+        sent = self._next(self._motion, now_ns, dt)
+        self._sent_ns = now_ns
+        # At rest is at the end, or as near to it as the bounds allow by now.
+        if motion is None and now_ns >= self._motion.end_ns and not self._velocity.any():
+            self._end()
+        return sent
+
+    def _end(self) -> None:
+        self._motion = self._sent_ns = None
+
+    def _next(self, motion: Trajectory, now_ns: int, dt: float) -> Array:
+        """What to send dt seconds after the message before."""
+        raise NotImplementedError
+
+
+class PositionStream(Stream):
+    """Positions, tick by tick, of whatever motion was commanded last."""
+
+    _position: Array | None = None
+
+    def _end(self) -> None:
+        super()._end()
+        self._position = None
+
+    def _next(self, motion: Trajectory, now_ns: int, dt: float) -> Array:
+        target, drift = motion.state(now_ns)
         if self._position is None:
             self._position, self._velocity = np.array(target), np.zeros_like(target)
         else:
-            dt = min((now_ns - self._sent_ns) * NS_TO_S, self._period_s)
-            if dt <= 0.0:
-                return None
             self._velocity = self.limited(self._position, self._velocity, target, drift, dt)
             self._position = self._position + self._velocity * dt
-        self._sent_ns = now_ns
-        sent = self._position
-        if motion is None and now_ns >= self._motion.end_ns and not self._velocity.any() and (
-            np.abs(sent - self._motion.position[-1]) <= ARRIVED
-        ).all():
-            self._motion = self._position = None
-        return sent
+        return self._position
 
     def limited(
         self, q: Array, v: Array, target: Array, drift: Array, dt: float
@@ -79,31 +107,12 @@ class PositionStream:
         return limited_velocity(self.bounds, q, v, desired, dt)
 
 
-class VelocityStream:
+class VelocityStream(Stream):
     """Velocities, tick by tick, of whatever motion was commanded last; zeros while it stands."""
 
-    def __init__(self, bounds: Bounds, period_s: float) -> None:
-        self.bounds, self._period_s = bounds, period_s
-        self._motion: Trajectory | None = None
-        self._velocity: Array = np.zeros(len(bounds.lower))
-        self._sent_ns: int | None = None
-
-    def step(self, now_ns: int, motion: Trajectory | None) -> Array | None:
-        """Velocity [joints] to send now, or None for silence; as PositionStream.step."""
-        if motion is not None:
-            self._motion = motion
-        if self._motion is None:
-            return None
-        position, desired = self._motion.state(now_ns)
-        dt = self._period_s
-        if self._sent_ns is not None:
-            dt = min((now_ns - self._sent_ns) * NS_TO_S, dt)
-        if dt <= 0.0:
-            return None
+    def _next(self, motion: Trajectory, now_ns: int, dt: float) -> Array:
+        position, desired = motion.state(now_ns)
         self._velocity = limited_velocity(self.bounds, position, self._velocity, desired, dt)
-        self._sent_ns = now_ns
-        if motion is None and now_ns >= self._motion.end_ns and not self._velocity.any():
-            self._motion = self._sent_ns = None
         return self._velocity
 
 
