@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each robot's bring-up, started: the guard takes control of the simulated robot and moves it."""
 
+import signal
 import sys
 
 import numpy as np
@@ -172,3 +173,27 @@ def test_when_the_quadcopter_is_brought_up_expect_plans_flown_and_zeros_said(gra
     assert (np.abs(np.diff(sent, axis=0)) <= bounds.acceleration * 0.02).all()
     measured = np.array([joint_map.positions(state) for state in graph.joint_states])
     assert ((measured >= bounds.lower) & (measured <= bounds.upper)).all()
+
+
+def test_when_the_guard_of_a_moving_quadcopter_is_interrupted_expect_it_braked_to_zeros_said(graph):
+    velocities = graph.listen(Float64MultiArray, 'velocity_commands', KEEP_ALL_RELIABLE)
+    started = {}
+    for process in bring_up('quadcopter', BringUpOptions(sim=True, inference=False), None):
+        graph.environment.update(process.environment)
+        started[process.name] = graph.run(*process.command, *PATIENCE[process.name])
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard to take control')
+    bounds = limits('quadcopter')
+    graph.publish_chunk(
+        np.tile([0.6, 0.0, 0.0, 0.0], (40, 1)), joint_names=list(bounds.names),
+        control_mode=ActionChunk.CONTROL_MODE_VELOCITY,
+    )  # fmt: skip
+    graph.wait(lambda: velocities and velocities[-1].data[0] > 0.55, 'it to fly')
+    started['guard'].send(signal.SIGINT)
+    assert graph.wait_for_exit(started['guard']) == 0
+    graph.wait(lambda: not any(velocities[-1].data), 'zeros')
+    speeds = np.array([message.data[0] for message in velocities])
+    braking = speeds[np.flatnonzero(speeds > 0.55)[-1]:]
+    assert len(braking) > 10
+    assert (np.diff(braking) <= 1e-9).all()
+    period_s = parameters('quadcopter', 'guard.yaml')['period_s']
+    assert np.abs(np.diff(speeds)).max() <= bounds.acceleration[0] * period_s * (1 + 1e-6)

@@ -57,6 +57,7 @@ from vla_deploy_msgs.msg import ActionChunk, ExecutionState, GuardStatus, Violat
 _SILENT = (GuardState.DISARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT)
 _GRAPH_PERIOD_S = 0.1  # how often publishers and subscribers of the command topic are counted
 _STATUS_PERIOD_S = 0.5
+_PLAY_OUT_S = 4.0  # launch terminates 5 s after it interrupts
 
 
 class GuardNode(ManagedNode):
@@ -69,6 +70,7 @@ class GuardNode(ManagedNode):
         self._core: GuardCore | None = None
         self._inputs = GuardInputs()
         self._audit: GuardAudit | None = None
+        self._commands: CommandOutputs | None = None
         self._description = ''
         self._configured_description = ''
         self._fifo = False
@@ -194,7 +196,12 @@ class GuardNode(ManagedNode):
         self._commands.wait_until_received(0.5)
 
     def cleanup(self) -> None:
-        """Take every interface but the status out of the graph."""
+        """Take every interface but the status out of the graph, once streams have come to rest."""
+        if self._commands is not None and not self._commands.play_out(
+            self.get_clock().now().nanoseconds, _PLAY_OUT_S
+        ):
+            self.get_logger().error(f'the last motion was not sent to its end in {_PLAY_OUT_S:g} s')
+        self._commands = None
         self.destroy_owned()
         if self._audit is not None and (problem := self._audit.close()):
             self.get_logger().error(problem)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import array
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class CommandOutputs:
     def __init__(
         self, node: Node, outputs: Sequence[Output], bounds: Bounds, period_s: float
     ) -> None:
-        self._node = node
+        self._node, self._period_s = node, period_s
         self._trajectories: list[tuple[Any, Output, TrajectoryMessage]] = []
         self._streams: list[tuple[Any, DeadBand, Callable[[Array], Any]]] = []
         # First, because a vendor's package may be missing: then nothing is put into the graph.
@@ -72,6 +73,20 @@ class CommandOutputs:
             return
         for publisher, band, fill in self._streams:
             publisher.publish(fill(band.command(values)))
+
+    def play_out(self, now_ns: int, timeout_s: float) -> bool:
+        """Send streams on to the end of their motion, in real time; whether that was reached. For
+        the end of a guard: a trajectory carries its own end, a stream has none but what is sent.
+
+        now_ns: ROS time now; it goes on with the steady clock, since nobody spins meanwhile.
+        """
+        if not self._streams:
+            return True
+        began_s = time.monotonic()
+        while self._stream.goes_on and (passed_s := time.monotonic() - began_s) < timeout_s:
+            self.send(now_ns + round(passed_s * 1e9), None)
+            time.sleep(self._period_s)
+        return not self._stream.goes_on
 
     def keep_within(self, bounds: Bounds) -> None:
         """Hold streams to other bounds from now on."""
