@@ -108,6 +108,28 @@ def test_when_a_plan_goes_through_the_table_expect_the_link_the_sample_and_the_d
     assert accepted.reports[0].verdict == 'accepted'
 
 
+@pytest.mark.parametrize('mode', ['clamp', 'reject'])
+def test_when_a_plan_lies_outside_from_its_first_sample_on_expect_it_refused(mode: str) -> None:
+    world = World(GuardConfig(mode=mode), limits(table=floor(TCP[2] - 0.03)))
+    world.arm()
+    below = HOME + downward(0.05)
+    assert np.abs(below - HOME).max() < world.config.start_jump
+    out = world.tick(chunks=(world.chunk(np.tile(below, (20, 1))),))
+    assert [v.rule for v in out.violations] == ['workspace']
+    assert out.reports[0].verdict == 'refused'
+
+
+def test_when_only_samples_that_have_passed_lie_outside_expect_the_plan_accepted() -> None:
+    world = World(limits=limits(table=floor(TCP[2] - 0.03)))
+    world.arm()
+    way = np.concatenate((np.linspace(0.045, 0.0, 4), np.zeros(16)))[:, None]
+    data = HOME + way * downward(1.0)
+    begun_ns = world.ros_ns - 300_000_000
+    late = world.chunk(data, stamp_ns=begun_ns, observation_stamp_ns=begun_ns)
+    out = world.tick(chunks=(late,))
+    assert [v.rule for v in out.violations if v.rule == 'workspace'] == []
+
+
 def test_when_a_margin_is_asked_for_expect_it_kept() -> None:
     data = smooth_plan(HOME, downward(0.045), 40, 0.05)
     for margin, verdict in ((0.0, 'accepted'), (0.01, 'refused')):

@@ -132,13 +132,13 @@ def _check_plan(
         check_jerk(report, knots, bounds, smooth, config.knot_scale)
         found = report.found
     if found and action is Action.REFUSED:
-        return _refuse(chunk, [*found, *_check_workspace(knots, limits, bounds)])
+        return _refuse(chunk, [*found, *_check_workspace(knots, limits, bounds, state)])
     if found:
         data = slowed(data, bounds.velocity) if in_velocity else np.clip(
             data, bounds.lower, bounds.upper)
         knots = motion(data)
     # How a clamped plan is followed is judged step by step (core/command.py).
-    outside = _check_workspace(knots, limits, None if found else bounds)
+    outside = _check_workspace(knots, limits, None if found else bounds, state)
     if outside:
         return _refuse(chunk, [*found, *outside])
     ordered = chunk
@@ -151,17 +151,21 @@ def _check_plan(
 
 
 def _check_workspace(
-    knots: Trajectory, limits: JointLimits, bounds: Bounds | None
+    knots: Trajectory, limits: JointLimits, bounds: Bounds | None, state: VerifyState
 ) -> list[Violation]:
-    """The plan, and with bounds given braking from each of its knots, against the workspace."""
+    """What is left of the plan, and with bounds given braking from each of its knots, against the
+    workspace."""
     workspace = Workspace.of(limits)
     if workspace is None:
         return []
-    breach = workspace.breach(knots, None if bounds is None else bounds.acceleration)
+    begin = max(knots.segment_at(state.splice_ns), 0)
+    tails = None if bounds is None else bounds.acceleration
+    breach = workspace.breach(knots.knots(begin), tails, _start(state)[0])
     if breach is None:
         return []
-    return [_refusal('workspace', f'sample {breach.knot}: {breach}', breach.distance, 0.0, 'm',
-                     breach.link, breach.knot)]
+    sample = begin + breach.knot
+    return [_refusal('workspace', f'sample {sample}: {breach}', breach.distance, 0.0, 'm',
+                     breach.link, sample)]
 
 
 def _start(state: VerifyState) -> tuple[Array, int]:

@@ -100,19 +100,23 @@ class Workspace:
         """The workspace that limits hold, or None."""
         return None if limits.workspace is None else Workspace(limits.workspace, limits.names)
 
-    def breach(self, motion: Trajectory, tails: Array | None = None) -> Breach | None:
+    def breach(
+        self, motion: Trajectory, tails: Array | None = None, robot: Array | None = None
+    ) -> Breach | None:
         """The worst place of a motion outside a region, or None.
 
-        tails: decelerations [joints]; given, braking from every knot is judged as well.
+        tails: decelerations [joints]; given, braking from every knot is judged as well. robot:
+        where the robot is [joints], if the motion does not begin there.
         """
         path = _sampled(motion)
         stops = None if tails is None else _stops(motion, tails)
         worst: Breach | None = None
         for wall in self._walls:
             room = wall.room(path)
-            found = _deepest(wall, room, room[0, 0], braking=False)
+            start = room[0, 0] if robot is None else wall.room(robot)
+            found = _deepest(wall, room, start, braking=False)
             if found is None and stops is not None:
-                found = _deepest(wall, wall.room(stops), room[0, 0], braking=True)
+                found = _deepest(wall, wall.room(stops), start, braking=True)
             if found is not None and (worst is None or found.distance < worst.distance):
                 worst = found
         return worst
@@ -121,7 +125,7 @@ class Workspace:
 def _deepest(wall: _Wall, room: Array, start: Array, braking: bool) -> Breach | None:
     """The deepest sample outside of paths room [knots, samples, half-spaces], or None.
 
-    start: [half-spaces], where the motion begins; no sample may be farther out than that.
+    start: [half-spaces], where the robot is; no sample may be farther out than that.
     """
     least = room
     if room.shape[1] > 2:
