@@ -5,9 +5,12 @@
 import time
 
 import numpy as np
-from fr3_motion import LIMITS, fr3_limits, rest_time_ns, sweep
+from fake_robot import FakeRobot
+from fr3_motion import LIMITS, URDF, fr3_limits, rest_time_ns, sweep
+from std_msgs.msg import String
 
-from vla_deploy.files import read_yaml, write_yaml
+from vla_deploy.files import read_text, read_yaml, write_yaml
+from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_ns
 
 
@@ -67,3 +70,44 @@ def test_when_the_files_take_long_to_read_expect_the_guard_to_go_on_ticking(grap
     graph.wait(lambda: len(graph.executions) > 1, 'ticks')
     stamps = [time_ns(state.header.stamp) for state in graph.executions]
     assert np.diff(stamps).max() * 1e-9 < 0.5 * took_s
+
+
+def standing(graph):
+    """Return a guard in control of a robot that publishes no description."""
+    guard = graph.start_guard()
+    FakeRobot(graph)
+    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
+    return guard
+
+
+def test_when_the_first_description_comes_after_configure_and_is_tighter_expect_it_in_force(graph):
+    standing(graph)
+    before = graph.guard.limits_sha256
+    slower = read_text(URDF).replace('velocity="2.62"', 'velocity="0.5"')
+    assert slower != read_text(URDF)
+    with graph.publisher(String, 'robot_description', qos.DESCRIPTION) as publisher:
+        publisher.publish(String(data=slower))
+        graph.wait(lambda: graph.guard.limits_sha256 != before, 'the limits of the description')
+        assert graph.guard.state_name == 'HOLD'
+        (event,) = [v for v in graph.violations if v.rule == 'limits']
+        assert graph.guard.limits_sha256 in event.message
+
+
+def test_when_the_first_description_comes_after_configure_and_is_the_same_expect_nothing(graph):
+    standing(graph)
+    before = graph.guard.limits_sha256
+    with graph.publisher(String, 'robot_description', qos.DESCRIPTION) as publisher:
+        publisher.publish(String(data=read_text(URDF)))
+        graph.wait_for_joint_states(100)
+    assert (graph.guard.state_name, graph.guard.limits_sha256) == ('HOLD', before)
+    assert not graph.violations
+
+
+def test_when_the_first_description_is_of_another_robot_expect_a_fault_and_why(graph):
+    guard = standing(graph)
+    with graph.publisher(String, 'robot_description', qos.DESCRIPTION) as publisher:
+        publisher.publish(String(data=read_text(URDF.parent / 'ur5.urdf')))
+        graph.wait(lambda: graph.guard.state_name == 'FAULT', 'a fault')
+    assert graph.guard.reason == 'the robot description changed'
+    assert "topic 'robot_description': " in guard.output()
+    assert 'fr3_joint1' in guard.output()

@@ -26,7 +26,7 @@ from vla_deploy.core.audit_file import AuditError
 from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.guard import GuardCore
 from vla_deploy.core.guard_config import GuardConfig
-from vla_deploy.core.guard_io import GuardState, Inputs, Outputs
+from vla_deploy.core.guard_io import Answer, GuardState, Inputs, Outputs
 from vla_deploy.core.limits import JointLimits, LimitsError
 from vla_deploy.core.outputs import (
     Output,
@@ -82,7 +82,8 @@ class GuardNode(ManagedNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
         # In the constructor, because a latched description may be all that there is.
         self.create_subscription(
-            String, 'robot_description', self._on_description, qos.DESCRIPTION
+            String, 'robot_description', self._on_description, qos.DESCRIPTION,
+            callback_group=ReentrantCallbackGroup(),
         )
         self.create_timer(_STATUS_PERIOD_S, self.publish_status)
         self.create_timer(1.0, self._publish_diagnostics)
@@ -224,12 +225,20 @@ class GuardNode(ManagedNode):
     def _on_incompatible_estop(self, topic: str) -> None:
         self._inputs.set(external_fault=f'{topic}: a publisher has an incompatible QoS')
 
-    def _on_description(self, msg: String) -> None:
-        if not self._configured_description:
-            self._configured_description = msg.data
+    async def _on_description(self, msg: String) -> None:
+        """Keep it for configure. What comes later is to be what was configured; the first, where
+        something else was, may tighten it."""
         self._description = msg.data
-        changed = self._core is not None and msg.data != self._configured_description
-        self._inputs.set(description_changed=changed)
+        if self._core is None:
+            return
+        if self._configured_description:
+            self._inputs.set(description_changed=msg.data != self._configured_description)
+            return
+        self._configured_description = msg.data
+        answer = await self._tighten()
+        if not answer.success:
+            self.get_logger().error(f"topic 'robot_description': {answer.message}")
+            self._inputs.set(description_changed=True)
 
     def _request_handler(self, request: Inputs) -> Any:
         def handle(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -255,24 +264,27 @@ class GuardNode(ManagedNode):
     async def _on_tighten(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        """Read the files of the robot again, apart, and take their limits if they are tighter."""
+        answer = await self._tighten()
+        response.success, response.message = answer.success, answer.message
+        return response
+
+    async def _tighten(self) -> Answer:
+        """Read the robot again, apart, and take its limits if they are tighter."""
         core = self._core
         read = self._reader.submit(load_robot, self._node_config, self._description)
         await wait_for(self, read)
         if self._core is None or self._core is not core:
-            response.message = 'the guard was cleaned up'
-            return response
+            return Answer('tighten', False, 'the guard was cleaned up')
         try:
             limits = read.result().limits
             self._outputs_for(limits)
         except (ConfigureError, FileError, LimitsError, OutputError) as error:
-            response.message = str(error)
-            return response
+            return Answer('tighten', False, str(error))
+        if limits.sha256 == self._core.limits.sha256:
+            return Answer('tighten', True, 'the limits are those in force')
         out = self._step(tighten=limits)
-        if out is not None:
-            (answer,) = out.answers
-            response.success, response.message = answer.success, answer.message
-        return response
+        assert out is not None  # there is a core
+        return out.answers[0]
 
     def _look_at_graph(self) -> None:
         self._estop.look_at_graph()
