@@ -183,3 +183,11 @@ def test_when_simulated_time_jumps_back_while_moving_expect_hold_and_the_jump_na
         robot.wait(lambda: 'jumped back' in robot.guard.reason, 'the reason')
         robot.sim_robot.send(signal.SIGCONT)
         safe_at_rest(robot)
+
+
+def test_when_simulated_time_stands_still_expect_a_fault_all_the_same(robot_in_sim_time):
+    robot = robot_in_sim_time
+    robot.sim_robot.send(signal.SIGSTOP)
+    robot.wait(lambda: robot.guard.state_name == 'FAULT', 'the silence to be noticed')
+    assert 'of steady time' in robot.guard.reason
+    robot.sim_robot.send(signal.SIGCONT)

@@ -18,6 +18,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -75,6 +76,7 @@ class GuardNode(ManagedNode):
         self._configured_description = ''
         self._fifo = False
         self._chunk_had_step = False  # since the last tick
+        self._stepped_s = time.monotonic()
         self._shown: tuple[GuardState, str] | None = None
         self._figures = TickFigures()
         self._reader = ThreadPoolExecutor(1, 'reader')  # of files, while the guard is in control
@@ -85,8 +87,9 @@ class GuardNode(ManagedNode):
             String, 'robot_description', self._on_description, qos.DESCRIPTION,
             callback_group=ReentrantCallbackGroup(),
         )
-        self.create_timer(_STATUS_PERIOD_S, self.publish_status)
-        self.create_timer(1.0, self._publish_diagnostics)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_STATUS_PERIOD_S, self.publish_status, clock=self._steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         self.publish_status()
 
     # -- lifecycle ------------------------------------------------------------------------------
@@ -175,10 +178,20 @@ class GuardNode(ManagedNode):
                 Trigger, '~/tighten_limits', self._on_tighten,
                 callback_group=ReentrantCallbackGroup(),
             ),
-            self.create_timer(period_s, self._tick),
-            self.create_timer(_GRAPH_PERIOD_S, self._look_at_graph),
+            *self._timers_of_ticks(period_s),
+            self.create_timer(_GRAPH_PERIOD_S, self._look_at_graph, clock=self._steady),
         ]
         self._look_at_graph()
+
+    def _timers_of_ticks(self, period_s: float) -> list[Any]:
+        """Ticks by the steady clock, which nobody sets; with simulated time by that, and where it
+        stands still a step all the same, so that what has to be noticed then is."""
+        if not self.get_parameter('use_sim_time').value:
+            return [self.create_timer(period_s, self._tick, clock=self._steady)]
+        return [
+            self.create_timer(period_s, self._tick),
+            self.create_timer(0.5 * self._config.tick_gap_s, self._watch_ticks, clock=self._steady),
+        ]
 
     def activate(self) -> None:
         """Begin to command, once armed."""
@@ -302,6 +315,10 @@ class GuardNode(ManagedNode):
         self._step(arm=self._wants_arming())
         self._figures.tick_time.add(time.perf_counter() - begin_s)
 
+    def _watch_ticks(self) -> None:
+        if time.monotonic() - self._stepped_s > self._config.tick_gap_s:
+            self._step()
+
     def _wants_arming(self) -> bool:
         assert self._core is not None
         return (
@@ -316,6 +333,7 @@ class GuardNode(ManagedNode):
         """Make one step of the core and publish what it decided."""
         if self._core is None:
             return None
+        self._stepped_s = time.monotonic()
         inputs = self._inputs.take(
             **requests, **self._estop.inputs(), **self._audit.findings()
         )
