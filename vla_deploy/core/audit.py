@@ -106,6 +106,11 @@ class AuditLog:
         records, head = self._written
         return AuditStatus(records, head, self._dropped_total + self._unwritten_total)
 
+    @property
+    def thread_id(self) -> int | None:
+        """Native id of the thread that writes; None before it has begun."""
+        return self._thread.native_id
+
     def loss(self) -> str:
         """Return what went wrong since the last call, or still does, as one line; else empty."""
         lost = self._dropped_total + self._unwritten_total

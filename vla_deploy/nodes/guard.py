@@ -115,6 +115,7 @@ class GuardNode(ManagedNode):
         except LimitsError as error:
             raise ConfigureError(f'{node_config.limits_path}: {error}') from error
         self._figures = TickFigures()
+        self._inputs = GuardInputs(self._limits.names)
         self._config, self._node_config = config, node_config
         self._configured_description = self._description
         self._rate_limit = RateLimit(node_config.violations_per_s)
@@ -124,7 +125,9 @@ class GuardNode(ManagedNode):
             self.get_logger().info(f'audit log: {self._audit.folder}')
         self._create_interfaces()
         if node_config.sched_fifo_priority:
-            refused = try_sched_fifo(node_config.sched_fifo_priority)
+            refused = try_sched_fifo(
+                node_config.sched_fifo_priority, (self._audit.thread_id,)
+            )
             self._fifo = not refused
             if refused:
                 self.get_logger().warning(refused)

@@ -47,6 +47,11 @@ class GuardAudit:
         """Folder of the log; empty without one."""
         return '' if self._log is None else str(self._log.folder)
 
+    @property
+    def thread_id(self) -> int | None:
+        """Native id of the thread that writes the log; None without one."""
+        return None if self._log is None else self._log.thread_id
+
     def findings(self) -> dict[str, Any]:
         """Return the fields of the next step's inputs that a loss in the log makes, by policy."""
         loss = '' if self._log is None else self._log.loss()

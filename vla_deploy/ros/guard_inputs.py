@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def message_to_joint_state(msg: JointState) -> CoreJointState:
 class GuardInputs:
     """Levels stay until they change; chunks and joint states are taken by one step."""
 
-    def __init__(self) -> None:
+    def __init__(self, joint_names: Sequence[str] = ()) -> None:
+        """joint_names: those under guard."""
+        self._names = frozenset(joint_names)
         self.last_transport_s = -1.0
         self.last_seq = 0
         self._levels: dict[str, Any] = {}
@@ -44,8 +47,10 @@ class GuardInputs:
         return self._joint_state is not None
 
     def add_joint_state(self, msg: JointState) -> None:
-        """Keep the newest measurement."""
-        self._joint_state = message_to_joint_state(msg)
+        """Keep the newest measurement; one that lacks joints does not take the place of another,
+        as where a gripper's driver speaks on the same topic."""
+        if self._joint_state is None or self._names <= set(msg.name):
+            self._joint_state = message_to_joint_state(msg)
 
     def add_chunk(self, msg: ActionChunk, now_ns: int) -> None:
         """Keep a chunk beside those that came since the last step."""

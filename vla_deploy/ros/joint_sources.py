@@ -19,8 +19,8 @@ from vla_deploy.ros.conversions import time_ns
 class JointSources:
     """Subscribes to topics of joint states; `entities` are what was put into the graph.
 
-    One topic without a prefix is passed on as it is. Of several nothing is passed on before each
-    has been heard; a driver that falls silent makes what is passed on old.
+    One topic without a prefix is passed on as it is. Of several a state is passed on whenever each
+    has been heard anew: a driver that falls silent silences all, whatever its stamps said.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class JointSources:
         self._newest[index] = msg
         heard = [state for state in self._newest if state is not None]
         if len(heard) == len(self._newest):
+            self._newest = [None] * len(heard)
             self._callback(merged(heard, self._prefixes))
 
 

@@ -4,19 +4,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+from collections.abc import Collection
 
 
-def try_sched_fifo(priority: int) -> str:
-    """Put every thread of this process under SCHED_FIFO; return why not, or an empty text.
+def try_sched_fifo(priority: int, spared: Collection[int | None] = ()) -> str:
+    """Put the threads of this process under SCHED_FIFO; return why not, or an empty text.
 
     The middleware's threads are included: a command that waits for one of them is late all the
-    same. Needs CAP_SYS_NICE or an rtprio limit.
+    same. Not those with the native ids `spared`, and none that begins later. Needs CAP_SYS_NICE or
+    an rtprio limit.
     """
+    policy, given = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority)
     try:
-        for thread_id in os.listdir('/proc/self/task'):
-            os.sched_setscheduler(int(thread_id), os.SCHED_FIFO, os.sched_param(priority))
+        for thread_id in map(int, os.listdir('/proc/self/task')):
+            if thread_id not in spared:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.sched_setscheduler(thread_id, policy, given)
     except PermissionError:
         return (
             'no permission for SCHED_FIFO: allow it with '
