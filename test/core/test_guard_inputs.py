@@ -28,7 +28,7 @@ def test_when_joint_states_are_permuted_and_wider_expect_the_same_arming_point()
     world = World()
     names = ('finger', *world.limits.names[::-1])
     world.measure = False
-    state = JointState(world.ros_ns, names, np.array([9.0, *HOME[::-1]]))
+    state = JointState(world.ros_ns, names, np.array([9.0, *HOME[::-1]]), np.zeros(8))
     world.tick(joint_state=state, arm=True)
     assert (world.commanded()[0] == HOME).all()
 
@@ -229,7 +229,8 @@ def test_when_clock_tolerance_s_allows_it_expect_a_stamp_ahead_taken() -> None:
     for tolerance, state in ((0.01, GuardState.DISARMED), (0.1, GuardState.HOLD)):
         world = World(GuardConfig(clock_tolerance_s=tolerance))
         world.measure = False
-        ahead = JointState(world.ros_ns + 60_000_000, world.limits.names, HOME)
+        stamp_ns = world.ros_ns + 60_000_000
+        ahead = JointState(stamp_ns, world.limits.names, HOME, np.zeros(7))
         assert world.tick(joint_state=ahead, arm=True).state is state
 
 

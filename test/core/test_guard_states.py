@@ -252,6 +252,25 @@ def test_when_nobody_subscribes_expect_arm_refused() -> None:
     assert (out.state, out.answers[0].success) == (DISARMED, False)
 
 
+@pytest.mark.parametrize(('speed', 'said'), [
+    (0.0, 'armed'), (0.04, 'armed'), (0.2, 'moves at 0.2'),
+])
+def test_when_no_velocities_are_measured_expect_arming_by_positions_a_while_apart(
+    speed: float, said: str
+) -> None:
+    world = World()
+    answers = []
+    for tick in range(25):
+        now_ns = world.ros_ns + round(world.config.period_s * 1e9)
+        q = HOME + speed * tick * world.config.period_s
+        out = world.tick(joint_state=JointState(now_ns, world.limits.names, q), arm=True)
+        answers += [answer.message for answer in out.answers]
+    unknown = [answer for answer in answers if 'is not known yet' in answer]
+    assert answers[: len(unknown)] == unknown
+    assert len(unknown) == 10
+    assert said in answers[10]
+
+
 def test_when_the_robot_moves_expect_arm_refused_unless_arm_velocity_allows_it() -> None:
     for limit, state in ((0.05, DISARMED), (0.5, HOLD)):
         world = World(GuardConfig(arm_velocity=limit))

@@ -24,7 +24,9 @@ def not_ready(
     if subscribers < 1:
         return 'nobody subscribes to the command topic'
     velocity = joints.velocity
-    if velocity is not None and not (np.abs(velocity) <= fastest).all():
+    if velocity is None:
+        return 'how fast the joints are is not known yet'
+    if not (np.abs(velocity) <= fastest).all():
         j = int(np.nanargmax(np.abs(np.nan_to_num(velocity, nan=np.inf))))
         return f'{names[j]} moves at {velocity[j]:.4g}; stop the robot first'
     return ''

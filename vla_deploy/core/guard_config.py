@@ -136,7 +136,8 @@ class GuardConfig:
     )
     arm_velocity: float = parameter(
         0.05,
-        'largest measured velocity of a joint at which arming is allowed',
+        'largest velocity of a joint at which arming is allowed, as measured, or by positions '
+        '0.1 s apart where joint states carry no velocities',
         'rad/s or m/s',
         minimum=0.0,
         maximum=10.0,

@@ -15,6 +15,9 @@ from vla_deploy.core.trajectory import NS_TO_S
 
 Array = NDArray[np.float64]
 
+SPEED_WINDOW_NS = 100_000_000
+"""Time between two positions whose difference says how fast a joint is, where nothing else does."""
+
 
 class JointWatch:
     """Keeps the newest usable measurement in declared joint order."""
@@ -38,6 +41,8 @@ class JointWatch:
         self.position: Array | None = None
         """[joints]; continuous joints are followed over whole turns, whatever their sensor does."""
         self.velocity: Array | None = None
+        """[joints], as measured, else from positions SPEED_WINDOW_NS apart; None before these."""
+        self._past: tuple[int, Array] | None = None
 
     def offer(
         self, state: JointState, now_ros_ns: int, now_steady_ns: int
@@ -71,11 +76,20 @@ class JointWatch:
                 position = nearest_turn(position, self._reference, self._continuous)
             self._reference = position
         self.position, self.stamp_ns, self.seen = position, state.stamp_ns, True
-        self.velocity = None
         if state.velocity is not None and len(state.velocity) == len(state.names):
             self.velocity = np.asarray(state.velocity, np.float64)[self._columns]
+        else:
+            self._estimate_velocity(state.stamp_ns, position)
         self._steady_ns = now_steady_ns
         return '', '', ''
+
+    def _estimate_velocity(self, stamp_ns: int, position: Array) -> None:
+        if self._past is None:
+            self._past, self.velocity = (stamp_ns, position), None
+        elif stamp_ns - self._past[0] >= SPEED_WINDOW_NS:
+            passed_s = (stamp_ns - self._past[0]) * NS_TO_S
+            self.velocity = (position - self._past[1]) / passed_s
+            self._past = stamp_ns, position
 
     def age_s(self, now_ros_ns: int) -> float:
         """Age of the measurement in ROS time; -1 before the first."""
@@ -101,4 +115,4 @@ class JointWatch:
 
     def forget(self) -> None:
         """Drop the measurement after a clock jump; the steady time goes on counting."""
-        self.position = self.velocity = None
+        self.position = self.velocity = self._past = None
