@@ -56,7 +56,23 @@ def test_when_one_source_says_true_and_others_false_expect_the_stop_until_it_say
         assert graph.guard.estop_active
         graph.node.destroy_publisher(other)
         graph.wait(
-            lambda: say(graph, panel, False) or graph.trigger('guard/reset').success, 'a reset')
+            lambda: say(graph, panel, False) or graph.trigger('guard/reset').success, 'a reset'
+        )
+
+
+def test_when_configured_anew_under_an_emergency_stop_expect_it_latched_until_a_reset(graph, robot):
+    graph.start_guard()
+    wait_for_state(graph, 'HOLD')
+    assert graph.trigger('guard/estop').success
+    wait_for_state(graph, 'ESTOP_LATCHED')
+    for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
+        assert graph.change_state('guard', transition)
+    heard = len(graph.executions)
+    graph.wait(lambda: len(graph.executions) > heard + 20, '20 ticks')
+    assert graph.guard.state_name == 'ESTOP_LATCHED'
+    assert not graph.trigger('guard/arm').success
+    assert graph.trigger('guard/reset').success
+    graph.wait(lambda: graph.trigger('guard/arm').success, 'it to be armed again')
 
 
 def test_when_a_source_is_required_expect_no_arming_before_it_and_a_stop_when_it_leaves(
@@ -84,10 +100,13 @@ def test_when_a_required_source_falls_silent_expect_a_stop(graph, robot):
     assert "emergency stop: 'estop' was silent for 0.5" in graph.guard.reason
 
 
-@pytest.mark.parametrize(('parameters', 'said'), [
-    ({'estop_topics': ['estop', 'estop']}, 'name at least one topic, each once'),
-    ({'estop_timeout_s': 0.5}, 'estop_timeout_s is 0.5, but estop_required is false'),
-])
+@pytest.mark.parametrize(
+    ('parameters', 'said'),
+    [
+        ({'estop_topics': ['estop', 'estop']}, 'name at least one topic, each once'),
+        ({'estop_timeout_s': 0.5}, 'estop_timeout_s is 0.5, but estop_required is false'),
+    ],
+)
 def test_when_the_sources_contradict_each_other_expect_configure_to_fail_naming_it(
     shared_graph, parameters, said
 ):

@@ -75,6 +75,7 @@ class GuardNode(ManagedNode):
         self._description = ''
         self._configured_description = ''
         self._fifo = False
+        self._estopped = False
         self._chunk_had_step = False  # since the last tick
         self._stepped_s = time.monotonic()
         self._shown: tuple[GuardState, str] | None = None
@@ -132,6 +133,8 @@ class GuardNode(ManagedNode):
             if refused:
                 self.get_logger().warning(refused)
         calm_garbage_collector()
+        if self._estopped:  # before it was configured anew, which is no reset
+            self._step(estop_request=True)
 
     def _outputs_for(self, limits: JointLimits) -> tuple[Output, ...]:
         config = self._node_config
@@ -222,6 +225,7 @@ class GuardNode(ManagedNode):
         self.destroy_owned()
         if self._audit is not None and (problem := self._audit.close()):
             self.get_logger().error(problem)
+        self._estopped = self._core is not None and self._core.state is GuardState.ESTOP_LATCHED
         self._core = self._audit = None
         self._inputs = GuardInputs()
 
