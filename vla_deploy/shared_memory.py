@@ -37,15 +37,19 @@ def remove_stale_segments(folder: Path = SHARED_MEMORY) -> list[str]:
 
 
 def remove_stale_ports(folder: Path = SHARED_MEMORY, processes: Path = PROCESSES) -> list[str]:
-    """Remove this user's ports that no process uses; return their names.
+    """Remove this user's ports that nobody reads from and no process uses; return their names.
 
     `processes`: what lists the files that each process maps, as /proc does. Those of other users
-    are not told; Fast DDS itself replaces the port of a dead participant without asking them.
+    and of containers that share the folder are not told. Who reads from a port holds its lock,
+    which is seen from everywhere; Fast DDS itself replaces a port that nobody reads from, without
+    asking those who write to it.
     """
     ports = {
         port
         for port in folder.glob('fastrtps_port*')
-        if not port.name.endswith(('_el', '_sl')) and _is_own_and_settled(port)
+        if not port.name.endswith(('_el', '_sl'))
+        and _is_own_and_settled(port)
+        and not _is_held(folder / f'{port.name}_el')
     }
     for maps in processes.glob('[0-9]*/maps') if ports else ():
         with contextlib.suppress(OSError):  # another user's, or ended meanwhile
@@ -66,17 +70,19 @@ def _is_own_and_settled(path: Path) -> bool:
 
 
 def _is_stale(lock: Path) -> bool:
+    return _is_own_and_settled(lock) and not _is_held(lock)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds a lock; not where there is none."""
     try:
         file = os.open(lock, os.O_RDONLY)
-    except (FileNotFoundError, PermissionError):
-        return False  # ended in order meanwhile, or another user's
+    except FileNotFoundError:
+        return False
     try:
-        status = os.fstat(file)
-        if status.st_uid != os.geteuid() or time.time() - status.st_mtime < SETTLED_S:
-            return False
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return True
     finally:
         os.close(file)
-    return True
+    return False

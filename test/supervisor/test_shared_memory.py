@@ -91,6 +91,15 @@ def test_when_a_process_maps_a_port_expect_it_kept(folder):
     assert remove_stale_ports(path) == ['fastrtps_port7000']
 
 
+def test_when_a_process_unseen_here_reads_from_a_port_expect_it_kept(folder, tmp_path_factory):
+    path, make = folder
+    none_listed = tmp_path_factory.mktemp('proc')
+    with make('fastrtps_port7000').open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert remove_stale_ports(path, none_listed) == []
+    assert remove_stale_ports(path, none_listed) == ['fastrtps_port7000']
+
+
 def test_when_a_port_is_new_expect_it_kept(folder):
     path, make = folder
     make('fastrtps_port7000')
