@@ -16,7 +16,7 @@ help: ## list the targets
 setup: ## install everything that builds, serves, simulates and tests into .venv/
 	@tools/setup/setup.sh all
 
-build: ## install what serving and simulation need, build both packages into install/
+build: ## install what serves a bundle and simulates, no torch; build both packages into install/
 	@tools/setup/setup.sh run
 
 demo: setup ## run the simulated FR3 through the whole graph (EPISODES=100 SEED=7)
