@@ -34,8 +34,24 @@ MODES = {
 _NEW_LINE = ('smolvla_new_line_processor', 'pi0_new_line_processor')
 _STATE_IN_TEXT = 'pi05_prepare_state_tokenizer_processor_step'
 _RELATIVE, _ABSOLUTE = 'relative_actions_processor', 'absolute_actions_processor'
+_DEVICE = 'device_processor'
 # Steps that only move data between containers and devices.
-_NEUTRAL = ('to_batch_processor', 'device_processor')
+_NEUTRAL = ('to_batch_processor', _DEVICE)
+# As LeRobot 0.6.1 writes them. It hands any other on to the step, which may then do something else.
+_NORMALIZER_KEYS = ('eps', 'features', 'norm_map', 'normalize_observation_keys')
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    _DEVICE: ('device', 'float_dtype'),
+    'rename_observations_processor': ('rename_map',),
+    'tokenizer_processor': (
+        'max_length', 'padding', 'padding_side', 'task_key', 'tokenizer_name', 'truncation'
+    ),
+    'normalizer_processor': _NORMALIZER_KEYS,
+    'unnormalizer_processor': _NORMALIZER_KEYS,
+    _RELATIVE: ('action_names', 'enabled', 'exclude_joints'),
+    _ABSOLUTE: ('enabled',),
+}
+_FLOAT32 = (None, 'float32', 'float')
+_TASK = 'task'
 _UNDERSTOOD = {
     PREPROCESSOR: (
         'rename_observations_processor',
@@ -103,6 +119,7 @@ def read_processors(folder: Path) -> Processors:
     normalizer = _one(before, 'normalizer_processor', folder / PREPROCESSOR)
     unnormalizer = _one(after, 'unnormalizer_processor', folder / POSTPROCESSOR)
     _require_plain_images(normalizer, folder / PREPROCESSOR)
+    _require_state_is_normalized(normalizer, folder / PREPROCESSOR)
     state, state_statistics = _normalization(
         folder, PREPROCESSOR, normalizer, 'STATE', STATE_KEY, 'state'
     )
@@ -145,14 +162,34 @@ def _steps(path: Path) -> list[tuple[str, dict[str, Any]]]:
             raise CheckpointError(f'{path}: steps[{index}] must be an object with a config')
         name = need(step, 'registry_name', str, f'{path}: steps[{index}]')
         if name in _NEUTRAL:
+            _require_known_options(name, step['config'], path)
             continue
         optional = name in (_RELATIVE, _ABSOLUTE)
         if optional and not need(step['config'], 'enabled', bool, f'{path}: {name}'):
             continue
         if name not in _UNDERSTOOD[path.name]:
             raise CheckpointError(f'{path}: step {name!r} is not supported')
+        _require_known_options(name, step['config'], path)
         steps.append((name, step))
     return steps
+
+
+def _require_known_options(name: str, config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an option of a step that is not known, or that changes the numbers."""
+    for key in config:
+        if key not in _KEYS.get(name, ()):
+            raise CheckpointError(
+                f'{path}: {name}: key {key!r} is not supported; remove it if it changes no number'
+            )
+    if config.get('float_dtype') not in _FLOAT32:
+        raise CheckpointError(
+            f'{path}: {name}: float_dtype {config["float_dtype"]!r} rounds images and state, and '
+            'is not supported; only null and float32 are'
+        )
+    if config.get('task_key', _TASK) != _TASK:
+        raise CheckpointError(
+            f'{path}: {name}: task_key {config["task_key"]!r} is not supported, only {_TASK!r}'
+        )
 
 
 def _one(steps: list[tuple[str, dict[str, Any]]], name: str, path: Path) -> dict[str, Any]:
@@ -166,6 +203,28 @@ def _require_plain_images(step: Mapping[str, Any], path: Path) -> None:
     mode = need(step['config'], 'norm_map', dict, path).get('VISUAL', 'IDENTITY')
     if mode != 'IDENTITY':
         raise CheckpointError(f'{path}: images are normalised with {mode}; only IDENTITY is known')
+
+
+def _require_state_is_normalized(step: Mapping[str, Any], path: Path) -> None:
+    """Refuse a normalizer that would pass the state on as it is, whatever its norm_map says.
+
+    For actions LeRobot asks neither of the two keys.
+    """
+    config, where = step['config'], f'{path}: normalizer_processor'
+    if need(config, 'norm_map', dict, path).get('STATE') == 'IDENTITY':
+        return
+    kind = need(config, 'features', dict, where).get(STATE_KEY)
+    if not isinstance(kind, dict) or kind.get('type') != 'STATE':
+        raise CheckpointError(
+            f'{where}: features names no {STATE_KEY} of type STATE, so that the state is not '
+            'normalised, but norm_map says how; add it, or set norm_map.STATE to IDENTITY'
+        )
+    keys = config.get('normalize_observation_keys')
+    if keys is not None and (not isinstance(keys, list) or STATE_KEY not in keys):
+        raise CheckpointError(
+            f'{where}: normalize_observation_keys {keys!r} lacks {STATE_KEY}, so that the state is '
+            'not normalised, but norm_map says how; add it, or set norm_map.STATE to IDENTITY'
+        )
 
 
 def _normalization(
