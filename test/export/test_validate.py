@@ -13,7 +13,8 @@ import pytest
 
 from vla_deploy.cli.validate import main
 from vla_deploy.export import revalidate
-from vla_deploy.pipeline.bundle import WEIGHTS, open_bundle
+from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline.bundle import RECEIPT, WEIGHTS, open_bundle, seal_receipt
 
 GOLDENS = Path(__file__).parents[1] / 'goldens'
 
@@ -50,6 +51,23 @@ def test_when_threshold_is_below_the_error_expect_exit_1_and_each_failure(bundle
     assert captured.out.splitlines()[-1] == 'FAIL'
     assert 'rung 2, actions, fixture 0' in captured.err
     assert 'rung 3, target' in captured.err
+
+
+def test_when_the_receipt_allows_less_than_the_error_expect_exit_1_whatever_the_threshold(
+    bundle, tmp_path, capsys
+):
+    copy = tmp_path / 'bundle'
+    shutil.copytree(bundle, copy)
+    receipt = dict(open_bundle(copy).receipt)
+    receipt['thresholds'] = {**receipt['thresholds'], 'target_max_abs': 1e-9}
+    (copy / RECEIPT).write_bytes(seal_receipt(receipt))
+    assert not Policy.load(copy, threads=1).self_test().passed
+    assert validate(copy) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == 'FAIL'
+    (line,) = [line for line in captured.err.splitlines() if 'failed' in line]
+    assert 'rung 3, target: max_abs' in line
+    assert 'at most 1e-09, which the receipt says' in line
 
 
 def test_when_one_byte_is_changed_expect_exit_2_naming_the_file(bundle, tmp_path, capsys):

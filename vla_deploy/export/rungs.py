@@ -139,7 +139,8 @@ def evidence_summary(family: str) -> dict[str, Any]:
 def failures(
     parities: Sequence[FixtureParity], target: SelfTest, threshold: float
 ) -> list[str]:
-    """Return one line for each figure that misses the gate."""
+    """Return one line for each figure that misses the gate, and where configure would refuse:
+    `target` has the receipt's threshold, which may be another than the gate's."""
     lines = []
     for index, parity in enumerate(parities):
         checks = [('rung 2, actions', parity.actions), ('rung 2, chunk', parity.chunk)]
@@ -153,6 +154,11 @@ def failures(
                 )
     if not target.max_abs < threshold:
         lines.append(f'rung 3, target: max_abs {target.max_abs!r} (below {threshold!r})')
+    elif not target.passed:
+        lines.append(
+            f'rung 3, target: max_abs {target.max_abs!r} (at most {target.threshold!r}, which the '
+            'receipt says and configure asks for)'
+        )
     return lines
 
 
