@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vla_deploy.export.backbone import CONFIG, find_tokenizer, load_tokenizer, pad_token_id
+from vla_deploy.export.backbone import (
+    BACKBONE,
+    CONFIG,
+    backbone_folder,
+    find_tokenizer,
+    load_tokenizer,
+    pad_token_id,
+)
 from vla_deploy.export.old_processors import read_old_processors
 from vla_deploy.export.processors import PREPROCESSOR, Processors, read_processors
+from vla_deploy.export.robot_io import FILE_NAME as ROBOT_IO
 from vla_deploy.export.robot_io import RobotIo, read_robot_io
 from vla_deploy.export.source import CheckpointError, need, read_json
 
@@ -23,7 +31,11 @@ WITH_DIMS = ('pi0', 'pi05')
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything but the weights, which are read tensor by tensor from `weights`."""
+    """Everything but the weights, which are read tensor by tensor from `weights`.
+
+    `files`: those that the bundle's numbers and names come from, but for `tokenizer` and `dims`, by
+    the names that the receipt gives them. Whatever else lies in the folder has no part in it.
+    """
 
     path: Path
     family: str
@@ -34,6 +46,7 @@ class Checkpoint:
     pad_token_id: int
     robot_io: RobotIo | None
     dims: Path | None
+    files: Mapping[str, Path]
 
 
 def read_checkpoint(
@@ -69,6 +82,14 @@ def read_checkpoint(
         processors = read_old_processors(path / WEIGHTS, stated, config, path / CONFIG)
     tokenizer_path = find_tokenizer(path, processors.tokenization.name, tokenizer)
     loaded = load_tokenizer(tokenizer_path)
+    robot = read_robot_io(path, robot_io)
+    files = {name: path / name for name in (CONFIG, WEIGHTS, *processors.files)}
+    if robot is not None:
+        files[ROBOT_IO] = robot_io or path / ROBOT_IO
+    if stated == 'smolvla':  # the sizes of which stand there
+        backbone = backbone_folder(path, need(config, 'vlm_model_name', str, path / CONFIG))
+        if backbone is not None:
+            files[f'{BACKBONE}/{CONFIG}'] = backbone / CONFIG
     return Checkpoint(
         path,
         stated,
@@ -77,6 +98,7 @@ def read_checkpoint(
         processors,
         tokenizer_path,
         pad_token_id(tokenizer_path, loaded),
-        read_robot_io(path, robot_io),
+        robot,
         dims,
+        files,
     )

@@ -64,7 +64,7 @@ def read_old_processors(
             require_valid(name, stored[name], weights)
             statistics[f'{part}.{what}'] = stored[name].reshape(-1)
     tokenization = _tokenization(family, config, config_path)
-    return Processors(specs['state'], specs['action'], statistics, tokenization, {}, None)
+    return Processors(specs['state'], specs['action'], statistics, tokenization, {}, None, ())
 
 
 def _tokenization(family: str, config: Mapping[str, Any], path: Path) -> Tokenization:

@@ -101,7 +101,7 @@ class Processors:
     """Both files. `statistics` holds `state.<what>` and `action.<what>`, float32 [dim].
 
     `renamed` maps the policy's observation keys to those of the robot. `relative` where actions
-    are differences to the state.
+    are differences to the state. `files` are the names of the files that all this was read from.
     """
 
     state: Normalization
@@ -110,6 +110,7 @@ class Processors:
     tokenization: Tokenization
     renamed: Mapping[str, str]
     relative: RelativeActions | None
+    files: tuple[str, ...]
 
 
 def read_processors(folder: Path) -> Processors:
@@ -126,6 +127,7 @@ def read_processors(folder: Path) -> Processors:
     action, action_statistics = _normalization(
         folder, POSTPROCESSOR, unnormalizer, 'ACTION', ACTION_KEY, 'action'
     )
+    with_statistics = ((normalizer, state_statistics), (unnormalizer, action_statistics))
     return Processors(
         state,
         action,
@@ -133,6 +135,11 @@ def read_processors(folder: Path) -> Processors:
         _tokenization(before, folder / PREPROCESSOR),
         _renamed(before, folder / PREPROCESSOR),
         _relative(before, after, folder),
+        (
+            PREPROCESSOR,
+            POSTPROCESSOR,
+            *(step['state_file'] for step, statistics in with_statistics if statistics),
+        ),
     )
 
 

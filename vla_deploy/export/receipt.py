@@ -45,12 +45,8 @@ def versions() -> dict[str, str]:
 
 
 def checkpoint_mapping(checkpoint: Checkpoint, dtypes: Sequence[str]) -> dict[str, Any]:
-    """Return the checkpoint's files by digest; weights that were not float32 are said to be."""
-    files = {
-        str(path.relative_to(checkpoint.path)): sha256_of_file(path)
-        for path in sorted(checkpoint.path.rglob('*'))
-        if path.is_file()
-    }
+    """Return the files that were read by digest; weights that were not float32 are said to be."""
+    files = {name: sha256_of_file(path) for name, path in checkpoint.files.items()}
     name = checkpoint.processors.tokenization.name
     return {
         'files': files,
