@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.export.backbone import backbone_folder
@@ -32,6 +32,7 @@ from vla_deploy.export.fixtures import Case
 from vla_deploy.export.parity import compare
 from vla_deploy.export.pi import model_config
 from vla_deploy.export.rungs import DIRECT
+from vla_deploy.export.source import CheckpointError, unreadable
 from vla_deploy.models.gemma import GemmaConfig
 from vla_deploy.models.pi import PiConfig
 from vla_deploy.pipeline.observation import Observation
@@ -40,9 +41,7 @@ VERSIONS = ('lerobot', 'transformers', 'torch', 'tokenizers', 'numpy')
 _OFFLINE = ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE')
 
 _MAY_LACK = ('embed_tokens.weight', 'lm_head.weight')
-_LOAD_ERRORS = (
-    AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError
-)
+_MAX_REASON = 300
 
 
 class NoReferenceError(Exception):
@@ -65,30 +64,28 @@ class LeRobotReference:
     `before` and `after`, which LeRobot calls pre- and postprocessor."""
 
     def __init__(self, checkpoint: Checkpoint, contract: Contract) -> None:
-        """Load it; raises NoReferenceError."""
-        try:
+        """Load it; raises NoReferenceError, and CheckpointError for weights that are damaged."""
+        with _foreign('cannot be imported'):
             factory = importlib.import_module('lerobot.policies.factory')
             configs = importlib.import_module('lerobot.configs.policies')
-        except ImportError as error:
-            raise NoReferenceError(f'LeRobot cannot be imported: {error}') from None
-        with _offline(), _silent():
-            try:
-                self.policy = _policy(checkpoint, factory, configs)
-                self.before, self.after = factory.make_pre_post_processors(
-                    self.policy.config,
-                    pretrained_path=str(checkpoint.path),
-                    preprocessor_overrides={
-                        'tokenizer_processor': {'tokenizer_name': str(checkpoint.tokenizer.parent)},
-                        'device_processor': {'device': 'cpu'},
-                    },
-                )
-            except _LOAD_ERRORS as error:
-                reason = ' '.join(str(error).split())
-                raise NoReferenceError(f'LeRobot does not load it: {reason}') from None
+        with _foreign('does not load it'), _offline(), _silent():
+            self.policy = _policy(checkpoint, factory, configs)
+            self.before, self.after = factory.make_pre_post_processors(
+                self.policy.config,
+                pretrained_path=str(checkpoint.path),
+                preprocessor_overrides={
+                    'tokenizer_processor': {'tokenizer_name': str(checkpoint.tokenizer.parent)},
+                    'device_processor': {'device': 'cpu'},
+                },
+            )
         self._keys = {camera.name: camera.key for camera in contract.cameras}
 
     def __call__(self, case: Case) -> ReferenceRun:
-        """Run one case, from raw images to robot units."""
+        """Run one case, from raw images to robot units; raises NoReferenceError."""
+        with _foreign('does not run it'):
+            return self._run(case)
+
+    def _run(self, case: Case) -> ReferenceRun:
         found: list[torch.Tensor] = []
         given: dict[str, NDArray[Any]] = {}
         model = self.policy.model
@@ -140,15 +137,20 @@ def try_lerobot(
     cases: Sequence[Case],
     progress: Callable[[str], None],
 ) -> tuple[list[ReferenceRun] | None, str]:
-    """Run every case through LeRobot; None and the reason where that cannot be."""
+    """Run every case through LeRobot; None and the reason where that cannot be.
+
+    Raises CheckpointError for weights that are damaged: nothing else could run them either.
+    """
+    runs = []
     try:
         reference = LeRobotReference(checkpoint, contract)
+        with _foreign('has no version'):
+            version = versions()['lerobot']
+        for index, case in enumerate(cases):
+            progress(f'LeRobot {version}: fixture {index + 1} of {len(cases)}')
+            runs.append(reference(case))
     except NoReferenceError as error:
         return None, str(error)
-    runs = []
-    for index, case in enumerate(cases):
-        progress(f'LeRobot {versions()["lerobot"]}: fixture {index + 1} of {len(cases)}')
-        runs.append(reference(case))
     return runs, ''
 
 
@@ -191,9 +193,13 @@ def _policy(checkpoint: Checkpoint, factory: Any, configs: Any) -> Any:
 
 
 def _load(policy: torch.nn.Module, path: Path) -> None:
-    """Give the policy the file's tensors; raises NoReferenceError where one does not fit."""
-    with safe_open(path, framework='pt') as file:
-        tensors = {name: file.get_tensor(name).float() for name in list(file.keys())}
+    """Give the policy the file's tensors; raises NoReferenceError where one does not fit, and
+    CheckpointError for a file that cannot be read."""
+    try:
+        with safe_open(path, framework='pt') as file:
+            tensors = {name: file.get_tensor(name).float() for name in list(file.keys())}
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from None
     result = policy.load_state_dict(tensors, strict=False)
     # embeddings are one with the head, or the head is not there and not used
     needed = [name for name in result.missing_keys if not name.endswith(_MAY_LACK)]
@@ -262,6 +268,20 @@ def _expert_maker(module: Any, sizes: PiConfig) -> Callable[..., Any]:
         return original(config=config)
 
     return make
+
+
+@contextlib.contextmanager
+def _foreign(does: str) -> Iterator[None]:
+    """Make of whatever LeRobot raises a NoReferenceError of one line."""
+    try:
+        yield
+    except (CheckpointError, NoReferenceError):
+        raise
+    # Not a list of types: LeRobot and what it calls are others' code, which raise what they like,
+    # some of it (draccus' ParsingError) derived from nothing narrower.
+    except Exception as error:
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:_MAX_REASON]
+        raise NoReferenceError(f'LeRobot {does}: {reason}') from error
 
 
 @contextlib.contextmanager
