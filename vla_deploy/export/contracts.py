@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from vla_deploy.core.contract import (
 from vla_deploy.export.backbone import CONFIG
 from vla_deploy.export.checkpoint import Checkpoint
 from vla_deploy.export.processors import ACTION_KEY, STATE_KEY
+from vla_deploy.export.robot_io import FILE_NAME as ROBOT_IO
 from vla_deploy.export.source import CheckpointError, need
 from vla_deploy.models.pi import PiConfig
 from vla_deploy.models.smolvla import SmolVLAConfig
 
 _EMPTY_CAMERA = 'observation.images.empty_camera_'
+# What ROS takes as the end of a topic's name.
+_TOPIC = re.compile(r'[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
 
 
 def make_contract(
@@ -107,13 +111,25 @@ def cameras(checkpoint: Checkpoint) -> tuple[Camera, ...]:
         if len(shape) != 3 or shape[0] != 3:
             raise CheckpointError(f'{path}: {key} has shape {shape}, not [3, height, width]')
         robot_key = checkpoint.processors.renamed.get(key, key)
-        name = names.pop(key, None) or robot_key.rsplit('.', 1)[-1]
+        given = names.pop(key, None)
+        name = given or robot_key.rsplit('.', 1)[-1]
+        _require_topic(name, key, checkpoint.files[ROBOT_IO] if given else path)
         found.append(Camera(name, key, shape[1], shape[2]))
     if names:
         raise CheckpointError(f'robot_io.yaml: {path} has no camera {sorted(names)[0]!r}')
     if not found:
         raise CheckpointError(f'{path}: input_features names no camera')
     return tuple(found)
+
+
+def _require_topic(name: str, key: str, where: Path) -> None:
+    """Refuse a camera that could not be heard; inference would only find out at configure."""
+    if not _TOPIC.fullmatch(name):
+        raise CheckpointError(
+            f'{where}: camera {key} is called {name!r}, but ROS takes no topic image/{name}: only '
+            f'letters, digits and _, and no digit first; name it in {ROBOT_IO}, cameras: '
+            f'[{{key: {key}, name: NAME}}]'
+        )
 
 
 def require_fixed(config: Mapping[str, Any], fixed: Mapping[str, Any], path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
-from vla_deploy.export.backbone import load_tokenizer
+from vla_deploy.export.backbone import CONFIG, load_tokenizer
 from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.families import family_of, with_steps
 from vla_deploy.export.fixtures import Case
@@ -36,7 +36,7 @@ from vla_deploy.export.rungs import (
     run_pipeline,
     run_reference,
 )
-from vla_deploy.export.source import CheckpointError
+from vla_deploy.export.source import CheckpointError, need
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures
 from vla_deploy.pipeline import Policy
@@ -141,9 +141,12 @@ def validate_bundle(
 def _matching(
     model: Path, tokenizer: Path | None, dims: Path | None, contract: Contract
 ) -> Checkpoint:
-    """Return the checkpoint with as many steps as the bundle; the rest must agree."""
+    """Return the checkpoint with as many steps as the bundle; the rest must agree.
+
+    The robot's names may come from a file that is not there any more, so they are left out.
+    """
     checkpoint = read_checkpoint(model, contract.family, tokenizer, dims=dims)
-    checkpoint = with_steps(checkpoint, contract.denoise_steps)
+    checkpoint = with_steps(_without_names(checkpoint), contract.denoise_steps)
     _require_same(checkpoint, contract)
     return checkpoint
 
@@ -167,9 +170,18 @@ def _run_checkpoint(
     ]
 
 
+def _without_names(checkpoint: Checkpoint) -> Checkpoint:
+    """Return it without what the robot calls things: cameras are told apart by their keys, since
+    two of these may end alike, or in what is no name, and only the robot's names tell better."""
+    keys = need(checkpoint.config, 'input_features', dict, checkpoint.path / CONFIG)
+    numbered = {key: f'camera{index}' for index, key in enumerate(keys)}
+    processors = dataclasses.replace(checkpoint.processors, renamed=numbered)
+    return dataclasses.replace(checkpoint, robot_io=None, processors=processors)
+
+
 def _require_same(checkpoint: Checkpoint, contract: Contract) -> None:
-    """Refuse a checkpoint of another contract; the robot's names may come from elsewhere."""
-    own = family_of(checkpoint).contract(dataclasses.replace(checkpoint, robot_io=None))
+    """Refuse a checkpoint of another contract; it has no names of the robot's."""
+    own = family_of(checkpoint).contract(checkpoint)
     robot = ('joints', 'units', 'control_mode', 'first_sample_offset_steps')
     for part in dataclasses.fields(Contract):
         if part.name in ('period_s', 'cameras'):
