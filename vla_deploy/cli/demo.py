@@ -15,6 +15,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from vla_deploy.bringup import BringUpOptions, Process, bring_up
+from vla_deploy.cli.output import one_line
 from vla_deploy.core.limits import JointLimits, load_limits
 from vla_deploy.core.urdf import parse_urdf
 from vla_deploy.demo.episode import ENDINGS, EpisodeResult, plan_episodes
@@ -40,15 +41,19 @@ _REAL_TIME_GAP_S = 0.1  # half of what makes the guard call the robot lost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0 if the graph ran and nothing exceeded a limit, 1 if not, 2 for bad arguments."""
+    """Return 0 if the graph ran and nothing exceeded a limit, 1 if not or interrupted, 2 for bad
+    arguments, or where no bundle can be had."""
     arguments = _parser().parse_args(argv)
     output = Path(arguments.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         bundle = bundle_for(_ROBOT, arguments.bundle)
     except (BundleUnavailable, OSError) as error:
-        print(f'demo: {error}', file=sys.stderr)
+        print(f'demo: {one_line(error)}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('demo: interrupted, nothing was started', file=sys.stderr)
+        return 1
     log_path = output / 'nodes.log'
     clocks = ('wall', 'simulated') if arguments.clock == 'auto' else (arguments.clock,)
     with log_path.open('w') as log:

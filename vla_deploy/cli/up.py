@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 
 from vla_deploy.bringup import BringUpOptions, bring_up, options_from_arguments, robots
+from vla_deploy.cli.output import one_line
 from vla_deploy.core.parameter import Parameter, ParameterError, parameters_of
 from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
 from vla_deploy.files import FileError
@@ -32,9 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = options_from_arguments(arguments.options)
         bundle = bundle_for(arguments.robot, options.bundle) if options.inference else None
         processes = bring_up(arguments.robot, options, bundle)
-    except (ParameterError, BundleUnavailable, FileError) as error:
-        print(f'up: {error}', file=sys.stderr)
+    except (ParameterError, BundleUnavailable, FileError, OSError) as error:
+        print(f'up: {one_line(error)}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('up: interrupted, nothing was started', file=sys.stderr)
+        return 0
     if arguments.print_commands:
         for process in processes:
             print(f'{process.name}: {shlex.join(process.command)}')
