@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from vla_deploy.cli.export import main as export_main
 from vla_deploy.cli.validate import main as validate_main
@@ -202,6 +203,16 @@ def test_when_tokenizer_is_nowhere_expect_what_to_pass(folder):
 def test_when_tokenizer_begins_no_prompt_expect_a_refusal(folder):
     edit_json(folder / 'backbone' / 'tokenizer.json', lambda t: t.update(post_processor=None))
     assert 'does not begin a prompt with <bos>' in refused(folder)
+
+
+def test_when_tokenizer_was_saved_with_padding_on_expect_it_taken(folder):
+    path = folder / 'backbone' / 'tokenizer.json'
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_padding(length=48)
+    tokenizer.enable_truncation(8)
+    assert len(tokenizer.encode('').ids) == 48
+    tokenizer.save(str(path))
+    assert contract(folder)
 
 
 def test_when_dims_are_given_to_smolvla_expect_a_refusal(folder):

@@ -122,6 +122,8 @@ def model_config(checkpoint: Checkpoint) -> PiConfig:
 def _require_bos(checkpoint: Checkpoint) -> None:
     """Refuse a tokenizer that does not begin a prompt as PaliGemma's does."""
     tokenizer = load_tokenizer(checkpoint.tokenizer)
+    tokenizer.no_padding()  # a tokenizer.json may be saved with either on, serving has its own
+    tokenizer.no_truncation()
     if tokenizer.encode('').ids != [tokenizer.token_to_id(BEGIN)]:
         raise CheckpointError(
             f'{checkpoint.tokenizer}: does not begin a prompt with {BEGIN}; '
