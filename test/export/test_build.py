@@ -299,6 +299,14 @@ def test_when_strict_and_a_state_never_moved_expect_exit_2_naming_it(run_cli, ch
     assert not left_behind(checkpoint)
 
 
+def test_when_help_is_asked_for_expect_strict_to_refuse_still_states_only(capsys):
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'no dimension of the state whose std or range is 0' in text
+    assert 'an action whose std is 0 is constant, and stays a warning' in text
+
+
 def test_when_an_error_is_unforeseen_expect_one_line_exit_2_and_the_traceback_in_a_file(
     run_cli, checkpoint, monkeypatch, capsys, tmp_path
 ):

@@ -115,8 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         '--strict',
         action='store_true',
         help='gate at 1e-5, not 1e-4; require a current comparison with the reference, variants '
-        'equal to the bit, and no dimension whose std is 0 (by default a warning, since the '
-        'reference accepts it: such a state is divided by its epsilon, such an action constant)',
+        'equal to the bit, and no dimension of the state whose std or range is 0 (by default a '
+        'warning, since the reference accepts it and divides by its epsilon; an action whose std '
+        'is 0 is constant, and stays a warning)',
     )
     parser.add_argument(
         '--precision',
