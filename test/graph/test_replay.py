@@ -42,11 +42,13 @@ class Run:
             graph.start_sim_robot(image_rate_hz=15.0)
             graph.start_guard(log_folder=str(self.logs))
             graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
-            graph.start_inference(bundle, instruction='reach the red cube', strategy=strategy)
-            graph.wait(lambda: len(graph.chunks) >= 9, 'chunks')
+            graph.start_inference(bundle, strategy=strategy)
             for node in ('guard', 'inference'):  # an answer that got lost is asked for again
                 name = f'parameters/{node}'.encode()
                 graph.wait(lambda name=name: name in recorded(folder), f"the {node}'s parameters")
+            # Only now, that the recorder has found inference, or it might miss the first chunk.
+            graph.tell('reach the red cube')
+            graph.wait(lambda: len(graph.chunks) >= 9, 'chunks')
             # The guard first: its journal is whole then, and the recorder hears its end.
             for process in (*graph.processes[1:], recorder):
                 process.send(signal.SIGINT)
@@ -80,15 +82,20 @@ def recorded(folder):
     return b''.join(path.read_bytes() for path in (folder / 'bags').glob('*/*.mcap'))
 
 
-def rewritten(bag, target, images='full', change=lambda topic, data: (topic, data)):
+def rewritten(
+    bag, target, images='full', change=lambda topic, data: (topic, data), without=()
+):
     """Write a bag anew, as if its recorder had been told to keep images otherwise; `change` gives
-    the topic and the bytes of each image, or None for nothing."""
+    the topic and the bytes of each image, or None for nothing. `without`: numbers of chunks that it
+    had not got."""
     source, writer = Bag(bag), BagWriter(target)
     channels = {}
     for message in source.messages():
         topic, data = source.topics[message.topic], message.data
         if message.topic == '/image/front':
             topic, data = change(topic, data)
+        if message.topic == '/action_chunk' and source.decode(message).seq in without:
+            topic = None
         if topic is not None:
             if topic.name not in channels:
                 channels[topic.name] = writer.add_topic(topic)
@@ -171,6 +178,21 @@ def test_when_only_the_guard_may_not_differ_and_does_not_expect_exit_code_0(run,
     code, report = report_of(run.bag, tmp_path, '--diff', 'guard', '--fail-on', 'guard')
     assert code == 0
     assert report['guard']['steps'] > 100
+
+
+def test_when_chunks_were_taken_out_of_a_bag_expect_each_named_and_exit_code_3(
+    run, tmp_path, capsys
+):
+    (session_id,) = {chunk.message.session_id for chunk in seen_chunks(Bag(run.bag))}
+    bag = rewritten(run.bag, tmp_path / 'less', without=(0, 2, 3))
+    code, report = report_of(bag, tmp_path)
+    assert (code, report['max_abs'], report['guard']['differences']) == (3, 0.0, [])
+    assert report['not_compared'] == [
+        f'chunk 2 of session {session_id}: is not in the bag',
+        f'chunk 3 of session {session_id}: is not in the bag',
+        f'chunk 0 of session {session_id}: the guard took it, but it is not in the bag',
+    ]
+    assert f'replay: not compared: chunk 2 of session {session_id}' in capsys.readouterr().err
 
 
 def digests(topic, data):

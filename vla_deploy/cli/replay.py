@@ -90,6 +90,7 @@ def _replay(arguments: argparse.Namespace, diffs: Sequence[str]) -> Report:
         replay_guard,
         seen_chunks,
     )
+    from vla_deploy.trace.replay_gaps import held_chunks
 
     bag = Bag(arguments.bag)
     for _ in bag.messages(()):
@@ -99,19 +100,23 @@ def _replay(arguments: argparse.Namespace, diffs: Sequence[str]) -> Report:
         report.gaps.append(bag.broken)
     policy = ReplayedPolicy(recorded_parameters(bag, 'inference'), arguments.bundle)
     report.bundle_sha256 = policy.model_sha256
-    kept = kept_images(bag)
+    held, kept = held_chunks(bag), kept_images(bag)
+    report.gaps += held.gaps()
     for seen in seen_chunks(bag):
         if seen.missing:
             report.skip(seen, kept)
             continue
         report.add(seen, policy.infer(seen))
-    if not report.chunks and kept == FULL:
+    if not report.chunks and (kept == FULL or not report.skipped):
         report.gaps.append('no chunk of the bag could be computed again')
     if 'guard' in diffs:
         log = journal_of(bag, arguments.journal)
         report.journal = str(log)
         for step, outputs, text in replay_guard(log, report.replayed_actions()):
             report.add_step(step, outputs, text)
+            report.gaps += held.gaps_of(step)
+        if not report.steps:
+            report.gaps.append(f'{log}: no step of the guard is in its journal')
     return report
 
 

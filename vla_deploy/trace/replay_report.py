@@ -18,6 +18,8 @@ from vla_deploy.trace.replay import ENSEMBLING, FULL, ChunkDifference, ChunkKey,
 _SHOWN = 5
 _RANKS = (50, 95, 99, 100)
 _RANK_NAMES = ('p50', 'p95', 'p99', 'max')
+_BUNDLES = {True: 'the same bundle', False: 'another bundle than recorded',
+            None: 'the bundle that was given'}  # fmt: skip
 
 
 class ComputedChunk(Protocol):
@@ -58,6 +60,7 @@ class Report:
     chunks: list[ChunkDifference] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    skipped: int = 0  # chunks whose images are not in the bag
     steps: int = 0
     step_differences: list[str] = field(default_factory=list)
     recorded_violations: int = 0
@@ -82,6 +85,7 @@ class Report:
     def skip(self, seen: SeenChunk, kept: str) -> None:
         """Note a chunk whose images are not in the bag. `kept`: how it keeps images."""
         self._models.add(seen.message.model_sha256)
+        self.skipped += 1
         session_id, seq = seen.key
         gap = (
             f'chunk {seq} of session {session_id}: the image it saw on {seen.missing} is not in '
@@ -106,9 +110,9 @@ class Report:
             self.step_differences.append(f'record {step.number}: {text}')
 
     @property
-    def same_bundle(self) -> bool:
-        """Whether the bundle is the one that was recorded."""
-        return self._models <= {self.bundle_sha256}
+    def same_bundle(self) -> bool | None:
+        """Whether the bundle is the one that was recorded; None where no chunk names one."""
+        return self._models == {self.bundle_sha256} if self._models else None
 
     @property
     def max_abs(self) -> float | None:
@@ -146,7 +150,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return what people read."""
-        bundle = 'the same bundle' if self.same_bundle else 'another bundle than recorded'
+        bundle = _BUNDLES[self.same_bundle]
         lines = [f'{self.bag}: {len(self.chunks)} chunks with {bundle} ({self.bundle_sha256[:8]})']
         if 'actions' in self.diffs and self.chunks:
             lines.append(f'actions  max_abs {self.max_abs!r}')
