@@ -17,6 +17,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from vla_deploy.cli import replay
+from vla_deploy.files import read_yaml, write_yaml
+from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.ros.images import image_to_rgb
 from vla_deploy.trace.bag import Bag
 from vla_deploy.trace.bag_writer import BagWriter, Topic
@@ -161,6 +163,37 @@ def test_when_one_weight_changed_expect_the_bundle_told_apart(
     code, _ = report_of(bag, tmp_path, '--bundle', str(other), '--diff', 'actions',
                         '--fail-on', 'actions=100')  # fmt: skip
     assert code == 0
+
+
+def swapped_joints(contract):
+    joints = contract['action']['joints']
+    joints[0], joints[1] = joints[1], joints[0]
+
+
+def slower(contract):
+    contract['period_s'] *= 2
+
+
+@pytest.mark.parametrize(
+    ('alter', 'said'), [(swapped_joints, 'its joints are'), (slower, 'its period is')]
+)
+def test_when_only_the_contract_is_another_expect_actions_and_guard_to_differ(
+    run, changed_bundle, tmp_path, capsys, alter, said
+):
+    def change(folder):
+        contract = read_yaml(folder / bundles.CONTRACT)
+        alter(contract)
+        write_yaml(folder / bundles.CONTRACT, contract)
+
+    other, picture = changed_bundle(change), tmp_path / 'both.png'
+    options = ('--fail-on', 'actions=100', '--fail-on', 'guard', '--plot', str(picture))
+    code, report = report_of(run.bag, tmp_path, '--bundle', str(other), *options)
+    assert (code, report['max_abs']) == (1, float('inf'))
+    assert report['guard']['differences'] != []
+    told = capsys.readouterr().err
+    for diff in ('actions', 'guard'):
+        assert any(f'differs: {diff}' in t and said in t for t in told.splitlines())
+    assert picture.read_bytes().startswith(PNG)
 
 
 @pytest.mark.parametrize(('factor', 'expected'), [('0', 1), ('1e6', 0)])

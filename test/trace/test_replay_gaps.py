@@ -12,13 +12,16 @@ from bags import Written, chunk
 from vla_deploy.cli import replay
 from vla_deploy.core.chunk import Chunk
 from vla_deploy.trace.replay_gaps import HeldChunks
-from vla_deploy_msgs.msg import RecorderStatus
+from vla_deploy_msgs.msg import ActionChunk, RecorderStatus
 
 
 class SamePolicy:
     """Computes every chunk as it was recorded."""
 
     model_sha256 = 'm' * 8
+    contract = SimpleNamespace(
+        action=SimpleNamespace(joints=('j',), control_mode='position'), period_s=0.1
+    )
 
     def __init__(self, parameters, bundle=''):
         pass
@@ -40,7 +43,9 @@ def bag_of(folder, numbers, status=None, images='full'):
     bag.writer.add_metadata('parameters/inference', {})
     bag.writer.add_metadata('vla_deploy.recording', {'images': images})
     for session_id, seq in numbers:
-        bag.add('/action_chunk', chunk(session_id, seq))
+        message = chunk(session_id, seq)
+        message.control_mode = ActionChunk.CONTROL_MODE_POSITION
+        bag.add('/action_chunk', message)
     if status is not None:
         bag.add('/recorder/status', RecorderStatus())
         bag.add('/recorder/status', status)

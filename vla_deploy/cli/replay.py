@@ -106,13 +106,13 @@ def _replay(arguments: argparse.Namespace, diffs: Sequence[str]) -> Report:
         if seen.missing:
             report.skip(seen, kept)
             continue
-        report.add(seen, policy.infer(seen))
+        report.add(seen, policy.infer(seen), policy.contract)
     if not report.chunks and (kept == FULL or not report.skipped):
         report.gaps.append('no chunk of the bag could be computed again')
     if 'guard' in diffs:
         log = journal_of(bag, arguments.journal)
         report.journal = str(log)
-        for step, outputs, text in replay_guard(log, report.replayed_actions()):
+        for step, outputs, text in replay_guard(log, report.replayed_plans()):
             report.add_step(step, outputs, text)
             report.gaps += held.gaps_of(step)
         if not report.steps:

@@ -32,6 +32,7 @@ class ReplayedPolicy:
         served = load_policy(self.config)
         served.policy.self_test()
         self.model_sha256 = served.policy.model_sha256
+        self.contract = served.contract
         # The seed is the recorded one, and a chunk that was late was not recorded.
         self._maker = ChunkMaker(
             served, config.strategy, -1, config.chunk_valid_s, config.adaptive_steps,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.audit_file import AuditError, verify_log
+from vla_deploy.core.contract import Contract
 from vla_deploy.core.guard_io import Outputs
 from vla_deploy.core.journal import (
     JournalStep,
@@ -36,6 +37,7 @@ from vla_deploy.trace.record_files import camera_topics
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 ENSEMBLING = 'ensembling'
 FULL = 'full'  # images are kept whole
+CONTROL_MODES = {'position': 1, 'velocity': 2}  # ActionChunk
 ChunkKey = tuple[str, int]  # session_id, seq
 _ImageKey = tuple[str, int]  # topic, stamp [ns]
 _WAITING = 2  # chunks that are held back until their images come
@@ -70,6 +72,17 @@ class SeenChunk:
         return self.message.data.reshape(self.message.steps, len(self.message.joint_names))
 
     @property
+    def period_ns(self) -> int:
+        """Time between two samples."""
+        return _stamp_ns(self.message.period)
+
+    def sent_part(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what of a chunk computed again stands for what was sent: all of it, or as many
+        steps where the recorded one was cut as well, as the strategy `synchronous` does."""
+        was_cut = self.message.steps < self.message.raw_steps
+        return actions[: self.message.steps] if was_cut else actions
+
+    @property
     def guidance(self) -> NDArray[np.float32] | None:
         """What the chunk was drawn toward [rows, dims], or None."""
         rows = self.message.guided_steps
@@ -86,8 +99,9 @@ class SeenChunk:
 class ChunkDifference:
     """How far a chunk that was computed again is from the recorded one, at most over its elements.
 
-    actions: in robot units; None where what was sent is not what one inference computed
-    (ensembling). raw: in model space; None where the two have another shape.
+    actions: in robot units; infinite where shapes or contracts differ, None where what was sent is
+    not what one inference computed (ensembling). raw: in model space; None where the two have
+    another shape. contract: in what the plans themselves differ, as other joints; empty: nothing.
     """
 
     session_id: str
@@ -96,10 +110,14 @@ class ChunkDifference:
     raw: float | None
     recorded_s: float
     replayed_s: float
+    contract: str = ''
 
     @property
     def max_abs(self) -> float:
-        """The one of the two that counts: robot units where there are any."""
+        """The one of the two that counts: robot units where there are any. Infinite where the same
+        numbers would mean another motion."""
+        if self.contract:
+            return float('inf')
         known = self.actions if self.actions is not None else self.raw
         return float('inf') if known is None else known
 
@@ -173,15 +191,36 @@ def compare(
     raw: NDArray[np.float32],
     actions: NDArray[np.float64],
     replayed_s: float,
+    contract: Contract,
 ) -> ChunkDifference:
-    """Hold what was computed again, raw [steps, dims] and actions [steps, joints], against what
-    was recorded."""
-    sent = None
+    """Hold what was computed again, raw [steps, dims] and actions [steps, joints], under its
+    contract against what was recorded."""
+    sent, differs = None, contract_difference(seen, contract)
     if seen.message.strategy != ENSEMBLING:
-        sent = _max_abs(actions[: len(seen.actions)], seen.actions)
+        sent = _max_abs(seen.sent_part(actions), seen.actions)
+        if sent is None or differs:
+            sent = float('inf')
     return ChunkDifference(
-        *seen.key, sent, _max_abs(raw, seen.raw), seen.latency_s, replayed_s
+        *seen.key, sent, _max_abs(raw, seen.raw), seen.latency_s, replayed_s, differs
     )
+
+
+def contract_difference(seen: SeenChunk, contract: Contract) -> str:
+    """Return in what a plan under this contract is another than the recorded one, whatever its
+    numbers: joints, their order, the period, what is commanded. Empty: in nothing."""
+    joints, recorded = contract.action.joints or (), tuple(seen.message.joint_names)
+    if joints != recorded:
+        return f'its joints are {", ".join(joints)}, those recorded {", ".join(recorded)}'
+    if period_ns_of(contract) != seen.period_ns:
+        return f'its period is {contract.period_s!r} s, the one recorded {seen.period_ns / 1e9!r} s'
+    if CONTROL_MODES[contract.action.control_mode] != seen.message.control_mode:
+        return f'its control mode is {contract.action.control_mode}, another one was recorded'
+    return ''
+
+
+def period_ns_of(contract: Contract) -> int:
+    """Return the time between two samples, as a message tells it."""
+    return round((contract.period_s or 0.0) * 1e9)
 
 
 def _max_abs(a: NDArray[Any], b: NDArray[Any]) -> float | None:
@@ -193,10 +232,27 @@ def _max_abs(a: NDArray[Any], b: NDArray[Any]) -> float | None:
     return distance if np.isfinite(distance) else float('inf')
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What the guard gets of a chunk computed again, in place of what the recorded one had."""
+
+    data: NDArray[np.float64]  # [steps, joints]
+    joint_names: tuple[str, ...]
+    period_s: float
+    control_mode: int
+
+
+def plan_of(seen: SeenChunk, actions: NDArray[np.float64], contract: Contract) -> Plan:
+    """Return the plan of actions [steps, joints] under this contract. The period is the message's
+    own number, so that one that does not differ is the same to the bit."""
+    return Plan(seen.sent_part(actions), contract.action.joints or (), period_ns_of(contract) / 1e9,
+                CONTROL_MODES[contract.action.control_mode])  # fmt: skip
+
+
 def replay_guard(
-    log: Path, chunks: Mapping[ChunkKey, NDArray[np.float64]]
+    log: Path, chunks: Mapping[ChunkKey, Plan]
 ) -> Iterator[tuple[JournalStep, Outputs, str]]:
-    """Take the guard of a journal through its steps again, with these actions in place of those
+    """Take the guard of a journal through its steps again, with these plans in place of those
     that the chunks had; yield each step with what differs, as one line. Raises AuditError."""
     steps = replay_steps(core_of(read_genesis(log)), (
         _with_chunks(step, chunks) for step in read_journal(log)
@@ -205,11 +261,9 @@ def replay_guard(
         yield step, outputs, difference(step, outputs)
 
 
-def _with_chunks(
-    step: JournalStep, chunks: Mapping[ChunkKey, NDArray[np.float64]]
-) -> JournalStep:
+def _with_chunks(step: JournalStep, chunks: Mapping[ChunkKey, Plan]) -> JournalStep:
     arrived = tuple(
-        replace(chunk, data=chunks[chunk.session_id, chunk.seq])
+        replace(chunk, **vars(chunks[chunk.session_id, chunk.seq]))
         if (chunk.session_id, chunk.seq) in chunks
         else chunk
         for chunk in step.inputs.chunks

@@ -30,6 +30,9 @@ def write_plot(report: Report, path: Path) -> None:
             first = index == 0
             axes[column].plot(time_s, chunk.recorded[:, column], color='tab:blue', linewidth=2.5,
                               alpha=0.4, label='recorded' if first else None)  # fmt: skip
+            time_s = chunk.begin_s - begin_s + chunk.replayed_period_s * np.arange(
+                len(chunk.replayed)
+            )
             axes[column].plot(time_s, chunk.replayed[:, column], color='tab:orange', linewidth=0.9,
                               label='replayed' if first else None)  # fmt: skip
         axes[column].set_ylabel(name, fontsize=8)

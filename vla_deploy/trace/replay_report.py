@@ -11,9 +11,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_deploy.core.contract import Contract
 from vla_deploy.core.guard_io import Outputs
 from vla_deploy.core.journal import JournalStep
-from vla_deploy.trace.replay import ENSEMBLING, FULL, ChunkDifference, ChunkKey, SeenChunk, compare
+from vla_deploy.trace.replay import (
+    ENSEMBLING,
+    FULL,
+    ChunkDifference,
+    ChunkKey,
+    Plan,
+    SeenChunk,
+    compare,
+    plan_of,
+)
 
 _SHOWN = 5
 _RANKS = (50, 95, 99, 100)
@@ -40,10 +50,12 @@ class Computed(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A chunk for the picture: actions [steps, joints] as recorded and computed again."""
+    """A chunk for the picture: actions [steps, joints] as recorded and computed again, NaN for
+    joints that the bundle does not know."""
 
     begin_s: float
     period_s: float
+    replayed_period_s: float
     joint_names: tuple[str, ...]
     recorded: NDArray[np.float64]
     replayed: NDArray[np.float64]
@@ -66,21 +78,23 @@ class Report:
     recorded_violations: int = 0
     replayed_violations: int = 0
     _models: set[str] = field(default_factory=set)
-    _sent: dict[ChunkKey, NDArray[np.float64]] = field(default_factory=dict)
+    _sent: dict[ChunkKey, Plan] = field(default_factory=dict)
 
-    def add(self, seen: SeenChunk, computed: Computed) -> None:
-        """Take a chunk that was computed again."""
-        chunk = computed.chunk
-        self.chunks.append(compare(seen, chunk.raw, chunk.actions, computed.inference_s))
-        message = seen.message
+    def add(self, seen: SeenChunk, computed: Computed, contract: Contract) -> None:
+        """Take a chunk that was computed again by the bundle of this contract."""
+        chunk, message = computed.chunk, seen.message
+        self.chunks.append(
+            compare(seen, chunk.raw, chunk.actions, computed.inference_s, contract)
+        )
         self._models.add(message.model_sha256)
-        actions = chunk.actions[: message.steps]
+        plan = plan_of(seen, chunk.actions, contract)
         if message.strategy != ENSEMBLING:  # what it sends is a mean over several chunks
-            self._sent[seen.key] = actions
-        stamp = message.header.stamp
-        period_s = message.period.sec + message.period.nanosec * 1e-9
-        self.drawn.append(Drawn(stamp.sec + stamp.nanosec * 1e-9, period_s,
-                                tuple(message.joint_names), seen.actions, actions))  # fmt: skip
+            self._sent[seen.key] = plan
+        stamp, names = message.header.stamp, tuple(message.joint_names)
+        self.drawn.append(
+            Drawn(stamp.sec + stamp.nanosec * 1e-9, seen.period_ns * 1e-9, plan.period_s, names,
+                  seen.actions, _columns(plan, names))
+        )  # fmt: skip
 
     def skip(self, seen: SeenChunk, kept: str) -> None:
         """Note a chunk whose images are not in the bag. `kept`: how it keeps images."""
@@ -97,7 +111,7 @@ class Report:
         if gap not in self.gaps:
             self.gaps.append(gap)
 
-    def replayed_actions(self) -> Mapping[ChunkKey, NDArray[np.float64]]:
+    def replayed_plans(self) -> Mapping[ChunkKey, Plan]:
         """Return what the guard gets in place of the recorded chunks."""
         return self._sent
 
@@ -136,6 +150,7 @@ class Report:
                     f'actions: {len(over)} of {len(self.chunks)} chunks by more than '
                     f'{limits["actions"]!r}, at most {self.max_abs!r}; the first is chunk '
                     f'{over[0].seq} of session {over[0].session_id}'
+                    f'{f": {over[0].contract}" if over[0].contract else ""}'
                 )
         latency = self.latency_ms()
         if 'latency' in limits and latency['recorded']:
@@ -143,6 +158,10 @@ class Report:
             if is_now > limits['latency'] * was:
                 found.append(f'latency: p95 {is_now:.3f} ms against {was:.3f} ms recorded, more '
                              f'than {limits["latency"]:g} times as much')  # fmt: skip
+        unlike = [chunk for chunk in self.chunks if chunk.contract]
+        if 'guard' in limits and unlike:  # even where it took the recorded ones (ensembling)
+            found.append(f'guard: {len(unlike)} chunks are plans of another kind: '
+                         f'{unlike[0].contract}')  # fmt: skip
         if 'guard' in limits and self.step_differences:
             found.append(f'guard: {len(self.step_differences)} of {self.steps} steps; '
                          f'{self.step_differences[0]}')  # fmt: skip
@@ -189,6 +208,13 @@ class Report:
             },
             'not_compared': self.gaps,
         }
+
+
+def _columns(plan: Plan, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return the columns of a plan by the names of joints."""
+    known = dict(zip(plan.joint_names, plan.data.T, strict=True))
+    absent = np.full(len(plan.data), np.nan)
+    return np.array([known.get(name, absent) for name in names]).T
 
 
 def _percentiles_ms(durations_s: Sequence[float]) -> dict[str, float]:
