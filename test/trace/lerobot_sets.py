@@ -1,6 +1,7 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small LeRobot data sets, written from nothing: v3.0 and v2.1, two episodes, one camera."""
+"""Small LeRobot data sets, written from nothing: v3.0 and v2.1, two episodes, one camera; and what
+`validate dataset` says of them."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from vla_deploy.cli import validate
 
 FPS, LENGTHS = 30, (12, 8)
 JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'wrist_roll', 'gripper')
@@ -35,7 +38,8 @@ def info(version: str) -> dict:
     return {
         'codebase_version': version, 'robot_type': 'so101', 'fps': FPS,
         'total_episodes': len(LENGTHS), 'total_frames': sum(LENGTHS), 'total_tasks': len(TASKS),
-        'chunks_size': 1000, 'data_path': DATA_PATH[version], 'video_path': VIDEO_PATH[version],
+        'chunks_size': 1000, 'splits': {'train': f'0:{len(LENGTHS)}'},
+        'data_path': DATA_PATH[version], 'video_path': VIDEO_PATH[version],
         'features': {
             'action': vector, 'observation.state': vector,
             CAMERA: {'dtype': 'video', 'shape': [16, 16, 3],
@@ -71,22 +75,22 @@ def write_rows(path: Path, rows: dict[str, np.ndarray | list]) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def picture() -> dict[str, bytes | str]:
+def picture(width: int = 16) -> dict[str, bytes | str]:
     """An image as it lies in a row of a data file."""
     stream = io.BytesIO()
-    Image.new('RGB', (16, 16), (0, 90, 200)).save(stream, 'PNG')
+    Image.new('RGB', (width, 16), (0, 90, 200)).save(stream, 'PNG')
     return {'bytes': stream.getvalue(), 'path': 'frame.png'}
 
 
-def write_video(path: Path, frames: int) -> None:
-    """Write a video of grey frames."""
+def write_video(path: Path, frames: int, width: int = 16, fps: int = FPS) -> None:
+    """Write a video of grey frames, 16 pixels high."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), 'w') as container:
-        stream = container.add_stream('mpeg4', rate=FPS)
-        stream.width = stream.height = 16
+        stream = container.add_stream('mpeg4', rate=fps)
+        stream.width, stream.height = width, 16
         stream.pix_fmt = 'yuv420p'
         for number in range(frames):
-            pixels = np.full((16, 16, 3), number * 10, np.uint8)
+            pixels = np.full((16, width, 3), number * 10, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, 'rgb24')))
         container.mux(stream.encode())
 
@@ -104,11 +108,27 @@ def statistics(parts: list[dict[str, np.ndarray]]) -> dict:
     }  # fmt: skip
 
 
+def with_places(table: list[dict]) -> list[dict]:
+    """The table of the episodes of v3.0, with where each one lies; all are in one video."""
+    before = 0
+    for index, row in enumerate(table):
+        after = before + row['length']
+        row |= {'data/chunk_index': 0, 'data/file_index': index}
+        row |= {'dataset_from_index': before, 'dataset_to_index': after}
+        row |= {f'videos/{CAMERA}/chunk_index': 0, f'videos/{CAMERA}/file_index': 0}
+        row |= {f'videos/{CAMERA}/from_timestamp': before / FPS,
+                f'videos/{CAMERA}/to_timestamp': after / FPS}  # fmt: skip
+        row |= {'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
+        before = after
+    return table
+
+
 def write_dataset(root: Path, version: str, change=lambda part, value: value) -> Path:
     """Write a whole data set; `change` may alter each part on its way to the disk.
 
-    Parts: info, numbers (of the episodes), lengths and episodes (as their table says), tasks, rows
-    (a list of episodes), stats. Statistics are those of the rows before the change.
+    Parts: info, numbers (of the episodes), lengths and episodes (as their table says), places (that
+    table of v3.0, with what it says of files, rows and times), tasks, rows (a list of episodes),
+    stats. Statistics are those of the rows before the change.
     """
     meta = root / 'meta'
     meta.mkdir(parents=True)
@@ -131,9 +151,7 @@ def write_dataset(root: Path, version: str, change=lambda part, value: value) ->
     tasks = change('tasks', dict(enumerate(TASKS)))
     has_videos = whole['features'].get(CAMERA, {}).get('dtype') == 'video'
     if version == 'v3.0':
-        for index, row in enumerate(table):
-            row |= {'data/chunk_index': 0, 'data/file_index': index}
-            row |= {f'videos/{CAMERA}/chunk_index': 0, f'videos/{CAMERA}/file_index': 0}
+        table = change('places', with_places(table))
         (meta / 'episodes' / 'chunk-000').mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(table), meta / 'episodes/chunk-000/file-000.parquet')
         names = {'task_index': list(tasks), '__index_level_0__': list(tasks.values())}
@@ -159,3 +177,30 @@ def write_dataset(root: Path, version: str, change=lambda part, value: value) ->
 def write_lines(path: Path, rows: list[dict]) -> None:
     """Write JSON lines."""
     path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def check(root, tmp_path, *options, robot='so101'):
+    """Return the exit code and the status of each check, with what those that did not pass say."""
+    target = tmp_path / 'result.json'
+    code = validate.main(
+        ['dataset', str(root), '--robot', robot, '--output-json', str(target), *options]
+    )
+    checks = json.loads(target.read_text())['checks']
+    return code, {c['name']: c['status'] for c in checks}, {c['name']: c for c in checks}
+
+
+def failing(statuses):
+    """The checks that failed."""
+    return [name for name, status in statuses.items() if status == 'fail']
+
+
+def in_rows(column, row, value, episode=0):
+    """A change of one value of one episode's rows."""
+
+    def change(part, what):
+        if part == 'rows':
+            what[episode][column] = what[episode][column].copy()
+            what[episode][column][row] = value
+        return what
+
+    return change

@@ -11,7 +11,10 @@ from lerobot_sets import (
     CAMERA,
     LENGTHS,
     TASKS,
+    check,
     episode_rows,
+    failing,
+    in_rows,
     picture,
     statistics,
     write_dataset,
@@ -27,32 +30,6 @@ VERSIONS = ('v3.0', 'v2.1')
 @pytest.fixture(params=VERSIONS)
 def version(request):
     return request.param
-
-
-def check(root, tmp_path, *options, robot='so101'):
-    """Return the exit code and the status of each check, with what those that did not pass say."""
-    target = tmp_path / 'result.json'
-    code = validate.main(
-        ['dataset', str(root), '--robot', robot, '--output-json', str(target), *options]
-    )
-    checks = json.loads(target.read_text())['checks']
-    return code, {c['name']: c['status'] for c in checks}, {c['name']: c for c in checks}
-
-
-def failing(statuses):
-    return [name for name, status in statuses.items() if status == 'fail']
-
-
-def in_rows(column, row, value, episode=0):
-    """A change of one value of one episode's rows."""
-
-    def change(part, what):
-        if part == 'rows':
-            what[episode][column] = what[episode][column].copy()
-            what[episode][column][row] = value
-        return what
-
-    return change
 
 
 def in_info(**values):

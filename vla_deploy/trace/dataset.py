@@ -30,13 +30,19 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode as the metadata tells; `videos`: camera's feature -> file."""
+    """One episode as the metadata tells; `videos`: camera's feature -> file.
+
+    rows: which of the data set are its own, from and to before. spans: camera's feature -> where in
+    its video the episode is [s]. Both are of v3.0 alone.
+    """
 
     index: int
     length: int
     tasks: tuple[str, ...]
     data_file: str
     videos: Mapping[str, str]
+    rows: tuple[int, int] | None = None
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,14 @@ class Metadata:
     statistics: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     episode_statistics: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+
+
+def feature_names(feature: Mapping[str, Any]) -> list[str]:
+    """Return the names that a feature gives its dims; empty without any."""
+    names = feature.get('names')
+    if isinstance(names, dict):
+        names = next(iter(names.values()), None)
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def read_info(root: Path) -> Info:
@@ -156,6 +170,12 @@ def _episodes_v3(root: Path, info: Info) -> list[Episode]:
                     video_key=camera, chunk_index=row[f'videos/{camera}/chunk_index'],
                     file_index=row[f'videos/{camera}/file_index'],
                 )
+                for camera in info.cameras
+            },
+            (int(row['dataset_from_index']), int(row['dataset_to_index'])),
+            {
+                camera: (float(row[f'videos/{camera}/from_timestamp']),
+                         float(row[f'videos/{camera}/to_timestamp']))
                 for camera in info.cameras
             },
         )

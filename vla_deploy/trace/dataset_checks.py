@@ -17,20 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.core.limits import JointLimits
-from vla_deploy.trace.dataset import DatasetError, Info, Metadata, read_info, read_metadata
-from vla_deploy.trace.dataset_pictures import VideoError, broken_picture, frames_of
+from vla_deploy.trace.dataset import DatasetError, feature_names, read_info, read_metadata
+from vla_deploy.trace.dataset_facts import FAIL, NOT_RUN, PASS, WARN, Facts, Verdict, knows
+from vla_deploy.trace.dataset_rows import fps, indices, timestamps
 from vla_deploy.trace.dataset_scan import (
     ACTION,
     REQUIRED_COLUMNS,
     Moments,
-    Scan,
     first,
     scan,
 )
+from vla_deploy.trace.dataset_videos import videos
 
-PASS, WARN, FAIL, NOT_RUN = 'pass', 'warn', 'fail', 'not run'
-# LeRobot refuses to load a data set whose frames are farther from the grid than this.
-FPS_TOLERANCE_S = 1e-4
 STATISTICS_TOLERANCE = 1e-3  # of the range of a dim
 
 
@@ -42,20 +40,6 @@ class Checked:
     status: str
     found: str
     mend: str = ''
-
-
-@dataclass(frozen=True, eq=False)
-class Facts:
-    """All that the checks look at."""
-
-    root: Path
-    info: Info
-    metadata: Metadata
-    scan: Scan
-    limits: JointLimits
-
-
-_Verdict = tuple[str, str, str]  # status, found, mend
 
 
 def check_dataset(root: Path, limits: JointLimits) -> list[Checked]:
@@ -75,7 +59,7 @@ def check_dataset(root: Path, limits: JointLimits) -> list[Checked]:
     ]
 
 
-def _schema(facts: Facts) -> _Verdict:
+def _schema(facts: Facts) -> Verdict:
     features = facts.info.features
     undeclared = [n for n in REQUIRED_COLUMNS if n not in features]
     if undeclared:
@@ -96,7 +80,7 @@ def _schema(facts: Facts) -> _Verdict:
     return _ran(facts, f'{len(features)} features')
 
 
-def _files(facts: Facts) -> _Verdict:
+def _files(facts: Facts) -> Verdict:
     problem = facts.metadata.problems.get('episodes')
     if problem:
         return FAIL, problem, 'restore it: it says in which files the episodes lie'
@@ -110,7 +94,7 @@ def _files(facts: Facts) -> _Verdict:
     return PASS, f'{len(known)} data files', ''
 
 
-def _shapes(facts: Facts) -> _Verdict:
+def _shapes(facts: Facts) -> Verdict:
     if facts.scan.wrong_shapes:
         return FAIL, first(facts.scan.wrong_shapes), (
             'write the rows with the shape that meta/info.json declares, or correct that'
@@ -118,7 +102,7 @@ def _shapes(facts: Facts) -> _Verdict:
     return _ran(facts, f'{len(facts.info.vectors)} features of numbers')
 
 
-def _finite(facts: Facts) -> _Verdict:
+def _finite(facts: Facts) -> Verdict:
     if facts.scan.not_finite:
         return FAIL, facts.scan.not_finite[0], 'delete the episode, or record it again'
     if not facts.scan.saw_actions:
@@ -126,7 +110,7 @@ def _finite(facts: Facts) -> _Verdict:
     return PASS, f'every action of {len(facts.scan.read)} files', ''
 
 
-def _action_dim(facts: Facts) -> _Verdict:
+def _action_dim(facts: Facts) -> Verdict:
     joints = facts.limits.names
     declared = facts.info.vectors.get(ACTION)
     if declared is None:
@@ -135,7 +119,7 @@ def _action_dim(facts: Facts) -> _Verdict:
         return FAIL, f'actions have {declared} dims, the robot has {len(joints)} joints', (
             'validate for the robot that was recorded, or convert the actions to its joints'
         )
-    names = _names(facts.info.features[ACTION])
+    names = feature_names(facts.info.features[ACTION])
     if names and [_bare(name) for name in names] != [_bare(name) for name in joints]:
         return WARN, f'actions are called {", ".join(names)}, the joints {", ".join(joints)}', (
             "name the dims of action in meta/info.json as the robot's joints, in their order"
@@ -143,7 +127,7 @@ def _action_dim(facts: Facts) -> _Verdict:
     return PASS, f'{declared} dims', ''
 
 
-def _episode_count(facts: Facts) -> _Verdict:
+def _episode_count(facts: Facts) -> Verdict:
     info, episodes = facts.info, facts.metadata.episodes
     if 'episodes' in facts.metadata.problems:
         return NOT_RUN, 'the table of the episodes cannot be read', ''
@@ -156,7 +140,7 @@ def _episode_count(facts: Facts) -> _Verdict:
     if sorted(episode.index for episode in episodes) != list(range(len(episodes))):
         return FAIL, 'episodes are not numbered from 0 without a gap', mend
     judged = [e for e in episodes if e.data_file in facts.scan.read]
-    if not _knows(facts, 'episode_index') or len(judged) < len(episodes):
+    if not knows(facts, 'episode_index') or len(judged) < len(episodes):
         return NOT_RUN, 'not every file tells its episodes', ''
     if facts.scan.split_episodes:
         return FAIL, f'episode {facts.scan.split_episodes[0]} has rows in several files', mend
@@ -173,31 +157,7 @@ def _episode_count(facts: Facts) -> _Verdict:
     return PASS, f'{len(episodes)} episodes, {frames} frames', ''
 
 
-def _timestamps(facts: Facts) -> _Verdict:
-    if not facts.scan.episodes or not _knows(facts, 'timestamp', 'episode_index'):
-        return NOT_RUN, 'not every file tells episodes and timestamps', ''
-    for index, rows in facts.scan.episodes.items():
-        if not rows.monotonic:
-            return FAIL, f'episode {index} in {rows.file}: timestamps do not rise', (
-                'sort its frames, or write timestamp = frame_index / fps'
-            )
-    return PASS, f'{len(facts.scan.episodes)} episodes', ''
-
-
-def _fps(facts: Facts) -> _Verdict:
-    if not facts.scan.episodes or not _knows(facts, 'timestamp', 'episode_index'):
-        return NOT_RUN, 'not every file tells episodes and timestamps', ''
-    period_s = 1.0 / facts.info.fps
-    for index, rows in facts.scan.episodes.items():
-        if rows.monotonic and rows.rows > 1 and abs(rows.worst_gap_s - period_s) > FPS_TOLERANCE_S:
-            return FAIL, (
-                f'episode {index} in {rows.file}: {rows.worst_gap_s:.4f} s between two frames, '
-                f'but {facts.info.fps:g} fps are {period_s:.4f} s'
-            ), 'correct fps in meta/info.json, or resample the episode'  # fmt: skip
-    return PASS, f'{facts.info.fps:g} fps', ''
-
-
-def _statistics(facts: Facts) -> _Verdict:
+def _statistics(facts: Facts) -> Verdict:
     parts = facts.metadata.problems
     problem = parts.get('statistics') or parts.get('episode_statistics')
     mend = 'compute the statistics anew: training and serving normalise with them'
@@ -249,7 +209,7 @@ def _statistics_differ(given: Any, moments: Moments) -> str:
     return ''
 
 
-def _tasks(facts: Facts) -> _Verdict:
+def _tasks(facts: Facts) -> Verdict:
     problem = facts.metadata.problems.get('tasks')
     mend = 'add the task to the table of tasks, or correct task_index'
     if problem:
@@ -257,7 +217,7 @@ def _tasks(facts: Facts) -> _Verdict:
     tasks = facts.metadata.tasks
     if any(not isinstance(text, str) or not text.strip() for text in tasks.values()):
         return FAIL, 'a task has no text', mend
-    if 'episodes' in facts.metadata.problems or not _knows(facts, 'task_index'):
+    if 'episodes' in facts.metadata.problems or not knows(facts, 'task_index'):
         return NOT_RUN, 'not every file tells its tasks', ''
     unknown = sorted(facts.scan.task_indices - set(tasks))
     if unknown:
@@ -271,43 +231,13 @@ def _tasks(facts: Facts) -> _Verdict:
     return PASS, f'{len(tasks)} tasks', ''
 
 
-def _videos(facts: Facts) -> _Verdict:
-    frames: dict[str, int] = {}
-    if 'episodes' in facts.metadata.problems:
-        return NOT_RUN, 'the table of the episodes cannot be read', ''
-    for episode in facts.metadata.episodes:
-        for file in episode.videos.values():
-            frames[file] = frames.get(file, 0) + episode.length
-    mend = 'copy the video again, or delete its episodes'
-    for file, needed in frames.items():
-        if not (facts.root / file).is_file():
-            return FAIL, f'{file}: is not there', mend
-        try:
-            have = frames_of(facts.root / file)
-        except VideoError as error:
-            return FAIL, f'{file}: {error}', mend
-        if have < needed:
-            return FAIL, f'{file}: has {have} frames, its episodes need {needed}', mend
-    pictures = [(file, name) for file in facts.scan.read for name in facts.info.pictures
-                if name not in facts.scan.missing_columns.get(file, ())]  # fmt: skip
-    for file, name in pictures:
-        problem = broken_picture(facts.root / file, name)
-        if problem:
-            return FAIL, f'{file}: {name}: {problem}', 'record the episode again, or delete it'
-    if facts.info.pictures and not pictures:
-        return NOT_RUN, 'no image could be read', ''
-    what = [f'{len(frames)} files, each frame there'] if frames else []
-    what += [f'images in {len(facts.scan.read)} data files'] if pictures else []
-    return PASS, ', '.join(what) or 'no videos', ''
-
-
-def _limits(facts: Facts) -> _Verdict:
+def _limits(facts: Facts) -> Verdict:
     limits, moments = facts.limits, facts.scan.moments.get(ACTION)
     if moments is None or len(moments.low) != len(limits.names):
         return NOT_RUN, "the actions could not be read as the robot's joints", ''
     for index, name in enumerate(limits.names):
         low, high = limits.lower[index], limits.upper[index]
-        if moments.low[index] < low or moments.high[index] > high:
+        if moments.low[index] < low - _ulp(low) or moments.high[index] > high + _ulp(high):
             return FAIL, (
                 f'{name}: actions from {moments.low[index]:.4g} to {moments.high[index]:.4g}, its '
                 f'limits are {low:.4g} to {high:.4g}'
@@ -316,40 +246,32 @@ def _limits(facts: Facts) -> _Verdict:
     return PASS, f'{len(limits.names)} joints', ''
 
 
-CHECKS: dict[str, Callable[[Facts], _Verdict]] = {
+def _ulp(limit: float) -> float:
+    """Return how far a float32 that was clipped to a limit may lie beyond it."""
+    return float(np.spacing(np.float32(abs(limit)))) if np.isfinite(limit) else 0.0
+
+
+CHECKS: dict[str, Callable[[Facts], Verdict]] = {
     'schema': _schema,
     'files': _files,
     'shapes': _shapes,
     'actions_finite': _finite,
     'action_dim': _action_dim,
     'episode_count': _episode_count,
-    'timestamps': _timestamps,
-    'fps': _fps,
+    'indices': indices,
+    'timestamps': timestamps,
+    'fps': fps,
     'statistics': _statistics,
     'tasks': _tasks,
-    'videos': _videos,
+    'videos': videos,
     'limits': _limits,
 }
 
 
-def _ran(facts: Facts, found: str) -> _Verdict:
+def _ran(facts: Facts, found: str) -> Verdict:
     if not facts.scan.read:
         return NOT_RUN, 'no data file could be read', ''
     return PASS, found, ''
-
-
-def _knows(facts: Facts, *columns: str) -> bool:
-    lacking = {column for names in facts.scan.missing_columns.values() for column in names}
-    return bool(facts.scan.read) and not lacking & set(columns) and not (
-        set(columns) & facts.scan.unmeasured
-    )
-
-
-def _names(feature: Mapping[str, Any]) -> list[str]:
-    names = feature.get('names')
-    if isinstance(names, dict):
-        names = next(iter(names.values()), None)
-    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _bare(name: str) -> str:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from vla_deploy.trace.dataset import DatasetError, Info, Metadata, read_table
 
 ACTION, TIMESTAMP, EPISODE, TASK = 'action', 'timestamp', 'episode_index', 'task_index'
-REQUIRED_COLUMNS = (ACTION, TIMESTAMP, 'frame_index', EPISODE, 'index', TASK)
+FRAME, INDEX = 'frame_index', 'index'
+REQUIRED_COLUMNS = (ACTION, TIMESTAMP, FRAME, EPISODE, INDEX, TASK)
 
 
 @dataclass
@@ -55,10 +56,13 @@ class Moments:
 
 @dataclass
 class EpisodeRows:
-    """What the data hold of one episode; gaps: time between frames [s]."""
+    """What the data hold of one episode; gaps: time between frames [s]. times, frames: timestamp
+    [s] and frame_index of each row, in their order; empty where they cannot be read."""
 
     file: str
     rows: int
+    times: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    frames: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     monotonic: bool = True
     worst_gap_s: float = 0.0  # the one that is farthest from 1/fps
     moments: dict[str, Moments] = field(default_factory=dict)
@@ -77,6 +81,7 @@ class Scan:
     episodes: dict[int, EpisodeRows] = field(default_factory=dict)
     split_episodes: list[int] = field(default_factory=list)  # in several files
     task_indices: set[int] = field(default_factory=set)
+    indices: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # index of each row
     saw_actions: bool = False
     moments: dict[str, Moments] = field(default_factory=dict)
     unmeasured: set[str] = field(default_factory=set)  # features without moments somewhere
@@ -124,6 +129,8 @@ def _scan_file(found: Scan, name: str, path: Path, info: Info) -> None:
     _note_actions(found, name, table, arrays)
     if TASK in arrays:
         found.task_indices |= {int(i) for i in np.unique(arrays[TASK])}
+    if INDEX in arrays:
+        found.indices[name] = arrays[INDEX][:, 0]
     _note_moments(found, arrays, info)
     if EPISODE in arrays:
         _note_episodes(found, name, arrays, info)
@@ -188,8 +195,11 @@ def _note_episodes(
     for index in np.unique(indices):
         mask = indices == index
         rows = EpisodeRows(name, int(mask.sum()))
+        if FRAME in arrays:
+            rows.frames = arrays[FRAME][mask, 0]
         if TIMESTAMP in arrays:
-            gaps = np.diff(arrays[TIMESTAMP][mask, 0])
+            rows.times = arrays[TIMESTAMP][mask, 0]
+            gaps = np.diff(rows.times)
             if len(gaps):
                 rows.monotonic = bool((gaps > 0).all())
                 rows.worst_gap_s = float(gaps[np.argmax(np.abs(gaps - 1.0 / info.fps))])
