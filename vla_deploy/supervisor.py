@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -39,6 +40,7 @@ class Supervisor:
         self._ready.set()
         self._give_up_s = 0.0
         self._failed = ''
+        self.output_problem = ''  # why lines could not be shown, as one line
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.poll()
 
@@ -105,11 +107,25 @@ class Supervisor:
     def _copy(self, process: Process, stream: IO[bytes]) -> None:
         for line in stream:
             text = line.decode(errors='replace').rstrip()
-            with self._lock:
-                self._output.write(f'[{process.name}] {text}\n')
-                self._output.flush()
             if process.ready and process.ready in text:
                 self._ready.set()
+            self._show(f'[{process.name}] {text}\n')
+
+    def _show(self, text: str) -> None:
+        """Write a line, and go on without it where the output takes none: a process whose pipe
+        nobody reads any more, as the guard, would wait in its next print."""
+        with self._lock:
+            try:
+                self._output.write(text)
+                self._output.flush()
+            except (OSError, ValueError) as error:  # ValueError: it is closed
+                if not self.output_problem:
+                    self.output_problem = (
+                        f'output: cannot be written: {error}; the processes go on, '
+                        'and lines of theirs are lost'
+                    )
+                    with contextlib.suppress(OSError, ValueError):
+                        print(f'supervisor: {self.output_problem}', file=sys.stderr, flush=True)
 
 
 def _own_group() -> None:

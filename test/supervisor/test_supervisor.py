@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of a bring-up: ended in order, and nothing of them left behind."""
 
+import contextlib
 import io
 import os
 import sys
@@ -152,6 +153,19 @@ def test_when_one_command_is_not_there_expect_it_named_and_nothing_behind_it_sta
         )
     assert list(running.running) == ['first']
     assert running.end() == []
+
+
+def test_when_the_output_is_full_expect_the_processes_read_all_the_same_and_it_said_once(capsys):
+    program = "print(('x' * 99 + '\\n') * 3000 + 'up', flush=True); " + WAITS
+    with open('/dev/full', 'w') as output:
+        running = Supervisor([process('guard', program, 'up'), process('robot', WAITS)], output)
+        until(lambda: not running.poll() and len(running.running) == 2)
+        assert running.end() == []
+        assert 'No space left on device' in running.output_problem
+        with contextlib.suppress(OSError):
+            output.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f'supervisor: {running.output_problem}'
 
 
 def test_when_a_bring_up_ends_expect_what_killed_nodes_left_in_shared_memory_gone():
