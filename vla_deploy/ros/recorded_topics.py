@@ -49,6 +49,7 @@ class _Heard:
         self.topic = topic
         self.publishers = 0
         self.volatile: Any = None
+        self.replaced: Any = None  # the volatile one before, until the new one has been found
         self.latched: Any = None
         self._stamps: deque[int] = deque(maxlen=_REMEMBERED)
         self._last_number = 0
@@ -60,7 +61,7 @@ class _Heard:
             self.topic = replace(self.topic, qos=offered)
 
     def subscriptions(self) -> list[Any]:
-        return [s for s in (self.latched, self.volatile) if s is not None]
+        return [s for s in (self.latched, self.replaced, self.volatile) if s is not None]
 
     def is_new(self, sent_ns: int) -> bool:
         """Tell whether a message was not heard before, by the other subscription."""
@@ -136,8 +137,11 @@ class RecordedTopics:
         """Take every message that has come."""
         for heard in self._heard.values():
             for subscription in heard.subscriptions():
-                for data, info in _taken(subscription):
-                    self._on_message(heard, subscription is heard.volatile, data, info)
+                self._take_all(heard, subscription)
+
+    def _take_all(self, heard: _Heard, subscription: Any) -> None:
+        for data, info in _taken(subscription):
+            self._on_message(heard, subscription is not heard.latched, data, info)
 
     def _on_message(
         self, heard: _Heard, volatile: bool, data: bytes, info: Mapping[str, Any]
@@ -168,6 +172,7 @@ class RecordedTopics:
     def _subscribe(self, heard: _Heard, endpoints: Sequence[TopicEndpointInfo]) -> None:
         """Hear everybody: reliably if all are reliable, and what latched publishers said before."""
         heard.publishers = len(endpoints)
+        self._end_replaced(heard)
         profiles = [info.qos_profile for info in endpoints]
         reliable = bool(profiles) and all(
             p.reliability == ReliabilityPolicy.RELIABLE for p in profiles
@@ -178,11 +183,18 @@ class RecordedTopics:
             and reliable != (before.qos_profile.reliability == ReliabilityPolicy.RELIABLE)
         ):
             heard.volatile = self._subscription(heard, 'volatile', reliable)
-            if before is not None:
-                self._node.destroy_subscription(before)
+            heard.replaced = before
         latched = any(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
         if latched and heard.latched is None:
             heard.latched = self._subscription(heard, 'latched', True)
+
+    def _end_replaced(self, heard: _Heard) -> None:
+        """End what the scan before has replaced, but take what waits in it: a publisher that says
+        one thing and goes, as `ros2 topic pub --once`, may have found no other."""
+        if heard.replaced is not None:
+            self._take_all(heard, heard.replaced)
+            self._node.destroy_subscription(heard.replaced)
+            heard.replaced = None
 
     def _subscription(self, heard: _Heard, by: str, reliable: bool) -> Any:
         topic = heard.topic
