@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from vla_deploy.ros.conversions import time_msg
 from vla_deploy.ros.lifecycle import EXIT_FAILED, ConfigureError, run_node
 from vla_deploy.ros.parameter_snapshot import ParameterSnapshot
 from vla_deploy.ros.parameters import declare_parameters, read_config
+from vla_deploy.ros.recorded_names import check_nodes, resolved_topics
 from vla_deploy.ros.recorded_topics import IMAGES, RecordedTopics
 from vla_deploy.ros.recorder_messages import diagnostics_message, status_message
 from vla_deploy.trace.bag_writer import BagWriter, Topic
@@ -63,11 +65,15 @@ class RecorderNode(Node):
         self._told_drop_s = 0.0
         self._lingers_until_s = 0.0
         self._changes: dict[str, tuple[Topic, Any]] = {}
+        begun = False
         try:
             self._begin()
+            begun = True
         except (OSError, FileError, ParameterError) as error:
-            super().destroy_node()
             raise ConfigureError(f'recorder: {error}') from error
+        finally:
+            if not begun:
+                self._give_up()
 
     def _begin(self) -> None:
         declare_parameters(self, RecorderConfig)
@@ -75,7 +81,10 @@ class RecorderNode(Node):
         files = attachments(config)
         heard = cameras(config)
         both = [name for camera in heard for name in camera_topics(camera)]
-        topics = {name: self.resolve_topic_name(name) for name in (*_HEARD, *both)}
+        # All names before the bag: one that ROS refuses shall leave neither folder nor thread.
+        check_nodes('nodes', config.nodes)
+        resolved_topics(self, 'topics', config.topics)
+        topics = resolved_topics(self, 'bundle', (*_HEARD, *both))
         folder = new_folder(config.directory, config.robot, time.localtime())
         writer = BagWriter(folder, config.compression, os.environ.get('ROS_DISTRO', ''))
         self._folder = folder
@@ -94,6 +103,13 @@ class RecorderNode(Node):
         images = () if config.images == 'none' else heard.values()
         self._connect([topics[name] for name in (*_HEARD, *images)])
         self.get_logger().info(f'records into {folder}')
+
+    def _give_up(self) -> None:
+        """Leave nothing of a bag that has not begun: its thread would keep the process alive."""
+        if self._recorder is not None:
+            self._recorder.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+        super().destroy_node()
 
     def _connect(self, topics: list[str]) -> None:
         """Begin to listen to `topics`, and to what the nodes that are recorded hear and say."""
