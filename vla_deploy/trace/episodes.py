@@ -58,6 +58,9 @@ class EpisodeCollector:
     def __init__(self) -> None:
         self._episodes: dict[str, Episode] = {}
         self._refused: set[tuple[str, int]] = set()
+        # The one that goes on: what stops the guard after its end did not stop it.
+        self._open: Episode | None = None
+        self._ended: set[str] = set()
         self._results: dict[str, str] = {}  # id of a goal, which is that of its session
 
     def add(self, type_name: str, log_ns: int, message: Any) -> None:
@@ -65,13 +68,12 @@ class EpisodeCollector:
         if type_name == CHUNK:
             self._on_chunk(log_ns, message)
         elif type_name == POLICY_STATUS:
-            if message.session_id:
-                self._heard(message.session_id, message.instruction, message.model_sha256, log_ns)
+            self._on_policy(log_ns, message)
         elif type_name == VIOLATION:
             self._on_violation(message)
         elif type_name == GUARD_STATUS:
-            if message.state in _STOPPED and self._newest is not None:
-                self._newest.stopped = _STOPPED[message.state]
+            if message.state in _STOPPED and self._open is not None:
+                self._open.stopped = _STOPPED[message.state]
         elif type_name == GOAL_STATUS:
             self._on_goals(message)
 
@@ -82,10 +84,6 @@ class EpisodeCollector:
             for session_id, episode in self._episodes.items()
         ]
 
-    @property
-    def _newest(self) -> Episode | None:
-        return next(reversed(self._episodes.values()), None)
-
     def _heard(self, session_id: str, task: str, model_sha256: str, log_ns: int) -> Episode:
         episode = self._episodes.setdefault(
             session_id, Episode(session_id, task, model_sha256, log_ns, log_ns)
@@ -93,10 +91,23 @@ class EpisodeCollector:
         episode.end_ns = max(episode.end_ns, log_ns)
         return episode
 
+    def _on_policy(self, log_ns: int, status: Any) -> None:
+        self._open = None
+        if status.session_id:
+            episode = self._heard(
+                status.session_id, status.instruction, status.model_sha256, log_ns
+            )
+            if status.session_id not in self._ended:
+                self._open = episode
+
     def _on_chunk(self, log_ns: int, chunk: Any) -> None:
         episode = self._heard(chunk.session_id, chunk.instruction, chunk.model_sha256, log_ns)
-        if not chunk.steps:
-            return  # it only says that the session ends
+        if not chunk.steps:  # it only says that the session ends
+            self._ended.add(chunk.session_id)
+            if self._open is episode:
+                self._open = None
+            return
+        self._open = episode
         episode.chunks += 1
         spent = chunk.inference_time
         episode.latency_ms.append(round(spent.sec * 1e3 + spent.nanosec * 1e-6, 3))
