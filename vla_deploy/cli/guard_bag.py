@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vla_deploy.core.explain import Arrival, Explained
 from vla_deploy.core.journal import read_journal
@@ -15,7 +15,9 @@ from vla_deploy.core.violation import Action, Violation
 from vla_deploy.ros.chunk_messages import message_to_chunk
 from vla_deploy.ros.conversions import time_ns
 from vla_deploy.ros.guard_inputs import message_to_joint_state
-from vla_deploy.trace.bag import Bag
+from vla_deploy.trace.bag import Bag, BagError, Recorded
+
+T = TypeVar('T')
 
 CHUNK = 'vla_deploy_msgs/msg/ActionChunk'
 JOINT_STATE = 'sensor_msgs/msg/JointState'
@@ -40,11 +42,7 @@ def arrivals(path: Path) -> Iterator[Arrival]:
     if is_bag(path):
         bag = Bag(path)
         for entry in bag.messages({CHUNK, JOINT_STATE}):
-            msg = bag.decode(entry)
-            if entry.type_name == CHUNK:
-                yield Arrival(entry.log_ns, message_to_chunk(msg))
-            else:
-                yield Arrival(entry.log_ns, None, message_to_joint_state(msg))
+            yield _understood(bag, entry, _arrival)
         _tell_cut(bag)
         return
     for step in read_journal(path):
@@ -56,11 +54,31 @@ def arrivals(path: Path) -> Iterator[Arrival]:
 def _recorded_bag(path: Path) -> Iterator[Explained]:
     bag = Bag(path)
     for entry in bag.messages({VIOLATION}):
-        msg = bag.decode(entry)
-        found = _violation(msg)
-        verdict = found.action.name.lower()
-        yield Explained(time_ns(msg.header.stamp), msg.session_id, msg.seq, verdict, (found,))
+        yield _understood(bag, entry, _explained)
     _tell_cut(bag)
+
+
+def _understood(bag: Bag, entry: Recorded, make: Callable[[Recorded, Any], T]) -> T:
+    """Return what a message says; raises BagError where it is of another version."""
+    msg = bag.decode(entry)
+    try:
+        return make(entry, msg)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BagError(
+            f'{bag.path}: {entry.topic}: is no {entry.type_name} of this version: {error}'
+        ) from error
+
+
+def _arrival(entry: Recorded, msg: Any) -> Arrival:
+    if entry.type_name == CHUNK:
+        return Arrival(entry.log_ns, message_to_chunk(msg))
+    return Arrival(entry.log_ns, None, message_to_joint_state(msg))
+
+
+def _explained(_entry: Recorded, msg: Any) -> Explained:
+    found = _violation(msg)
+    verdict = found.action.name.lower()
+    return Explained(time_ns(msg.header.stamp), msg.session_id, msg.seq, verdict, (found,))
 
 
 def _tell_cut(bag: Bag) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from vla_deploy.cli import guard_bag
 from vla_deploy.cli.chunk_file import read_chunk
 from vla_deploy.cli.guarded_robot import ERRORS, guarded_robot
+from vla_deploy.cli.output import one_line
 from vla_deploy.core.audit_file import AuditError
 from vla_deploy.core.explain import Arrival, Explained, arrival_of_plan, judge
 from vla_deploy.core.violation import Violation
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error('--chunk needs --robot: whose limits?')
     try:
         explained = list(_explain(arguments))
-    except (AuditError, BagError, *ERRORS) as error:
-        print(f'guard explain: {error}', file=sys.stderr)
+    except (AuditError, BagError, OSError, *ERRORS) as error:
+        print(f'guard explain: {one_line(error)}', file=sys.stderr)
         return 2
     found = [e for e in explained if e.violations or e.verdict == 'refused']
     if arguments.json:

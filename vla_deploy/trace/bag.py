@@ -9,11 +9,11 @@ reader says so. It needs no ROS: every bag carries the definitions of its messag
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import yaml
 import zstandard
@@ -37,6 +37,8 @@ from vla_deploy.trace.bag_writer import Topic
 from vla_deploy.trace.cdr import CdrError, Decoder
 from vla_deploy.trace.definitions import DefinitionError, split_definition
 
+T = TypeVar('T')
+
 MAGIC = b'\x89MCAP0\r\n'
 _HEAD = struct.Struct('<BQ')
 _FOOTER_BYTES = _HEAD.size + 8 + 8 + 4 + len(MAGIC)
@@ -49,8 +51,8 @@ _READ: dict[int, Callable[[bytes], list[McapRecord]]] = {
     Opcode.ATTACHMENT: lambda data: [Attachment.read(_stream(data))],
 }
 # What the readers of records and of compressed data raise where the bytes are not theirs.
-_BROKEN = (McapError, CRCValidationError, struct.error, EOFError, UnicodeDecodeError, RuntimeError,
-           zstandard.ZstdError)  # fmt: skip
+_BROKEN = (McapError, CRCValidationError, struct.error, EOFError, ValueError, RuntimeError,
+           OverflowError, MemoryError, zstandard.ZstdError)  # fmt: skip
 
 
 class BagError(ValueError):
@@ -87,25 +89,9 @@ class Bag:
     def messages(self, types: Collection[str] | None = None) -> Iterator[Recorded]:
         """Yield every message, or those of some types alone."""
         for path in self.files:
-            channels: dict[int, Channel] = {}
-            schemas: dict[int, Schema] = {}
-            for record in self._records(path):
-                if isinstance(record, Message):
-                    channel = channels[record.channel_id]
-                    type_name = schemas[channel.schema_id].name
-                    if types is None or type_name in types:
-                        yield Recorded(channel.topic, type_name, record.log_time,
-                                       record.publish_time, record.data)  # fmt: skip
-                elif isinstance(record, Schema):
-                    schemas[record.id] = record
-                    self._definitions[record.name] = record.data.decode('utf-8')
-                elif isinstance(record, Channel):
-                    channels[record.id] = record
-                    self.topics[record.topic] = _topic(record, schemas[record.schema_id])
-                elif isinstance(record, Metadata):
-                    self.metadata[record.name] = record.metadata
-                elif isinstance(record, Attachment):
-                    self.attachments[record.name] = record.data
+            for recorded in self._recorded(path):
+                if types is None or recorded.type_name in types:
+                    yield recorded
 
     def decode(self, recorded: Recorded) -> Any:
         """Return a message with its fields by name; raises BagError."""
@@ -115,26 +101,27 @@ class Bag:
                 types = split_definition(name, self._definitions[name])
                 self._decoders[name] = Decoder(name, types)
             return self._decoders[name](recorded.data)
-        except (CdrError, DefinitionError) as error:
+        except (CdrError, DefinitionError, RecursionError) as error:
             raise BagError(f'{self.path}: {recorded.topic}: {error}') from error
 
-    def _records(self, path: Path) -> Iterator[McapRecord]:
+    def _recorded(self, path: Path) -> Iterator[Recorded]:
         size = path.stat().st_size
         with path.open('rb') as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise BagError(f'{path}: is no MCAP file')
             whole, reason, closed = len(MAGIC), '', False
+            content = _Content(self)
             while not closed and not reason and size - whole >= _HEAD.size:
                 opcode, length = _HEAD.unpack(file.read(_HEAD.size))
                 if length > size - whole - _HEAD.size:
                     reason = 'it ends within a record'
                 elif opcode in _READ:
                     try:
-                        records = _READ[opcode](file.read(length))
+                        messages = content.take(_READ[opcode](file.read(length)))
                     except _BROKEN as error:
                         reason = ' '.join(str(error).split()) or type(error).__name__
-                        records = []
-                    yield from records
+                        messages = []
+                    yield from messages
                 else:
                     file.seek(length, 1)
                 closed = opcode == Opcode.FOOTER
@@ -147,10 +134,52 @@ class Bag:
             )
 
 
-def _topic(channel: Channel, schema: Schema) -> Topic:
-    qos = yaml.safe_load(channel.metadata.get('offered_qos_profiles', '')) or ()
+class _Content:
+    """What the records of one file say: they refer to those before them."""
+
+    def __init__(self, bag: Bag) -> None:
+        self._bag = bag
+        self._topics: dict[int, Topic] = {}  # by channel
+        self._schemas: dict[int, tuple[str, str]] = {0: ('', '')}  # 0: a channel without any
+
+    def take(self, records: list[McapRecord]) -> list[Recorded]:
+        """Return the messages; raises ValueError where one refers to what was not there."""
+        found = []
+        for record in records:
+            if isinstance(record, Message):
+                topic = _known(self._topics, record.channel_id, 'message of channel')
+                found.append(Recorded(topic.name, topic.type_name, record.log_time,
+                                      record.publish_time, record.data))  # fmt: skip
+            elif isinstance(record, Schema):
+                # What is no text is another encoding's, whose messages nothing here reads.
+                text = record.data.decode('utf-8', errors='replace')
+                self._schemas[record.id] = (record.name, text)
+                self._bag._definitions[record.name] = text
+            elif isinstance(record, Channel):
+                schema = _known(self._schemas, record.schema_id, 'channel of schema')
+                topic = _topic(record, *schema)
+                self._topics[record.id] = self._bag.topics[record.topic] = topic
+            elif isinstance(record, Metadata):
+                self._bag.metadata[record.name] = record.metadata
+            elif isinstance(record, Attachment):
+                self._bag.attachments[record.name] = record.data
+        return found
+
+
+def _known(things: Mapping[int, T], number: int, what: str) -> T:
+    if number not in things:
+        raise ValueError(f'a {what} {number}, which is not there')
+    return things[number]
+
+
+def _topic(channel: Channel, type_name: str, definition: str) -> Topic:
+    try:
+        qos = yaml.safe_load(channel.metadata.get('offered_qos_profiles', ''))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f'the QoS of {channel.topic} is not YAML') from error
+    profiles = tuple(qos) if isinstance(qos, list) else ()
     type_hash = channel.metadata.get('topic_type_hash', '')
-    return Topic(channel.topic, schema.name, schema.data.decode('utf-8'), type_hash, tuple(qos))
+    return Topic(channel.topic, type_name, definition, type_hash, profiles)
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -166,32 +195,47 @@ def bag_files(path: Path) -> list[Path]:
 def closing_records(path: Path, names: Collection[str]) -> dict[str, dict[str, str]]:
     """Return records of texts by name, without reading the messages of an MCAP file.
 
-    Without those that it does not have; none at all where the file was not closed.
+    Without those that it does not have; none at all where the file was not closed, or its index
+    is damaged: who reads all of it finds where.
     """
     with path.open('rb') as file:
-        size = file.seek(0, 2)
-        if size < _FOOTER_BYTES + len(MAGIC):
+        try:
+            return _closing_records(file, names)
+        except _BROKEN:
             return {}
-        file.seek(size - _FOOTER_BYTES)
-        footer = file.read(_FOOTER_BYTES)
-        offsets_start = struct.unpack_from('<Q', footer, _HEAD.size + 8)[0]
-        closed = footer[-len(MAGIC) :] == MAGIC and footer[0] == Opcode.FOOTER
-        if not closed or not 0 < offsets_start < size:
-            return {}
-        file.seek(offsets_start)
-        offsets = _small_records(file.read(size - _FOOTER_BYTES - offsets_start))
-        groups = [SummaryOffset.read(b) for code, b in offsets if code == Opcode.SUMMARY_OFFSET]
-        found = {}
-        for group in groups:
-            if group.group_opcode == Opcode.METADATA_INDEX:
-                file.seek(group.group_start)
-                for _, body in _small_records(file.read(group.group_length)):
-                    index = MetadataIndex.read(body)
-                    if index.name in names:
-                        file.seek(index.offset)
-                        ((_, record),) = _small_records(file.read(index.length))
-                        found[index.name] = Metadata.read(record).metadata
-        return found
+
+
+def _closing_records(file: BinaryIO, names: Collection[str]) -> dict[str, dict[str, str]]:
+    size = file.seek(0, 2)
+    if size < _FOOTER_BYTES + len(MAGIC):
+        return {}
+    footer = _part(file, size, size - _FOOTER_BYTES, _FOOTER_BYTES)
+    offsets_start = struct.unpack_from('<Q', footer, _HEAD.size + 8)[0]
+    closed = footer[-len(MAGIC) :] == MAGIC and footer[0] == Opcode.FOOTER
+    if not closed or not 0 < offsets_start < size:
+        return {}
+    offsets = _small_records(
+        _part(file, size, offsets_start, size - _FOOTER_BYTES - offsets_start)
+    )
+    groups = [SummaryOffset.read(b) for code, b in offsets if code == Opcode.SUMMARY_OFFSET]
+    found = {}
+    for group in groups:
+        if group.group_opcode == Opcode.METADATA_INDEX:
+            data = _part(file, size, group.group_start, group.group_length)
+            for _, body in _small_records(data):
+                index = MetadataIndex.read(body)
+                if index.name in names:
+                    ((_, record),) = _small_records(_part(file, size, index.offset, index.length))
+                    found[index.name] = Metadata.read(record).metadata
+    return found
+
+
+def _part(file: BinaryIO, size: int, start: int, length: int) -> bytes:
+    """Return bytes of a file; raises ValueError where there are none: it may say anything."""
+    if not 0 <= length <= size - start:
+        raise ValueError('the index points behind the end of the file')
+    file.seek(start)
+    return file.read(length)
 
 
 def _small_records(data: bytes) -> Iterator[tuple[int, ReadDataStream]]:

@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vla_deploy.trace.bag import Bag, BagError, bag_files, closing_records
 from vla_deploy.trace.bag_writer import Topic
 from vla_deploy.trace.cdr import CdrError, Decoder
-from vla_deploy.trace.definitions import split_definition
+from vla_deploy.trace.definitions import DefinitionError, split_definition
 
 RECORDING = 'vla_deploy.recording'  # record of texts at the beginning of a bag: robot and more
 EPISODES = 'vla_deploy.episodes'  # record of texts at its end: what this module found
@@ -27,6 +29,12 @@ SUCCESS, FAILED, UNKNOWN = 'success', 'failed', 'unknown'
 _SUCCEEDED, _ABORTED = 4, 6  # action_msgs/GoalStatus
 _STOPPED = {5: 'ESTOP_LATCHED', 6: 'FAULT'}  # GuardStatus
 _REFUSED = 1  # Violation
+# What a message of another version, or a definition that is none, ends with.
+_NOT_OURS = (CdrError, DefinitionError, AttributeError, TypeError, ValueError, RecursionError)
+_NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+_TEXTS = ('session_id', 'task', 'model_sha256', 'stopped', 'result')
+_SURROGATE = re.compile('[\ud800-\udfff]')  # no UTF-8
+_LARGEST = 2**63  # whole numbers below it go into the index
 
 
 @dataclass
@@ -147,14 +155,12 @@ class EpisodeWatch:
         name = topic.type_name
         if name not in TYPES:
             return
-        if name not in self._decoders:
-            self._decoders[name] = Decoder(name, split_definition(name, topic.definition))
         try:
-            message = self._decoders[name](data)
-        except CdrError:
+            if name not in self._decoders:
+                self._decoders[name] = Decoder(name, split_definition(name, topic.definition))
+            self._collector.add(name, log_ns, self._decoders[name](data))
+        except _NOT_OURS:
             self._unreadable[topic.name] += 1
-            return
-        self._collector.add(name, log_ns, message)
 
     def closing(self) -> dict[str, dict[str, str]]:
         """Return the record that ends the bag."""
@@ -176,18 +182,40 @@ def read_contents(bag: Bag) -> Contents:
     """Return the episodes of a bag: from the record at its end, or else by reading all of it."""
     path = bag_files(bag.path)[-1]
     records = closing_records(path, (EPISODES, RECORDING))
-    if len(records) != 2:
+    try:
+        episodes, unreadable = _from_record(records[EPISODES])
+        robot = records[RECORDING].get('robot', '')
+    except _NO_RECORD:  # not closed, of another recorder, or damaged
         watch = EpisodeWatch()
         for recorded in bag.messages(TYPES):
             watch.see(bag.topics[recorded.topic], recorded.log_ns, recorded.data)
-        records = {RECORDING: bag.metadata.get(RECORDING, {}), **watch.closing()}
-    try:
-        found = records[EPISODES]
-        episodes = [Episode(**values) for values in json.loads(found['episodes'])]
-        unreadable = json.loads(found.get('unreadable', '{}'))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BagError(f'{path}: the record {EPISODES} cannot be read: {error}') from error
+        robot = bag.metadata.get(RECORDING, {}).get('robot', '')
+        try:
+            episodes, unreadable = _from_record(watch.closing()[EPISODES])
+        except _NO_RECORD as error:
+            raise BagError(f'{path}: its episodes cannot be read: {error}') from error
     problems = [bag.broken] if bag.broken else []
     problems += [f'{path}: {count} messages of {topic} cannot be read'
                  for topic, count in unreadable.items()]  # fmt: skip
-    return Contents(records[RECORDING].get('robot', ''), episodes, '; '.join(problems))
+    return Contents(robot, episodes, '; '.join(problems))
+
+
+def _from_record(record: Mapping[str, str]) -> tuple[list[Episode], dict[str, int]]:
+    """Return the episodes and the counts of what could not be read; raises one of _NO_RECORD."""
+    episodes = [Episode(**values) for values in json.loads(record['episodes'])]
+    for episode in episodes:
+        for name, value in asdict(episode).items():
+            _check_value(name, value)
+    return episodes, dict(json.loads(record.get('unreadable', '{}')))
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raise ValueError for what no index takes."""
+    if name == 'latency_ms':
+        good = isinstance(value, list) and all(type(v) in (int, float) for v in value)
+    elif name in _TEXTS:
+        good = isinstance(value, str) and not _SURROGATE.search(value)
+    else:
+        good = type(value) is int and -_LARGEST <= value < _LARGEST
+    if not good:
+        raise ValueError(f'{name} is {value!r}')
