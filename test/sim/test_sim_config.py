@@ -123,6 +123,11 @@ def test_when_a_value_makes_no_sense_expect_the_parameter_named(values):
         config_from_mapping(SimRobotConfig, values)
 
 
+def test_when_no_camera_is_drawn_expect_the_parameter_and_those_that_there_are_named():
+    with pytest.raises(ParameterError, match="'cameras' is empty: .* front, wrist"):
+        config_from_mapping(SimRobotConfig, {'cameras': []}).robot()
+
+
 def test_when_the_franka_file_is_read_expect_only_known_parameters(urdf_path):
     values = read_yaml(urdf_path.parents[1] / 'config' / 'franka' / 'sim_robot.yaml')
     given = values['sim_robot']['ros__parameters']

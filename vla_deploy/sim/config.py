@@ -139,6 +139,10 @@ class SimRobotConfig:
     def robot(self) -> RobotConfig:
         """Return what the simulated robot needs of this; raises ParameterError for a bad list."""
         size = CameraSize(self.image_width, self.image_height)
+        if not self.cameras:
+            raise ParameterError(
+                f"parameter 'cameras' is empty: name at least one of {', '.join(self.mount_names)}"
+            )
         if self.home_position:
             _length('home_position', self.home_position, len(self.joints), 'joints')
         return RobotConfig(
