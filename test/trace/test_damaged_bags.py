@@ -67,8 +67,11 @@ def test_when_bags_are_damaged_anywhere_expect_the_others_listed(whole, capsys):
         folder = whole.parent / f'damaged{number}'
         folder.mkdir()
         (folder / 'a.mcap').write_bytes(changed(data, random_bits))
+    other = Written(whole.parent / 'other')
+    other.add('/action_chunk', chunk('of the other'))
+    other.close()
     assert traces.main(['query', '--dir', str(whole.parent)]) == 0
-    assert 'whole' in capsys.readouterr().out
+    assert str(whole.parent / 'other') in capsys.readouterr().out
 
 
 def test_when_a_channel_has_no_schema_expect_the_bag_read_and_no_problem(tmp_path, whole, capsys):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +18,26 @@ import numpy as np
 
 from vla_deploy.trace.bag import Bag, BagError
 from vla_deploy.trace.episodes import Contents, read_contents
-from vla_deploy.trace.labels import read_labels
+from vla_deploy.trace.labels import LABELS, read_labels
 
 INDEX = '.traces.sqlite'
 TIMEOUT_S = 30.0  # another process may be writing
-_VERSION = 1
+_VERSION = 2
+_UNREAD = -1  # instead of a size: it is to be read again
 _TABLES = """
-CREATE TABLE IF NOT EXISTS bags (
-    path TEXT PRIMARY KEY, folder_ns INTEGER, size INTEGER, problem TEXT
+DROP TABLE IF EXISTS bags;
+DROP TABLE IF EXISTS episodes;
+CREATE TABLE bags (
+    path TEXT PRIMARY KEY, folder_ns INTEGER, labels_ns INTEGER, size INTEGER, problem TEXT
 );
-CREATE TABLE IF NOT EXISTS episodes (
+CREATE TABLE episodes (
     bag TEXT, number INTEGER, session_id TEXT, task TEXT, model_sha256 TEXT, robot TEXT,
     begin_ns INTEGER, end_ns INTEGER, chunks INTEGER, refused INTEGER, violations INTEGER,
     stopped TEXT, result TEXT, source TEXT, p50_ms REAL, p95_ms REAL, p99_ms REAL, max_ms REAL,
     latency_ms BLOB, PRIMARY KEY (bag, number)
 );
-CREATE INDEX IF NOT EXISTS by_time ON episodes (begin_ns);
+CREATE INDEX by_time ON episodes (begin_ns);
+CREATE INDEX by_session ON episodes (session_id);
 """
 
 
@@ -59,14 +63,29 @@ def open_index(folder: Path, file: Path | None = None) -> sqlite3.Connection:
     path = file or folder / INDEX
     try:
         database = sqlite3.connect(path, timeout=TIMEOUT_S)
-        (version,) = database.execute('PRAGMA user_version').fetchone()
-        if version != _VERSION:
-            if version:
-                raise TraceIndexError(f'{path}: is of another version: delete it')
-            database.executescript(f'{_TABLES} PRAGMA user_version = {_VERSION};')
+        version = _version(database)
+        if version > _VERSION:
+            raise TraceIndexError(f'{path}: is of a newer version: delete it')
+        if version < _VERSION:
+            _make_tables(database)
     except sqlite3.Error as error:
         raise TraceIndexError(f'{path}: {error}; --index names another file') from error
     return database
+
+
+def _version(database: sqlite3.Connection) -> int:
+    (version,) = database.execute('PRAGMA user_version').fetchone()
+    return int(version)
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    """Make empty tables in place of those of an older version: the bags hold all of it."""
+    with database:
+        database.execute('BEGIN IMMEDIATE')
+        if _version(database) < _VERSION:  # else another process was faster
+            for statement in _TABLES.split(';'):
+                database.execute(statement)
+            database.execute(f'PRAGMA user_version = {_VERSION}')
 
 
 def update(database: sqlite3.Connection, folder: Path) -> Update:
@@ -83,19 +102,20 @@ def update(database: sqlite3.Connection, folder: Path) -> Update:
 
 def _update(database: sqlite3.Connection, folder: Path) -> Update:
     known = {
-        path: (folder_ns, size, problem)
-        for path, folder_ns, size, problem in database.execute('SELECT * FROM bags')
+        path: (folder_ns, labels_ns, size, problem)
+        for path, folder_ns, labels_ns, size, problem in database.execute('SELECT * FROM bags')
     }
     read, seen = 0, set()
     with database:
         for path, folder_ns in _bags_below(folder, known):
             seen.add(path)
             was = known.get(path)
-            unchanged = was is not None and was[0] == folder_ns
-            if unchanged and not (was[2] and _size(Path(path)) != was[1]):
+            stamps = folder_ns, _labels_ns(Path(path))
+            unchanged = was is not None and was[:2] == stamps
+            if unchanged and not (was[3] and _size(Path(path)) != was[2]):
                 continue
             read += 1
-            _read(database, path, folder_ns)
+            _read(database, path, stamps)
         gone = set(known) - seen
         for path in gone:
             _forget(database, path)
@@ -103,11 +123,14 @@ def _update(database: sqlite3.Connection, folder: Path) -> Update:
     return Update(read, len(gone), problems)
 
 
-def _bags_below(folder: Path, known: dict[str, tuple[int, int, str]]) -> Iterator[tuple[str, int]]:
-    """Yield each folder that holds an MCAP file, with the time of its last change."""
+def _bags_below(folder: Path, known: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Yield each folder that holds an MCAP file, with the time of its last change.
+
+    A link to a folder is not followed: what it leads to would count twice, or without end.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.is_dir():
+            if not entry.is_dir(follow_symlinks=False):
                 continue
             is_bag = entry.path in known or any(Path(entry.path).glob('*.mcap'))
             if is_bag:
@@ -116,16 +139,16 @@ def _bags_below(folder: Path, known: dict[str, tuple[int, int, str]]) -> Iterato
                 yield from _bags_below(Path(entry.path), known)
 
 
-def _read(database: sqlite3.Connection, path: str, folder_ns: int) -> None:
+def _read(database: sqlite3.Connection, path: str, stamps: tuple[int, int]) -> None:
     _forget(database, path)
-    size, contents, labels, problem = _size(Path(path)), Contents('', []), {}, ''
+    size, contents, labels, problem = _UNREAD, Contents('', []), {}, ''
     try:
         contents = read_contents(Bag(Path(path)))
         labels = read_labels(Path(path))
-        problem = contents.broken
+        size, problem = _size(Path(path)), contents.broken
     except (BagError, OSError) as error:
         problem = str(error)
-    database.execute('INSERT INTO bags VALUES (?, ?, ?, ?)', (path, folder_ns, size, problem))
+    database.execute('INSERT INTO bags VALUES (?, ?, ?, ?, ?)', (path, *stamps, size, problem))
     rows = []
     for number, episode in enumerate(contents.episodes):
         given = labels.get(episode.session_id)
@@ -152,4 +175,12 @@ def _forget(database: sqlite3.Connection, path: str) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob('*.mcap'))
+    return sum(path.stat().st_size for path in folder.glob('*.mcap') if path.is_file())
+
+
+def _labels_ns(folder: Path) -> int:
+    """Return when the labels were changed; a file that is edited in place changes no folder."""
+    try:
+        return (folder / LABELS).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

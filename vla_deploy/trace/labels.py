@@ -21,9 +21,9 @@ def read_labels(folder: Path) -> dict[str, str]:
         return {}
     try:
         labels = json.loads(read_text(path, MAX_TEXT_BYTES))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BagError(f'{path}: cannot be read: {error}') from error
-    if not isinstance(labels, dict) or not set(labels.values()) <= {SUCCESS, FAILED}:
+    if not isinstance(labels, dict) or any(v not in (SUCCESS, FAILED) for v in labels.values()):
         raise BagError(f'{path}: must map session ids to {SUCCESS} or {FAILED}')
     return labels
 

@@ -20,6 +20,17 @@ _COLUMNS = (
     'bag, number, session_id, task, model_sha256, robot, begin_ns, end_ns, chunks, refused, '
     'violations, stopped, result, source, p50_ms, p95_ms, p99_ms, max_ms, latency_ms'
 )
+# A session counts once, where a bag was repaired or copied: as it was labelled, else as it is in
+# the bag that was closed.
+_ONCE = """NOT EXISTS (
+    SELECT 1 FROM episodes AS other
+    JOIN bags AS other_bag ON other_bag.path = other.bag JOIN bags AS own_bag
+    ON own_bag.path = own.bag
+    WHERE other.session_id = own.session_id AND own.session_id != '' AND other.bag != own.bag
+    AND (other.source != 'label', other_bag.problem != '', other.bag)
+        < (own.source != 'label', own_bag.problem != '', own.bag)
+)"""
+LARGEST = 2**63 - 1  # whole number that SQLite takes
 
 
 class QueryError(ValueError):
@@ -91,13 +102,13 @@ def since_ns(text: str, now_ns: int) -> int:
     if span:
         return max(now_ns - int(span[1]) * _UNITS_S[span[2]] * 1_000_000_000, 0)
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1e9)
+        return min(round(datetime.fromisoformat(text).timestamp() * 1e9), LARGEST)
     except (ValueError, OverflowError):
         raise QueryError(f'--since {text}: neither a span as 7d or 12h, nor a date') from None
 
 
 def find(database: sqlite3.Connection, wanted: Filter) -> list[Found]:
-    """Return the episodes, the newest first."""
+    """Return the episodes, the newest first; one that is in several bags once."""
     conditions = {
         'begin_ns >= ?': wanted.since_ns,
         'instr(casefold(task), ?) > 0': wanted.task.casefold(),
@@ -109,11 +120,11 @@ def find(database: sqlite3.Connection, wanted: Filter) -> list[Found]:
     values = []
     for condition, value in used.items():
         values += [len(str(value)), value] if condition.count('?') == 2 else [value]
-    where = f' WHERE {" AND ".join(used)}' if used else ''
+    where = f' WHERE {" AND ".join((_ONCE, *used))}'
     limit = f' LIMIT {int(wanted.limit)}' if wanted.limit else ''
     # SQLite's own lower() knows no letters beyond ASCII.
     database.create_function('casefold', 1, str.casefold, deterministic=True)
-    query = f'SELECT {_COLUMNS} FROM episodes{where} ORDER BY begin_ns DESC{limit}'
+    query = f'SELECT {_COLUMNS} FROM episodes AS own{where} ORDER BY begin_ns DESC{limit}'
     return [
         Found(*row[:-1], np.frombuffer(row[-1], np.float32))
         for row in database.execute(query, values)

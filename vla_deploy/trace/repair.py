@@ -7,10 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla_deploy.files import read_yaml
+from vla_deploy.files import MAX_TEXT_BYTES, read_bytes, read_yaml, write_bytes
 from vla_deploy.trace.bag import Bag, BagError
 from vla_deploy.trace.bag_writer import INFORMATION, METADATA, BagWriter
 from vla_deploy.trace.episodes import EPISODES, EpisodeWatch
+from vla_deploy.trace.labels import LABELS
 
 ROSBAG2 = 'rosbag2'  # the record that a closed bag ends with
 
@@ -49,6 +50,9 @@ def repair(bag: Bag, target: Path) -> Repaired:
         for name, values in {**kept, **watch.closing()}.items():
             writer.add_metadata(name, values)
         writer.close()
+        labels = bag.files[0].parent / LABELS
+        if labels.is_file():
+            write_bytes(target / LABELS, read_bytes(labels, MAX_TEXT_BYTES))
         whole = True
     finally:
         if not whole:
