@@ -16,6 +16,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from vla_deploy.trace.index import TraceIndexError, open_index, update
 from vla_deploy.trace.labels import label
 from vla_deploy.trace.query import (
     GROUPS,
+    LARGEST,
     Filter,
     Found,
     Group,
@@ -87,9 +89,9 @@ def _label(arguments: argparse.Namespace) -> None:
 
 
 def _repair(arguments: argparse.Namespace) -> None:
-    bag = arguments.bag
-    target = arguments.output or bag.with_name(f'{bag.stem}_repaired')
-    repaired = repair(Bag(bag), target)
+    bag = Bag(arguments.bag)
+    path = arguments.bag.resolve()  # '.' has no name of its own
+    repaired = repair(bag, arguments.output or path.with_name(f'{path.stem}_repaired'))
     print(f'traces: {repaired.cut}', file=sys.stderr)
     print(f'{repaired.folder}: {repaired.messages} messages')
 
@@ -211,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
+    if not re.fullmatch('[0-9]{1,19}', text) or not 0 < int(text) <= LARGEST:
         raise argparse.ArgumentTypeError(f'{text!r} is no number of episodes')
     return int(text)
 
