@@ -40,5 +40,17 @@ def test_when_the_guard_is_stopped_expect_the_open_episode_marked_and_none_that_
     bag = Written(tmp_path / 'run')
     for topic, message in heard:
         bag.add(topic, message)
+        bag.now_ns += 1_000_000_000
     episodes = read_contents(Bag(bag.close())).episodes
     assert {episode.session_id: episode.stopped for episode in episodes} == stopped
+
+
+@pytest.mark.parametrize('end', [END, policy('')])
+def test_when_the_end_of_a_session_overtakes_the_stop_that_ended_it_expect_the_episode_marked(
+    tmp_path, end
+):
+    bag = Written(tmp_path / 'run')
+    for topic, message in (plan('a'), end, ESTOP):  # 10 ms after one another
+        bag.add(topic, message)
+    (episode,) = read_contents(Bag(bag.close())).episodes
+    assert episode.stopped == 'ESTOP_LATCHED'

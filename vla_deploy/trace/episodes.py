@@ -29,6 +29,8 @@ SUCCESS, FAILED, UNKNOWN = 'success', 'failed', 'unknown'
 _SUCCEEDED, _ABORTED = 4, 6  # action_msgs/GoalStatus
 _STOPPED = {5: 'ESTOP_LATCHED', 6: 'FAULT'}  # GuardStatus
 _REFUSED = 1  # Violation
+# A stop of the guard ends a session within milliseconds, and the end may be heard first.
+_LATE_NS = 200_000_000
 # What a message of another version, or a definition that is none, ends with.
 _NOT_OURS = (CdrError, DefinitionError, AttributeError, TypeError, ValueError, RecursionError)
 _NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
@@ -68,6 +70,8 @@ class EpisodeCollector:
         self._refused: set[tuple[str, int]] = set()
         # The one that goes on: what stops the guard after its end did not stop it.
         self._open: Episode | None = None
+        self._last: Episode | None = None
+        self._last_until_ns = 0  # what is heard of the guard until then may be from before its end
         self._ended: set[str] = set()
         self._results: dict[str, str] = {}  # id of a goal, which is that of its session
 
@@ -80,8 +84,8 @@ class EpisodeCollector:
         elif type_name == VIOLATION:
             self._on_violation(message)
         elif type_name == GUARD_STATUS:
-            if message.state in _STOPPED and self._open is not None:
-                self._open.stopped = _STOPPED[message.state]
+            if message.state in _STOPPED:
+                self._on_stopped(log_ns, _STOPPED[message.state])
         elif type_name == GOAL_STATUS:
             self._on_goals(message)
 
@@ -99,23 +103,34 @@ class EpisodeCollector:
         episode.end_ns = max(episode.end_ns, log_ns)
         return episode
 
+    def _on_stopped(self, log_ns: int, state: str) -> None:
+        if self._open is not None:
+            self._open.stopped = state
+        elif self._last is not None and log_ns <= self._last_until_ns:
+            self._last.stopped = state
+
     def _on_policy(self, log_ns: int, status: Any) -> None:
-        self._open = None
+        episode = None
         if status.session_id:
             episode = self._heard(
                 status.session_id, status.instruction, status.model_sha256, log_ns
             )
-            if status.session_id not in self._ended:
-                self._open = episode
+        self._follow(None if status.session_id in self._ended else episode, log_ns)
+
+    def _follow(self, episode: Episode | None, log_ns: int) -> None:
+        """Note which episode goes on, if one does."""
+        if self._open is not None and self._open is not episode:
+            self._last, self._last_until_ns = self._open, log_ns + _LATE_NS
+        self._open = episode
 
     def _on_chunk(self, log_ns: int, chunk: Any) -> None:
         episode = self._heard(chunk.session_id, chunk.instruction, chunk.model_sha256, log_ns)
         if not chunk.steps:  # it only says that the session ends
             self._ended.add(chunk.session_id)
             if self._open is episode:
-                self._open = None
+                self._follow(None, log_ns)
             return
-        self._open = episode
+        self._follow(episode, log_ns)
         episode.chunks += 1
         spent = chunk.inference_time
         episode.latency_ms.append(round(spent.sec * 1e3 + spent.nanosec * 1e-6, 3))
