@@ -215,6 +215,28 @@ def test_when_a_request_waits_for_its_chunk_expect_the_other_callbacks_to_go_on(
     shared_graph.node.destroy_client(client)
 
 
+@pytest.mark.parametrize(
+    'transitions', [('deactivate',), ('deactivate', 'cleanup'), ('active_shutdown',)]
+)
+def test_when_the_node_ceases_to_serve_meanwhile_expect_its_code_and_no_chunk(
+    shared_graph, robot, serve, permissive, transitions
+):
+    node = serve(backend='onnx_runtime', inject_latency_ms=1000.0, **permissive)
+    wait_for_streams(shared_graph, node)
+    client = shared_graph.node.create_client(GetActionChunk, 'get_action_chunk')
+    shared_graph.wait(client.service_is_ready, 'the service')
+    asked = client.call_async(GetActionChunk.Request(instruction='reach'))
+    shared_graph.wait(lambda: node.loop._asked is not None, 'the request to be computed')
+    for transition in transitions:
+        assert shared_graph.change_state('inference', transition)
+    shared_graph.wait(asked.done, 'the answer')
+    answer = asked.result()
+    assert answer.error_code == Response.ERROR_INACTIVE
+    assert answer.error_msg == 'the node ceased to serve while the chunk was computed'
+    assert answer.chunk.steps == 0
+    shared_graph.node.destroy_client(client)
+
+
 def test_when_inactive_expect_its_code_in_each_lifecycle_state(shared_graph, robot, serve, ask):
     serve(**VERIFIES)
     for transition in ('deactivate', 'cleanup'):

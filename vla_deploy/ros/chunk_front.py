@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -33,6 +33,7 @@ from vla_deploy_msgs.srv import GetActionChunk
 
 Response = GetActionChunk.Response
 NO_LIMITS = "no chunk is given without limits: set parameters 'urdf_path' and 'limits_path'"
+CEASED = 'the node ceased to serve while the chunk was computed'
 
 
 class Serving(Protocol):
@@ -43,6 +44,25 @@ class Serving(Protocol):
     streams: ObservationStreams | None
     limits: JointLimits | None
     rules: GuardRules | None
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What a chunk is judged by."""
+
+    streams: ObservationStreams
+    limits: JointLimits
+    config: GuardConfig
+
+    def violations(
+        self, msg: ActionChunk, now_ns: int, control_mode: str
+    ) -> tuple[Violation, ...]:
+        """Judge a chunk as one that would begin now, at the newest joint state."""
+        # A chunk beyond a limit is not given at all: nobody stands behind it who could clamp it.
+        rules = replace(self.config, mode='reject', control_mode=control_mode)
+        stamp_ns, position = self.streams.newest_positions(self.limits.names)
+        state = VerifyState(now_ns, now_ns, SessionBook(), None, position, stamp_ns)
+        return verify_chunk(message_to_chunk(msg), state, self.limits, rules)[1].violations
 
 
 class ChunkFront:
@@ -56,11 +76,13 @@ class ChunkFront:
         )
 
     async def _on_request(self, request: GetActionChunk.Request, response: Response) -> Response:
+        # Taken once: a cleanup while the chunk is computed takes them from the node.
         serving = self._serving
-        loop, maker = serving.loop, serving.maker
-        if not self._node.is_active or loop is None or maker is None:
+        loop, maker, streams = serving.loop, serving.maker, serving.streams
+        limits, rules = serving.limits, serving.rules
+        if not self._node.is_active or loop is None or maker is None or streams is None:
             return _refuse(response, Response.ERROR_INACTIVE, 'the node is not active')
-        if serving.limits is None or serving.rules is None:
+        if limits is None or rules is None:
             return _refuse(response, Response.ERROR_VERIFICATION, NO_LIMITS)
         try:
             loop.check_instruction(request.instruction)
@@ -74,45 +96,30 @@ class ChunkFront:
         except RefusedError as error:
             return _refuse(response, Response.ERROR_POLICY, str(error))
         await wait_for(self._node, computed)
-        if computed.cancelled():
-            return _refuse(response, Response.ERROR_INACTIVE, 'the node was cleaned up')
+        if computed.cancelled() or not self._node.is_active or serving.loop is not loop:
+            return _refuse(response, Response.ERROR_INACTIVE, CEASED)
         error = computed.exception()
         if isinstance(error, ObservationError):
             return _refuse(response, Response.ERROR_OBSERVATION, str(error))
         if error is not None:
             return _refuse(response, Response.ERROR_POLICY, f'inference failed: {error}')
-        return self._verified(
-            computed.result(), maker, serving.limits, serving.rules.config, response
-        )
+        judge = _Judge(streams, limits, rules.config)
+        return self._verified(computed.result(), maker, judge, response)
 
     def _verified(
-        self, made: Made, maker: ChunkMaker, limits: JointLimits, config: GuardConfig,
-        response: Response,
+        self, made: Made, maker: ChunkMaker, judge: _Judge, response: Response
     ) -> Response:
         now_ns = self._now_ns()
         contract = maker.contract
         offset_s = contract.action.first_sample_offset_steps * (contract.period_s or 0.0)
         placed = standalone(made.chunk.actions, now_ns + round(offset_s * 1e9))
         msg = maker.message(made, placed, uuid.uuid4().hex, 0, now_ns)
-        # A chunk beyond a limit is not given at all: nobody stands behind it who could clamp it.
-        rules = replace(config, mode='reject', control_mode=contract.action.control_mode)
-        violations = self._violations(msg, now_ns, limits, rules)
+        violations = judge.violations(msg, now_ns, contract.action.control_mode)
         response.report = [violation_message(violation, now_ns, 0) for violation in violations]
         if violations:
             return _refuse(response, Response.ERROR_VERIFICATION, violations[0].message)
         response.chunk = msg
         return response
-
-    def _violations(
-        self, msg: ActionChunk, now_ns: int, limits: JointLimits, rules: GuardConfig
-    ) -> tuple[Violation, ...]:
-        """Judge a chunk as one that would begin now, at the newest joint state."""
-        streams = self._serving.streams
-        if streams is None:
-            raise RuntimeError('a chunk is judged while nothing is configured')
-        stamp_ns, position = streams.newest_positions(limits.names)
-        state = VerifyState(now_ns, now_ns, SessionBook(), None, position, stamp_ns)
-        return verify_chunk(message_to_chunk(msg), state, limits, rules)[1].violations
 
 
 def _refuse(response: Response, code: int, message: str) -> Response:
