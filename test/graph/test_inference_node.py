@@ -133,9 +133,14 @@ def test_when_joint_states_are_permuted_with_extra_names_expect_the_same_state(
 
 @pytest.mark.parametrize(
     ('state', 'said'),
-    [(GuardStatus.STATE_FAULT, 'FAULT'), (GuardStatus.STATE_DISARMED, 'DISARMED')],
+    [
+        (GuardStatus.STATE_FAULT, 'FAULT'),
+        (GuardStatus.STATE_DISARMED, 'DISARMED'),
+        (0, 'in state 0, which inference does not know'),
+        (99, 'in state 99, which inference does not know'),
+    ],
 )
-def test_when_the_guard_would_refuse_expect_no_chunk_and_its_state_as_the_reason(
+def test_when_the_guard_would_refuse_or_may_expect_no_chunk_and_its_state_as_the_reason(
     shared_graph, robot, serve, state, said
 ):
     robot.guard_state = state

@@ -193,22 +193,7 @@ class InferenceNode(ManagedNode):
 
     def _on_execution_state(self, msg: ExecutionState) -> None:
         assert self.loop is not None
-        state = GuardState(msg.guard_state)
-        self.loop.on_execution(
-            Execution(
-                stamp_ns=time_ns(msg.header.stamp),
-                readiness=_READINESS.get(state, GuardReadiness.EXECUTES),
-                state_name=state.name,
-                session_id=msg.session_id,
-                seq=msg.seq,
-                has_plan=msg.has_plan,
-                next_index=msg.next_index,
-                consumed_total=msg.consumed_total,
-                at_rest=not any(msg.commanded_velocity),
-                chunks_refused=msg.chunks_refused,
-                guard_state=msg.guard_state,
-            )
-        )
+        self.loop.on_execution(execution_of(msg))
         self._infer_if_due()
 
     def _on_instruction(self, msg: String) -> None:
@@ -288,6 +273,31 @@ class InferenceNode(ManagedNode):
 
     def publish_status(self) -> None:
         self._health.publish()
+
+
+def execution_of(msg: ExecutionState) -> Execution:
+    """Return what the guard says it executes; one in a state that is not known executes nothing."""
+    try:
+        state = GuardState(msg.guard_state)
+    except ValueError:  # of another version, or no guard at all
+        readiness = GuardReadiness.REFUSES
+        state_name = f'in state {msg.guard_state}, which inference does not know'
+    else:
+        readiness = _READINESS.get(state, GuardReadiness.EXECUTES)
+        state_name = state.name
+    return Execution(
+        stamp_ns=time_ns(msg.header.stamp),
+        readiness=readiness,
+        state_name=state_name,
+        session_id=msg.session_id,
+        seq=msg.seq,
+        has_plan=msg.has_plan,
+        next_index=msg.next_index,
+        consumed_total=msg.consumed_total,
+        at_rest=not any(msg.commanded_velocity),
+        chunks_refused=msg.chunks_refused,
+        guard_state=msg.guard_state,
+    )
 
 
 def _limits(
