@@ -7,7 +7,7 @@ import signal
 import pytest
 from action_msgs.msg import GoalStatus
 from fake_robot import FakeRobot, grey_image
-from inference_waits import HOLD, PATIENT, Instructor, next_chunk
+from inference_waits import HOLD, PATIENT, Instructor, next_chunk, wait_for_reason
 from lifecycle_msgs.msg import State
 
 from vla_deploy.ros.conversions import duration_s
@@ -147,6 +147,19 @@ def test_when_a_stream_stays_away_expect_the_goal_to_end_with_its_name_after_the
     assert result.error_msg.startswith('image/front')
     assert duration_s(result.elapsed) >= 0.5
     robot.images['front'] = grey_image()
+
+
+def test_when_a_stream_was_late_and_the_chunk_takes_longer_than_the_patience_expect_it_sent(
+    shared_graph, robot, serve, instructor
+):
+    serve(backend='onnx_runtime', goal_patience_s=1.0, inject_latency_ms=1500.0)
+    image = robot.images.pop('front')
+    handle = instructor.send(max_chunks=1)
+    wait_for_reason(shared_graph, 'image/front: no image yet')
+    robot.images['front'] = image
+    status, result = instructor.result(handle)
+    assert (status, result.termination_reason, result.error_msg) == (SUCCEEDED, 'max_chunks', '')
+    assert duration_s(result.elapsed) >= 1.5
 
 
 def test_when_a_goal_gives_a_negative_time_expect_it_refused_and_the_running_one_to_go_on(

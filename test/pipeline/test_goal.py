@@ -51,6 +51,15 @@ def test_when_a_chunk_is_sent_in_between_expect_the_patience_anew():
     assert goal.outcome(8 * S, 1, False).code is ErrorCode.OBSERVATION
 
 
+def test_when_a_chunk_is_computed_expect_no_hindrance_to_count_unless_waiting_is_of_no_use():
+    goal = make()
+    goal.hindered(STALE, 5 * S)
+    assert goal.outcome(9 * S, 0, False, computing=True) is None
+    assert goal.outcome(9 * S, 0, False).code is ErrorCode.OBSERVATION
+    goal.hindered(ESTOP, 9 * S)
+    assert goal.outcome(9 * S, 0, False, computing=True).code is ErrorCode.GUARD
+
+
 def test_when_waiting_is_of_no_use_expect_the_end_at_once():
     goal = make()
     goal.hindered(ESTOP, 5 * S)

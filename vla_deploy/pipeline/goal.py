@@ -67,17 +67,20 @@ class Goal:
         return max(0, now_ns - self.accepted_ns) / _NS_PER_S
 
     def hindered(self, hindrance: Hindrance | None, now_ns: int) -> None:
-        """Note what hinders the goal now; None once a chunk was sent."""
+        """Note what hinders the goal now; None once nothing does, as when a chunk was sent."""
         if hindrance is None:
             self._hindered_since_ns = None
         elif self._hindered_since_ns is None:
             self._hindered_since_ns = now_ns
         self._hindrance = hindrance
 
-    def outcome(self, now_ns: int, chunks_sent: int, last_chunk_over: bool) -> Outcome | None:
+    def outcome(
+        self, now_ns: int, chunks_sent: int, last_chunk_over: bool, computing: bool = False
+    ) -> Outcome | None:
         """Return how the goal ended, or None while it goes on.
 
         `last_chunk_over`: the newest chunk has been executed, or the guard did not take it.
+        `computing`: a chunk is being computed; how that ends decides, unless waiting is of no use.
         """
         if self._max_duration_ns and now_ns - self.accepted_ns >= self._max_duration_ns:
             return Outcome('max_duration')
@@ -86,6 +89,6 @@ class Goal:
         hindrance, since_ns = self._hindrance, self._hindered_since_ns
         if hindrance is None or since_ns is None:
             return None
-        if hindrance.final or now_ns - since_ns >= self._patience_ns:
+        if hindrance.final or (not computing and now_ns - since_ns >= self._patience_ns):
             return failed(hindrance.code, hindrance.text)
         return None

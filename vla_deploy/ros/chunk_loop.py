@@ -38,7 +38,8 @@ class RefusedError(RuntimeError):
 @dataclass(frozen=True)
 class LoopPorts:
     """What the loop needs of its node. now_ns: ROS time. on_hindrance is told why no chunk can be
-    sent, and None once one was; it may be called by the worker."""
+    sent, and None once one was, or is computed with no failed attempt before it; it may be called
+    by the worker."""
 
     send: Callable[[ActionChunk], None]
     now_ns: Callable[[], int]
@@ -70,6 +71,7 @@ class ChunkLoop:
         # session, strategy and breaker are shared with the worker
         self._lock = threading.Lock()
         self._last_now_ns = 0
+        self._failed = False  # the newest inference; only the executor and _on_done use it
         self._asked: Future[Made] | None = None
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='inference')
 
@@ -96,6 +98,11 @@ class ChunkLoop:
     def newest_over(self) -> bool:
         """Tell whether the newest chunk is not executed any more, or was never taken."""
         return self._session.newest_over(self._now_ns())
+
+    @property
+    def computing(self) -> bool:
+        """Whether a chunk for a session is being computed."""
+        return self._session.in_flight
 
     def samples_ahead(self) -> int:
         """Return how many samples of this session's running plan lie ahead."""
@@ -158,6 +165,8 @@ class ChunkLoop:
             self._session.in_flight = True
             self._breaker.begin(time.monotonic())
         deadline_s = None if self._deadline_s is None else begin_s + self._deadline_s
+        if not self._failed:  # failures add up, though each attempt begins like any other
+            self._ports.on_hindrance(None)
         future = self._worker.submit(self._infer, session, assembled, draft, deadline_s)
         future.add_done_callback(self._on_done)
 
@@ -227,6 +236,7 @@ class ChunkLoop:
         if future.cancelled():
             return
         error = future.exception()
+        self._failed = error is not None
         self._judge(error)
         hindrance = None if error is None else _hindrance(error)
         if isinstance(error, DeadlineError):

@@ -166,7 +166,9 @@ class InstructionFront:
         if running is None or loop is None or loop.session is None:
             return
         now_ns = self._now_ns()
-        outcome = running.goal.outcome(now_ns, self._sent(running), loop.newest_over())
+        outcome = running.goal.outcome(
+            now_ns, self._sent(running), loop.newest_over(), loop.computing
+        )
         if outcome is not None:
             self._finish(outcome)
             self._follower.end()
