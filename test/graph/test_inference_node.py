@@ -11,11 +11,12 @@ from fake_robot import grey_image
 from fr3_motion import HOME, JOINTS
 from inference_waits import HOLD, next_chunk, wait_for_reason, wait_for_recovery
 from lifecycle_msgs.msg import State
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from vla_deploy.pipeline import Observation, Policy
 from vla_deploy.ros import qos
-from vla_deploy.ros.conversions import duration_s, time_ns
+from vla_deploy.ros.conversions import duration_s, time_msg, time_ns
 from vla_deploy.ros.images import image_to_rgb
 from vla_deploy_msgs.msg import GuardStatus
 
@@ -99,6 +100,25 @@ def test_when_a_camera_goes_silent_expect_it_named_with_its_age_and_recovery(
     wait_for_reason(shared_graph, 'image/front: newest message is', 's old')
     robot.images['front'] = image
     wait_for_recovery(shared_graph)
+
+
+@pytest.mark.parametrize('stream', ['image/front', 'joint_states'])
+def test_when_one_message_is_stamped_in_the_future_expect_chunks_before_that_time_comes(
+    shared_graph, robot, serve, stream
+):
+    serve(instruction='reach')
+    next_chunk(shared_graph)
+    robot.stop()
+    msg = {
+        'image/front': grey_image(),
+        'joint_states': JointState(name=robot.names, position=robot.position),
+    }[stream]
+    msg.header.stamp = time_msg(shared_graph.now_ns() + 3_600_000_000_000)
+    with shared_graph.publisher(type(msg), stream, qos.SENSOR) as publisher:
+        publisher.publish(msg)
+        wait_for_reason(shared_graph, f'{stream}: newest message is stamped 3', 'in the future')
+        robot.go_on()
+        wait_for_recovery(shared_graph)
 
 
 def test_when_a_stream_stays_away_expect_a_status_about_once_a_second_not_with_each_message(

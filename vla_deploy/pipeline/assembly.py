@@ -26,7 +26,8 @@ _IMAGES_KEPT = 8
 
 
 class StreamError(ValueError):
-    """A stream is missing, stale or out of step; the text names it and says how old it is."""
+    """A stream is missing, stale, from the future or out of step; the text names it and says how
+    old it is."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class ObservationAssembler:
         joint_state_max_age_s: float,
         max_skew_s: float,
     ) -> None:
-        """Take the age beyond which an image is stale, for each camera."""
+        """Take the age beyond which an image is stale, for each camera. `max_skew_s`: how far the
+        parts may be apart, and how far ahead of the present one may be stamped."""
         self._image_max_age_ns = {
             camera: int(age_s * _NS_PER_S) for camera, age_s in image_max_age_s.items()
         }
@@ -58,16 +60,22 @@ class ObservationAssembler:
         }
         self._states: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_STATES_KEPT)
 
-    def add_image(self, camera: str, stamp_ns: int, payload: Any) -> None:
+    def add_image(self, camera: str, stamp_ns: int, payload: Any, now_ns: int) -> None:
         """Keep an image of a declared camera; one older than the newest is dropped."""
-        held = self._images[camera]
+        self._add(self._images[camera], stamp_ns, payload, now_ns)
+
+    def add_state(self, stamp_ns: int, position: NDArray[np.float64], now_ns: int) -> None:
+        """Keep a joint state; one older than the newest is dropped."""
+        self._add(self._states, stamp_ns, position, now_ns)
+
+    def _add(
+        self, held: deque[tuple[int, Any]], stamp_ns: int, payload: Any, now_ns: int
+    ) -> None:
+        # one from the future would shut out all others until its time comes
+        while held and held[-1][0] - now_ns > self._max_skew_ns:
+            held.pop()
         if not held or stamp_ns >= held[-1][0]:
             held.append((stamp_ns, payload))
-
-    def add_state(self, stamp_ns: int, position: NDArray[np.float64]) -> None:
-        """Keep a joint state; one older than the newest is dropped."""
-        if not self._states or stamp_ns >= self._states[-1][0]:
-            self._states.append((stamp_ns, position))
 
     def clear(self) -> None:
         """Forget everything, as after a backward jump of the clock."""
@@ -80,10 +88,12 @@ class ObservationAssembler:
         for camera, held in self._images.items():
             if not held:
                 raise StreamError(f'image/{camera}: no image yet')
-            _check_age(f'image/{camera}', now_ns - held[-1][0], self._image_max_age_ns[camera])
+            self._check_age(
+                f'image/{camera}', now_ns - held[-1][0], self._image_max_age_ns[camera]
+            )
         if not self._states:
             raise StreamError('joint_states: no joint state yet')
-        _check_age('joint_states', now_ns - self._states[-1][0], self._state_max_age_ns)
+        self._check_age('joint_states', now_ns - self._states[-1][0], self._state_max_age_ns)
         images = self._in_step()
         stamps = [stamp for stamp, _ in images.values()] or [self._states[-1][0]]
         oldest_ns, newest_ns = min(stamps), max(stamps)
@@ -109,14 +119,19 @@ class ObservationAssembler:
         slowest_ns = min(held[-1][0] for held in self._images.values())
         return {camera: _nearest(held, slowest_ns) for camera, held in self._images.items()}
 
+    def _check_age(self, stream: str, age_ns: int, max_age_ns: int) -> None:
+        if age_ns > max_age_ns:
+            raise StreamError(
+                f'{stream}: newest message is {age_ns / _NS_PER_S:.3f} s old, '
+                f'more than {max_age_ns / _NS_PER_S:.3f} s'
+            )
+        if -age_ns > self._max_skew_ns:
+            raise StreamError(
+                f'{stream}: newest message is stamped {-age_ns / _NS_PER_S:.3f} s in the future, '
+                f'more than {self._max_skew_ns / _NS_PER_S:.3f} s; compare the clocks'
+            )
+
 
 def _nearest(held: deque[tuple[int, Any]], stamp_ns: int) -> tuple[int, Any]:
     return min(held, key=lambda item: abs(item[0] - stamp_ns))
 
-
-def _check_age(stream: str, age_ns: int, max_age_ns: int) -> None:
-    if age_ns > max_age_ns:
-        raise StreamError(
-            f'{stream}: newest message is {age_ns / _NS_PER_S:.3f} s old, '
-            f'more than {max_age_ns / _NS_PER_S:.3f} s'
-        )

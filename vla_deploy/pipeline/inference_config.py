@@ -224,7 +224,8 @@ class InferenceConfig:
     )
     max_skew_s: float = parameter(
         0.08,
-        'Largest time between the parts of one observation.',
+        'Largest time between the parts of one observation, and how far ahead of the present one '
+        'may be stamped.',
         's',
         minimum=0.001,
         maximum=10.0,

@@ -38,6 +38,7 @@ class ObservationStreams:
             config.joint_state_max_age_s,
             config.max_skew_s,
         )
+        self._now_ns: Callable[[], int] = lambda: int(node.get_clock().now().nanoseconds)
         self._joint_map = JointMap(contract.state.joints or ())
         self._joint_state_error = ''
         self._on_new_image = on_image
@@ -77,7 +78,7 @@ class ObservationStreams:
         return stamp_ns, position[[self._joints.index(name) for name in joints]]
 
     def _on_image(self, camera: str, msg: Image | CompressedImage) -> None:
-        self._assembler.add_image(camera, time_ns(msg.header.stamp), msg)
+        self._assembler.add_image(camera, time_ns(msg.header.stamp), msg, self._now_ns())
         self._on_new_image()
 
     def _on_joint_state(self, msg: JointState) -> None:
@@ -89,7 +90,7 @@ class ObservationStreams:
         self._joint_state_error = ''
         stamp_ns = time_ns(msg.header.stamp)
         self._newest_state = (stamp_ns, position)
-        self._assembler.add_state(stamp_ns, position)
+        self._assembler.add_state(stamp_ns, position, self._now_ns())
 
 
 def _max_ages_s(cameras: Sequence[str], config: InferenceConfig) -> dict[str, float]:
