@@ -7,12 +7,15 @@ import signal
 import pytest
 from action_msgs.msg import GoalStatus
 from fake_robot import FakeRobot, grey_image
+from fr3_motion import LIMITS, URDF
 from inference_waits import HOLD, PATIENT, Instructor, next_chunk, wait_for_reason
 from lifecycle_msgs.msg import State
+from tokenizers import Tokenizer
 
 from vla_deploy.ros.conversions import duration_s
 from vla_deploy_msgs.action import ExecuteInstruction
 from vla_deploy_msgs.msg import GuardStatus
+from vla_deploy_msgs.srv import GetActionChunk
 
 SUCCEEDED, ABORTED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED
 CANCELED = GoalStatus.STATUS_CANCELED
@@ -135,6 +138,28 @@ def test_when_the_instruction_is_none_expect_its_code_and_the_running_goal_to_go
     assert said in result.error_msg
     assert next_chunk(shared_graph).instruction == 'reach red'
     instructor.cancel(running)
+
+
+def test_when_the_policy_lacks_a_token_of_the_text_expect_the_code_of_the_instruction(
+    shared_graph, robot, serve, instructor, changed_bundle
+):
+    def change(folder):
+        path = str(folder / 'tokenizer.json')
+        tokenizer = Tokenizer.from_file(path)
+        tokenizer.add_special_tokens(['<picture>'])
+        tokenizer.save(path)
+
+    serve(bundle=str(changed_bundle(change)), backend='onnx_runtime', breaker_failures=1,
+          urdf_path=str(URDF), limits_path=str(LIMITS))  # fmt: skip
+    status, result = instructor.result(instructor.send('reach <picture>'))
+    assert (status, result.error_code) == (ABORTED, Result.ERROR_INSTRUCTION)
+    assert result.error_msg.startswith("instruction: '<picture>' is token 19, but the policy knows")
+    request = GetActionChunk.Request(instruction='<picture>')
+    answer = shared_graph.call(GetActionChunk, 'get_action_chunk', request)
+    assert answer.error_code == GetActionChunk.Response.ERROR_INSTRUCTION
+    assert answer.error_msg == result.error_msg
+    assert instructor.result(instructor.send(max_chunks=1))[0] == SUCCEEDED
+    assert shared_graph.policy.breaker == 'closed'
 
 
 def test_when_a_stream_stays_away_expect_the_goal_to_end_with_its_name_after_the_patience(

@@ -1,6 +1,7 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import json
 import time
 
 import numpy as np
@@ -186,6 +187,18 @@ def test_when_an_observation_is_refused_expect_the_next_one_served(plain_bundle)
     assert policy.infer(OBSERVATION).finite
 
 
+def test_when_the_bundle_tells_its_tokens_expect_a_text_with_another_refused(
+    plain_bundle, seal_bundle
+):
+    folder = plain_bundle()
+    tensors = {'text_model.embed_tokens.weight': {'shape': [3, 8]}, 'head.weight': {'shape': [1]}}
+    (folder / 'parameters.json').write_text(json.dumps({'tensors': tensors}))
+    seal_bundle(folder)
+    policy = Policy.load(folder, backend='stub')
+    with pytest.raises(ObservationError, match='instruction: .* knows only the first 3; leave'):
+        policy.infer(OBSERVATION)
+
+
 def test_when_the_deadline_comes_expect_the_chunk_given_up_between_two_steps(straight):
     policy, backend = straight
     policy.infer(OBSERVATION)
@@ -275,6 +288,7 @@ def test_when_backend_cannot_do_what_is_asked_expect_error(plain_bundle, changes
     [
         ('normalizer.safetensors', b'{}', r'normalizer\.safetensors: cannot be read'),
         ('tokenizer.json', b'{}', r'tokenizer\.json: is not a tokenizer'),
+        ('parameters.json', b'{}', r'parameters\.json: is no table of parameters'),
     ],
 )
 def test_when_sealed_file_cannot_be_used_expect_error_naming_it(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from vla_deploy.core.contract import Normalization, TokenizerSpec
 from vla_deploy.pipeline.normalize import StatisticsError, VectorNormalizer, read_statistics
+from vla_deploy.pipeline.observation import PromptError
 from vla_deploy.pipeline.tokenize import PromptEncoder, TokenizerError, state_in_text
 
 SPEC = TokenizerSpec(
@@ -147,6 +149,26 @@ def test_when_tokenizer_file_is_damaged_expect_error_naming_it(tmp_path):
 def test_when_pad_token_is_not_in_the_vocabulary_expect_error(tokenizer_file):
     with pytest.raises(TokenizerError, match='pads with token 1000000'):
         PromptEncoder(tokenizer_file, dataclasses.replace(SPEC, pad_token_id=1_000_000))
+
+
+def test_when_a_token_is_beyond_the_embedding_expect_error_naming_that_part_of_the_text(
+    tokenizer_file,
+):
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    rows = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(['<picture>'])
+    tokenizer.save(str(tokenizer_file))
+    encode = PromptEncoder(tokenizer_file, SPEC, known=rows)
+    with pytest.raises(PromptError, match=f"'<picture>' is token {rows}, .* the first {rows};"):
+        encode('open <picture> it', STATE)
+    assert not encode('open it', STATE).truncated
+    cut = PromptEncoder(tokenizer_file, dataclasses.replace(SPEC, max_length=1), known=rows)
+    assert cut('open it <picture>', STATE).truncated  # what is cut off is not given
+
+
+def test_when_the_padding_is_beyond_the_embedding_expect_error(tokenizer_file):
+    with pytest.raises(TokenizerError, match='pads with token 2, but the policy knows only the f'):
+        PromptEncoder(tokenizer_file, SPEC, known=2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ class ObservationError(ValueError):
     """An observation cannot be used; the message begins with the stream that is wrong."""
 
 
+class PromptError(ObservationError):
+    """The instruction holds what the policy cannot be given; the message names that part."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Observation:
     """One moment: `images` uint8 [height, width, 3] RGB by camera name (or the checkpoint's key),

@@ -26,6 +26,7 @@ from vla_deploy.pipeline.backend import (
 )
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
 from vla_deploy.pipeline.compiled import CompileError
+from vla_deploy.pipeline.embedding import embedding_rows
 from vla_deploy.pipeline.fixtures import SelfTest, compare, read_fixtures
 from vla_deploy.pipeline.guidance import Guidance, continuation_inputs
 from vla_deploy.pipeline.normalize import (
@@ -81,7 +82,9 @@ class Policy:
         contract = bundle.contract
         try:
             statistics = read_statistics(bundle.path / bundles.NORMALIZER)
-            encoder = PromptEncoder(bundle.path / bundles.TOKENIZER, contract.tokenizer)
+            encoder = PromptEncoder(
+                bundle.path / bundles.TOKENIZER, contract.tokenizer, embedding_rows(bundle)
+            )
             state_normalizer = VectorNormalizer('state', contract.state, statistics)
             self._decode_actions = ActionDecoder(contract.action, statistics)
         except TokenizerError as error:

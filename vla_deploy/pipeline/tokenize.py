@@ -9,9 +9,10 @@ import os
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from vla_deploy.core.contract import TokenizerSpec
+from vla_deploy.pipeline.observation import PromptError
 
 STATE_BINS = 256
 _BIN_EDGES = np.linspace(-1.0, 1.0, STATE_BINS + 1)[:-1]
@@ -47,8 +48,14 @@ def state_in_text(instruction: str, state: NDArray[np.float32]) -> str:
 class PromptEncoder:
     """Encodes prompts by the rules of a contract; the last one is remembered."""
 
-    def __init__(self, path: str | os.PathLike[str], spec: TokenizerSpec) -> None:
-        """Load a tokenizer.json; raises TokenizerError, which names the file."""
+    def __init__(
+        self, path: str | os.PathLike[str], spec: TokenizerSpec, known: int | None = None
+    ) -> None:
+        """Load a tokenizer.json; raises TokenizerError, which names the file.
+
+        `known`: tokens that the policy has an embedding of, those of the lowest ids; the tokenizer
+        may have more. None: as many as the tokenizer.
+        """
         try:
             self._tokenizer = Tokenizer.from_file(os.fspath(path))
         except Exception as error:  # the library raises nothing narrower
@@ -61,12 +68,18 @@ class PromptEncoder:
                 f'{path}: has {self._tokenizer.get_vocab_size()} tokens, but the contract pads '
                 f'with token {spec.pad_token_id}'
             )
-        self._spec = spec
+        if known is not None and spec.pad_token_id >= known:
+            raise TokenizerError(
+                f'{path}: the contract pads with token {spec.pad_token_id}, but the policy knows '
+                f'only the first {known}'
+            )
+        self._spec, self._known = spec, known
         self._last: tuple[str, Prompt] | None = None
 
     def __call__(self, instruction: str, state: NDArray[np.float32]) -> Prompt:
         """Encode an instruction, and the normalised state [dim] where the contract has it in the
-        text; the arrays are read-only."""
+        text; the arrays are read-only. Raises PromptError for a text that holds a token which the
+        policy does not know."""
         text = instruction
         if self._spec.prompt == 'instruction_and_state':
             text = state_in_text(instruction, state)
@@ -83,6 +96,7 @@ class PromptEncoder:
         count = min(len(found), spec.max_length)
         ids = np.full(spec.max_length, spec.pad_token_id, np.int64)
         ids[:count] = found[:count]
+        self._check_known(ids[:count], text, encoding)
         mask = np.arange(spec.max_length) < count
         for array in (ids, mask):
             array.flags.writeable = False
@@ -93,3 +107,14 @@ class PromptEncoder:
             and encoding.offsets[count - 1][1] < len(text) - len(_AFTER_STATE)
         )
         return Prompt(ids, mask, truncated, state_lost)
+
+    def _check_known(self, ids: NDArray[np.int64], text: str, encoding: Encoding) -> None:
+        """Refuse what would be read beyond the embedding's end, as `<image>` of PaliGemma."""
+        if self._known is None or ids.size == 0 or ids.max() < self._known:
+            return
+        index = int(ids.argmax())
+        begin, end = encoding.offsets[index]
+        raise PromptError(
+            f'instruction: {text[begin:end] or encoding.tokens[index]!r} is token {ids[index]}, '
+            f'but the policy knows only the first {self._known}; leave it out'
+        )

@@ -18,6 +18,7 @@ from vla_deploy.core.verify import VerifyState, verify_chunk
 from vla_deploy.core.violation import Violation
 from vla_deploy.pipeline import ObservationError
 from vla_deploy.pipeline.assembly import StreamError
+from vla_deploy.pipeline.observation import PromptError
 from vla_deploy.pipeline.session import InstructionError
 from vla_deploy.pipeline.strategy import standalone
 from vla_deploy.ros.apart import wait_for
@@ -99,6 +100,8 @@ class ChunkFront:
         if computed.cancelled() or not self._node.is_active or serving.loop is not loop:
             return _refuse(response, Response.ERROR_INACTIVE, CEASED)
         error = computed.exception()
+        if isinstance(error, PromptError):
+            return _refuse(response, Response.ERROR_INSTRUCTION, str(error))
         if isinstance(error, ObservationError):
             return _refuse(response, Response.ERROR_OBSERVATION, str(error))
         if error is not None:

@@ -17,6 +17,7 @@ from vla_deploy.pipeline import ObservationError
 from vla_deploy.pipeline.assembly import Assembled, StreamError
 from vla_deploy.pipeline.breaker import CircuitBreaker
 from vla_deploy.pipeline.goal import ErrorCode, Hindrance
+from vla_deploy.pipeline.observation import PromptError
 from vla_deploy.pipeline.sampler import DeadlineError
 from vla_deploy.pipeline.session import Execution, GuardReadiness, Session, SessionCore
 from vla_deploy.pipeline.strategy import SYNCHRONOUS, ChunkStrategy, Draft
@@ -280,6 +281,8 @@ class ChunkLoop:
 
 def _hindrance(error: BaseException) -> Hindrance:
     """Return what an inference that ended with an error is told as."""
+    if isinstance(error, PromptError):
+        return Hindrance(ErrorCode.INSTRUCTION, str(error), final=True)
     if isinstance(error, ObservationError):
         return Hindrance(ErrorCode.OBSERVATION, str(error))
     if isinstance(error, (DeadlineError, NotFiniteError)):
