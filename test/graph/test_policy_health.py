@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 from fake_robot import FakeRobot
-from inference_waits import HOLD
+from inference_waits import HOLD, next_chunk, wait_for_reason, wait_for_recovery
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from vla_deploy_msgs.msg import PolicyStatus
@@ -103,3 +103,14 @@ def test_when_the_fixtures_cannot_be_read_expect_warmup_failed_naming_them(
     shared_graph.wait(
         lambda: shared_graph.policy.health_name == 'warmup_failed', 'the health warmup_failed'
     )
+
+
+def test_when_the_prompt_loses_its_end_expect_chunks_and_a_degraded_status_that_says_so(
+    shared_graph, robot, serve
+):
+    serve(backend='onnx_runtime', instruction='reach ' * 100)
+    wait_for_reason(shared_graph, 'prompt: the text lost its end; give a shorter instruction')
+    assert next_chunk(shared_graph).prompt_truncated
+    shared_graph.tell('reach')
+    wait_for_recovery(shared_graph)
+    assert not shared_graph.chunks[-1].prompt_truncated

@@ -9,12 +9,19 @@ import pytest
 
 from vla_deploy.pipeline import PolicyChunk, Timings
 from vla_deploy.pipeline.strategy import Placed
-from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message
+from vla_deploy.ros.policy_messages import ChunkContext, chunk_to_message, lacking
 
 
-@pytest.mark.parametrize(('truncated', 'lost'), [(False, False), (True, False), (True, True)])
-def test_when_a_prompt_is_cut_expect_it_and_a_lost_state_in_the_message(
-    plain_contract, truncated, lost
+@pytest.mark.parametrize(
+    ('truncated', 'lost', 'told'),
+    [
+        (False, False, ''),
+        (True, False, 'prompt: the text lost its end'),
+        (True, True, 'prompt: the state that stands in the text was lost'),
+    ],
+)
+def test_when_a_prompt_is_cut_expect_it_and_a_lost_state_in_the_message_and_in_words(
+    plain_contract, truncated, lost, told
 ):
     actions = np.zeros((6, 7))
     chunk = PolicyChunk(
@@ -31,3 +38,4 @@ def test_when_a_prompt_is_cut_expect_it_and_a_lost_state_in_the_message(
     )
     msg = chunk_to_message(chunk, plain_contract, context)
     assert (msg.prompt_truncated, msg.state_lost) == (truncated, lost)
+    assert lacking(chunk).split(';')[0] == told

@@ -24,7 +24,7 @@ from vla_deploy.pipeline.strategy import SYNCHRONOUS, ChunkStrategy, Draft
 from vla_deploy.ros.chunk_maker import ChunkMaker, Made
 from vla_deploy.ros.observation_streams import ObservationStreams
 from vla_deploy.ros.policy_health import PolicyHealth
-from vla_deploy.ros.policy_messages import end_message
+from vla_deploy.ros.policy_messages import end_message, lacking
 from vla_deploy_msgs.msg import ActionChunk
 
 
@@ -209,8 +209,9 @@ class ChunkLoop:
 
     def _infer(
         self, session: Session, assembled: Assembled, draft: Draft, deadline_s: float | None
-    ) -> None:
-        """Compute and send one chunk, in the worker; raises what made it useless."""
+    ) -> str:
+        """Compute and send one chunk, in the worker; return what the policy lacked all the same,
+        or raise what made it useless."""
         made = self._maker.make(
             assembled,
             session.instruction,
@@ -224,15 +225,16 @@ class ChunkLoop:
         with self._lock:
             seq = self._session.sent(session.session_id, now_ns)
             if seq is None:
-                return
+                return ''
             chunk = made.chunk
             placed = self._strategy.place(draft, seq, chunk.actions, chunk.raw, now_ns)
             self._ports.send(self._maker.message(made, placed, session.session_id, seq, now_ns))
         self._health.count_chunk(made.inference_s)
         if not made.chunk.finite:
             raise NotFiniteError('the policy returned a value that is not finite')
+        return lacking(made.chunk)
 
-    def _on_done(self, future: Future[None]) -> None:
+    def _on_done(self, future: Future[str]) -> None:
         """Note the outcome; a fault of the backend is reported and the node lives on."""
         if future.cancelled():
             return
@@ -244,10 +246,11 @@ class ChunkLoop:
             self._health.count_miss()
         elif error is not None:
             self._health.count_failure()
-        if hindrance is None:
-            self._health.set_reason('')
+        told = future.result() if hindrance is None else hindrance.text
+        if told:
+            self._health.set_condition(told)
         else:
-            self._health.set_condition(hindrance.text)
+            self._health.set_reason('')
         self._ports.on_hindrance(hindrance)
         self._session.in_flight = False
 

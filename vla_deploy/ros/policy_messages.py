@@ -86,6 +86,15 @@ def chunk_to_message(chunk: PolicyChunk, contract: Contract, context: ChunkConte
     return msg
 
 
+def lacking(chunk: PolicyChunk) -> str:
+    """Return what the policy was not given of its prompt, as one line; empty if nothing."""
+    if chunk.state_lost:
+        return 'prompt: the state that stands in the text was lost; give a shorter instruction'
+    if chunk.prompt_truncated:
+        return 'prompt: the text lost its end; give a shorter instruction'
+    return ''
+
+
 def end_message(session_id: str, seq: int, now_ns: int) -> ActionChunk:
     """Return the message that ends a session: nothing follows, the guard brakes and holds."""
     msg = ActionChunk(
