@@ -174,6 +174,32 @@ def test_when_a_stream_stays_away_expect_the_goal_to_end_with_its_name_after_the
     robot.images['front'] = grey_image()
 
 
+def test_when_a_goal_ends_with_an_error_expect_the_status_ready_without_its_reason(
+    shared_graph, robot, serve, instructor
+):
+    serve(goal_patience_s=0.5)
+    image = robot.images.pop('front')
+    handle = instructor.send()
+    wait_for_reason(shared_graph, 'image/front: no image yet')
+    assert instructor.result(handle)[1].error_code == Result.ERROR_OBSERVATION
+    shared_graph.wait(lambda: shared_graph.policy.health_name == 'ready', 'the health ready')
+    assert (shared_graph.policy.reason, shared_graph.policy.session_id) == ('', '')
+    robot.images['front'] = image
+
+
+def test_when_stopped_while_a_chunk_is_late_expect_no_reason_afterwards(
+    shared_graph, robot, serve
+):
+    node = serve(
+        backend='onnx_runtime', instruction='reach', deadline_ms=400.0, inject_latency_ms=700.0
+    )
+    shared_graph.wait(lambda: node.loop.computing, 'an inference')
+    assert shared_graph.trigger('inference/stop').success
+    shared_graph.wait(lambda: not node.loop.computing, 'its end')
+    shared_graph.wait(lambda: shared_graph.policy.deadline_misses, 'the miss to be counted')
+    assert (shared_graph.policy.health_name, shared_graph.policy.reason) == ('ready', '')
+
+
 def test_when_a_stream_was_late_and_the_chunk_takes_longer_than_the_patience_expect_it_sent(
     shared_graph, robot, serve, instructor
 ):

@@ -217,7 +217,6 @@ class InferenceNode(ManagedNode):
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._goals.stopped()
         self.end()
-        self._health.set_reason('')
         response.success = True
         return response
 
@@ -249,6 +248,7 @@ class InferenceNode(ManagedNode):
         if self.loop is None:
             return
         self.loop.end()
+        self._health.set_reason('')  # what hindered the session hinders nobody now
         self.publish_status()
 
     def latency_p95_s(self) -> float:

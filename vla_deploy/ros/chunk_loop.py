@@ -247,7 +247,7 @@ class ChunkLoop:
         elif error is not None:
             self._health.count_failure()
         told = future.result() if hindrance is None else hindrance.text
-        if told:
+        if told and self._session.session is not None:
             self._health.set_condition(told)
         else:
             self._health.set_reason('')
