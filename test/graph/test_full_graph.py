@@ -236,7 +236,7 @@ def test_when_a_goal_is_cancelled_while_moving_expect_the_guard_to_brake_within_
     noticed_ns = wait_for_tick_in_hold(robot, ended_ns)
     went_on = [s for s in robot.executions if ended_ns < time_ns(s.header.stamp) < noticed_ns]
     assert len(went_on) <= 1
-    assert robot.guard.reason == 'session ended'
+    robot.wait(lambda: robot.guard.reason == 'session ended', 'the reason')
     robot.wait_until_standing()
     assert not robot.excess().excess.any
     client.destroy()
