@@ -34,7 +34,7 @@ from vla_deploy.core.bounds import Bounds  # noqa: E402
 from vla_deploy.core.chunk import Chunk, ControlMode  # noqa: E402
 from vla_deploy.core.guard import GuardCore  # noqa: E402
 from vla_deploy.core.guard_config import GuardConfig  # noqa: E402
-from vla_deploy.core.guard_io import Inputs, JointState, Outputs  # noqa: E402
+from vla_deploy.core.guard_io import GuardState, Inputs, JointState, Outputs  # noqa: E402
 from vla_deploy.core.journal import genesis_of  # noqa: E402
 from vla_deploy.core.limits import JointLimits  # noqa: E402
 from vla_deploy.core.outputs import TRAJECTORY, Output  # noqa: E402
@@ -112,7 +112,7 @@ def measure(kind: str, limits: JointLimits, node: Node, log: Path) -> dict[str, 
 
     for i in range(TICKS):
         now += 10_000_000
-        state = JointState(now, limits.names, position, None)
+        state = JointState(now, limits.names, position, np.zeros(joints))
         began = time.perf_counter()
         out = step(sender.inputs.take(joint_state=state, arm=i == 2), began)
         if kind != 'hold' and i % TICKS_PER_CHUNK == 5:
@@ -126,6 +126,9 @@ def measure(kind: str, limits: JointLimits, node: Node, log: Path) -> dict[str, 
         if out.execution.commanded_position is not None:
             position = out.execution.commanded_position
     sender.close()
+    expected = GuardState.HOLD if kind == 'hold' else GuardState.ARMED
+    if core.state is not expected:
+        raise SystemExit(f'guard_step: the guard is {core.state.name}: nothing was measured')
     warm = {name: values[WARM_UP * len(values) // TICKS:] for name, values in durations.items()}
     return {name: dict(zip(('p50_s', 'p95_s', 'p99_s', 'max_s'),
                            np.percentile(values, [50, 95, 99, 100]).tolist(), strict=True))
