@@ -197,15 +197,21 @@ def test_when_several_ask_at_once_expect_one_served_and_the_others_told_to_ask_a
     shared_graph.node.destroy_client(client)
 
 
-def test_when_a_request_waits_for_its_chunk_expect_the_other_callbacks_to_go_on(
-    shared_graph, robot, serve, permissive
-):
+def being_computed(shared_graph, serve, permissive):
+    """Return a node that computes a requested chunk for a second, the client, and its future."""
     node = serve(backend='onnx_runtime', inject_latency_ms=1000.0, **permissive)
     wait_for_streams(shared_graph, node)
     client = shared_graph.node.create_client(GetActionChunk, 'get_action_chunk')
     shared_graph.wait(client.service_is_ready, 'the service')
     answer = client.call_async(GetActionChunk.Request(instruction='reach'))
     shared_graph.wait(lambda: node.loop._asked is not None, 'the request to be computed')
+    return node, client, answer
+
+
+def test_when_a_request_waits_for_its_chunk_expect_the_other_callbacks_to_go_on(
+    shared_graph, robot, serve, permissive
+):
+    node, client, answer = being_computed(shared_graph, serve, permissive)
     stamp_ns = node.streams.newest_positions(JOINTS)[0]
     shared_graph.wait(
         lambda: node.streams.newest_positions(JOINTS)[0] > stamp_ns + 100_000_000, 'joint states'
@@ -221,12 +227,7 @@ def test_when_a_request_waits_for_its_chunk_expect_the_other_callbacks_to_go_on(
 def test_when_the_node_ceases_to_serve_meanwhile_expect_its_code_and_no_chunk(
     shared_graph, robot, serve, permissive, transitions
 ):
-    node = serve(backend='onnx_runtime', inject_latency_ms=1000.0, **permissive)
-    wait_for_streams(shared_graph, node)
-    client = shared_graph.node.create_client(GetActionChunk, 'get_action_chunk')
-    shared_graph.wait(client.service_is_ready, 'the service')
-    asked = client.call_async(GetActionChunk.Request(instruction='reach'))
-    shared_graph.wait(lambda: node.loop._asked is not None, 'the request to be computed')
+    _, client, asked = being_computed(shared_graph, serve, permissive)
     for transition in transitions:
         assert shared_graph.change_state('inference', transition)
     shared_graph.wait(asked.done, 'the answer')

@@ -7,6 +7,7 @@ import time
 import pytest
 import rclpy
 from rclpy.context import Context
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
@@ -14,6 +15,7 @@ from vla_deploy.ros import qos
 from vla_deploy.ros.recorded_topics import RecordedTopics
 
 TOPIC = '/said_once'
+WaitSet = rclpy_implementation.WaitSet
 
 
 @pytest.fixture
@@ -36,6 +38,16 @@ def until(holds):
         time.sleep(0.01)
 
 
+def waits_in(subscription, node):
+    """Whether a message waits to be taken, which looking does not take."""
+    with subscription.handle:
+        waiting = WaitSet(1, 0, 0, 0, 0, 0, node.context.handle)
+        waiting.clear_entities()
+        index = waiting.add_subscription(subscription.handle)
+        waiting.wait(0)
+        return waiting.is_ready('subscription', index)
+
+
 def test_when_a_reliable_publisher_says_one_thing_before_the_next_scan_expect_it_taken_once(nodes):
     recorder, other = nodes
     taken = []
@@ -49,7 +61,7 @@ def test_when_a_reliable_publisher_says_one_thing_before_the_next_scan_expect_it
     publisher.publish(Bool(data=True))
     with listener.handle:
         until(lambda: listener.handle.take_message(Bool, False) is not None)
-    time.sleep(0.2)  # what has come to one participant comes to the other too
+    until(lambda: waits_in(early, recorder))
     until(lambda: topics.scan() or early not in recorder.subscriptions)
     topics.poll()
     assert taken == [TOPIC]

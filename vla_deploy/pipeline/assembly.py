@@ -134,4 +134,3 @@ class ObservationAssembler:
 
 def _nearest(held: deque[tuple[int, Any]], stamp_ns: int) -> tuple[int, Any]:
     return min(held, key=lambda item: abs(item[0] - stamp_ns))
-
