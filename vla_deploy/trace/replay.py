@@ -30,6 +30,7 @@ from vla_deploy.core.journal import (
 from vla_deploy.core.journal import (
     replay as replay_steps,
 )
+from vla_deploy.core.verify import CONTROL_MODES
 from vla_deploy.trace.bag import Bag, BagError, Recorded
 from vla_deploy.trace.episodes import CHUNK, GUARD_STATUS, RECORDING
 from vla_deploy.trace.record_files import camera_topics
@@ -37,7 +38,6 @@ from vla_deploy.trace.record_files import camera_topics
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 ENSEMBLING = 'ensembling'
 FULL = 'full'  # images are kept whole
-CONTROL_MODES = {'position': 1, 'velocity': 2}  # ActionChunk
 ChunkKey = tuple[str, int]  # session_id, seq
 _ImageKey = tuple[str, int]  # topic, stamp [ns]
 _WAITING = 2  # chunks that are held back until their images come
