@@ -248,15 +248,15 @@ class GuardNode(ManagedNode):
     async def _on_description(self, msg: String) -> None:
         """Keep it for configure. What comes later is to be what was configured; the first, where
         something else was, may tighten it."""
-        self._description = msg.data
-        if self._core is None:
+        self._description, core = msg.data, self._core
+        if core is None:
             return
         if self._configured_description:
             self._inputs.set(description_changed=msg.data != self._configured_description)
             return
         self._configured_description = msg.data
         answer = await self._tighten()
-        if not answer.success:
+        if not answer.success and self._core is core:  # else configured anew, with this one
             self.get_logger().error(f"topic 'robot_description': {answer.message}")
             self._inputs.set(description_changed=True)
 
