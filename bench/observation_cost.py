@@ -94,7 +94,8 @@ def policy(target: int, threads: int, folder: Path) -> Policy:
         statistics[f'{part}.mean'] = np.zeros(len(JOINTS), np.float32)
         statistics[f'{part}.std'] = np.ones(len(JOINTS), np.float32)
     save_file(statistics, folder / NORMALIZER)
-    return Policy(Bundle(folder, contract(target), {}, '0' * 64), StubBackend(0.1), threads)
+    bundle = Bundle(folder, contract(target), {'files': {}}, '0' * 64)
+    return Policy(bundle, StubBackend(0.1), threads)
 
 
 def measure(target: int, threads: int, encoding: str = 'rgb8') -> dict[str, float]:
