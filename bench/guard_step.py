@@ -42,7 +42,7 @@ from vla_deploy.ros import qos  # noqa: E402
 from vla_deploy.ros.command_outputs import CommandOutputs  # noqa: E402
 from vla_deploy.ros.execution_messages import ExecutionMessage  # noqa: E402
 from vla_deploy.ros.guard_inputs import GuardInputs  # noqa: E402
-from vla_deploy.ros.realtime import calm_garbage_collector  # noqa: E402
+from vla_deploy.ros.realtime import calm_interpreter  # noqa: E402
 from vla_deploy_msgs.msg import ExecutionState  # noqa: E402
 
 TICKS = 6000
@@ -96,7 +96,7 @@ def measure(kind: str, limits: JointLimits, node: Node, log: Path) -> dict[str, 
     joints = len(limits.names)
     position, now = np.tile(HOME, joints // len(HOME)), START_NS
     durations: dict[str, list[float]] = {'step': [], 'tick': [], 'chunk': []}
-    calm_garbage_collector()  # as the node does
+    calm_interpreter()  # as the node does
 
     def step(inputs: Inputs, began: float) -> Outputs:
         step_began = time.perf_counter()

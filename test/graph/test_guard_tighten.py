@@ -57,9 +57,7 @@ def test_when_the_file_gets_tighter_expect_it_in_force_once_the_robot_stands(gra
 def test_when_the_files_take_long_to_read_expect_the_guard_to_go_on_ticking(graph, tmp_path):
     path = tmp_path / 'joint_limits.yaml'
     path.write_text(LIMITS.read_text())
-    graph.start_sim_robot()
-    graph.start_guard(limits_path=str(path))
-    graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
+    standing(graph, limits_path=str(path))
     path.write_text(LIMITS.read_text() + f'padding: [{"0, " * 9500}0]\n')
     began_s = time.thread_time()
     read_yaml(path)
@@ -72,9 +70,9 @@ def test_when_the_files_take_long_to_read_expect_the_guard_to_go_on_ticking(grap
     assert np.diff(stamps).max() * 1e-9 < 0.5 * took_s
 
 
-def standing(graph):
+def standing(graph, **parameters):
     """Return a guard in control of a robot that publishes no description."""
-    guard = graph.start_guard()
+    guard = graph.start_guard(**parameters)
     FakeRobot(graph)
     graph.wait(lambda: graph.guard.state_name == 'HOLD', 'the guard in control')
     return guard

@@ -52,7 +52,7 @@ from vla_deploy.ros.joint_sources import JointSources
 from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.rate_limit import RateLimit
-from vla_deploy.ros.realtime import calm_garbage_collector, try_sched_fifo
+from vla_deploy.ros.realtime import calm_interpreter, try_sched_fifo
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, GuardStatus, Violation
 
 _SILENT = (GuardState.DISARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -109,7 +109,8 @@ class GuardNode(ManagedNode):
             raise ConfigureError("parameter 'auto_arm' is for simulated robots; arm by ~/arm")
         robot = load_robot(node_config, self._description)
         self._limits = robot.limits
-        for note in self._limits.notes:
+        # rclpy takes 20 ms over its first line, so there is one before the ticks begin
+        for note in (f'limits in force: {robot.limits.sha256}', *robot.limits.notes):
             self.get_logger().info(note)
         try:
             self._core = GuardCore(self._limits, config)
@@ -132,7 +133,7 @@ class GuardNode(ManagedNode):
             self._fifo = not refused
             if refused:
                 self.get_logger().warning(refused)
-        calm_garbage_collector()
+        calm_interpreter()
         if self._estopped:  # before it was configured anew, which is no reset
             self._step(estop_request=True)
 
