@@ -85,6 +85,7 @@ class InferenceNode(ManagedNode):
         if not config.bundle:
             raise ConfigureError("parameter 'bundle' is empty: give the folder of a bundle")
         self._health.set_health(PolicyStatus.HEALTH_LOADING)
+        self._announce_chunks()
         served = load_policy(config)
         self.rules = guard_rules(config.guard_parameters_path)
         self.limits = _limits(served.contract, config, self.rules)
@@ -139,14 +140,16 @@ class InferenceNode(ManagedNode):
         self._health.set_health(PolicyStatus.HEALTH_WARMUP_FAILED, told)
         raise ConfigureError(told)
 
-    def _create_interfaces(self) -> None:
-        assert self.streams is not None
+    def _announce_chunks(self) -> None:
+        """Before the policy is loaded, so that who hears of a topic late has the first chunk."""
         self._chunks = self.create_publisher(ActionChunk, 'action_chunk', qos.CHUNK)
         self._flat = self.create_publisher(Float32MultiArray, '~/action_chunk_flat', qos.CHUNK)
+        self.owned += [self._chunks, self._flat]
+
+    def _create_interfaces(self) -> None:
+        assert self.streams is not None
         subscribe = self.create_subscription
         self.owned += [
-            self._chunks,
-            self._flat,
             *self.streams.entities,
             subscribe(
                 ExecutionState, 'execution_state', self._on_execution_state, qos.EXECUTION_STATE
