@@ -29,6 +29,7 @@ settings.load_profile('vla_deploy')
 # Tests of running processes, which a loaded machine or a stalled transport can make late. Some more
 # tries before it counts; why is printed at the end.
 PROCESS_TESTS = ('graph', 'robots')
+_LINES_OF_A_RERUN = 80  # what the processes said, where the test has that
 
 
 def pytest_collection_modifyitems(items):
@@ -44,8 +45,10 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section('tried again')
     for report in tried:
         crash = getattr(report.longrepr, 'reprcrash', None)
-        why = crash.message.splitlines()[0] if crash else 'no reason recorded'
-        terminalreporter.line(f'{report.nodeid}: {why}')
+        why = crash.message.splitlines() if crash else ['no reason recorded']
+        terminalreporter.line(f'{report.nodeid}: {why[0]}')
+        for line in why[1:_LINES_OF_A_RERUN]:
+            terminalreporter.line(f'    {line}')
 
 
 @dataclasses.dataclass(frozen=True)
