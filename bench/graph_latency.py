@@ -26,6 +26,7 @@ from _record import parser, write  # noqa: E402
 from vla_deploy.bringup import BringUpOptions, Process, bring_up  # noqa: E402
 from vla_deploy.export.own_bundle import bundle_for  # noqa: E402
 from vla_deploy.ros import qos  # noqa: E402
+from vla_deploy.ros.transport import IMAGES, use_profile  # noqa: E402
 from vla_deploy.supervisor import Supervisor  # noqa: E402
 from vla_deploy_msgs.msg import GuardStatus, PolicyStatus  # noqa: E402
 
@@ -86,6 +87,7 @@ def main() -> int:
     options.add_argument('--seconds', type=float, default=30.0)
     options.add_argument('--bundle', default='')
     arguments = options.parse_args()
+    use_profile(IMAGES)
     output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
     bundle = bundle_for('franka', arguments.bundle)

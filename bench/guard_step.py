@@ -43,6 +43,7 @@ from vla_deploy.ros.command_outputs import CommandOutputs  # noqa: E402
 from vla_deploy.ros.execution_messages import ExecutionMessage  # noqa: E402
 from vla_deploy.ros.guard_inputs import GuardInputs  # noqa: E402
 from vla_deploy.ros.realtime import calm_interpreter  # noqa: E402
+from vla_deploy.ros.transport import CONTROL, use_profile  # noqa: E402
 from vla_deploy_msgs.msg import ExecutionState  # noqa: E402
 
 TICKS = 6000
@@ -138,6 +139,7 @@ def measure(kind: str, limits: JointLimits, node: Node, log: Path) -> dict[str, 
 def main() -> int:
     """Print a line for each load and number of joints, and write them as JSON."""
     arguments = parser(__doc__ or '', 'guard_step').parse_args()
+    use_profile(CONTROL)
     rclpy.init()
     node = Node('guard_step')
     results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}

@@ -27,6 +27,7 @@ from vla_deploy.demo.statistics import percentiles_ms  # noqa: E402
 from vla_deploy.ros import qos  # noqa: E402
 from vla_deploy.ros.conversions import time_ns  # noqa: E402
 from vla_deploy.ros.images import rgb_to_image  # noqa: E402
+from vla_deploy.ros.transport import IMAGES, use_profile  # noqa: E402
 
 CAMERAS = ('front', 'wrist')
 RATE_HZ = 15.0
@@ -81,6 +82,7 @@ def main() -> int:
     options.add_argument('--seconds', type=float, default=60.0)
     options.add_argument('--publish', action='store_true', help=argparse.SUPPRESS)
     arguments = options.parse_args()
+    use_profile(IMAGES)
     if arguments.publish:
         publish(arguments.seconds)
         return 0

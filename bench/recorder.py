@@ -28,12 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'graph')]
 
 from _record import parser, write  # noqa: E402
-from fr3_motion import HOME, JOINTS, SHARE, guard_parameters  # noqa: E402
+from fr3_motion import HOME, JOINTS, guard_parameters  # noqa: E402
 from graph_process import Domain  # noqa: E402
 
 from vla_deploy.ros import qos  # noqa: E402
 from vla_deploy.ros.conversions import time_msg  # noqa: E402
 from vla_deploy.ros.images import rgb_to_image  # noqa: E402
+from vla_deploy.ros.transport import IMAGES, use_profile  # noqa: E402
 from vla_deploy.trace.bag import Bag  # noqa: E402
 from vla_deploy_msgs.msg import GuardStatus, RecorderStatus  # noqa: E402
 
@@ -192,7 +193,7 @@ def main() -> int:
         return 0
     domain = Domain()
     os.environ['ROS_DOMAIN_ID'] = str(domain.number)
-    os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(SHARE / 'config' / 'fastdds.xml')
+    use_profile(IMAGES)
     without = run(arguments.baseline_seconds, None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / 'bags'

@@ -182,7 +182,7 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         'directory': str(Path(options.record_directory).absolute()),
         'images': options.record_images,
     }
-    environment = _environment(share) if options.sim else {}
+    environment = _environment() if options.sim else {}
     entries = [
         entry
         for entry in description['processes']
@@ -287,11 +287,10 @@ def _parameter_files(share: Path, entry: Mapping[str, Any], sim: bool) -> list[P
     return [share / entry[key] for key in keys if key in entry]
 
 
-def _environment(share: Path) -> dict[str, str]:
-    """Return what a graph on one machine needs: images of 640 x 480 do not fit the default."""
+def _environment() -> dict[str, str]:
+    """Return what a graph on one machine needs."""
     return {
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'FASTRTPS_DEFAULT_PROFILES_FILE': str(share / 'config' / 'fastdds.xml'),
         'PYTHONUNBUFFERED': '1',
     }
 

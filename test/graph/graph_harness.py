@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from fr3_motion import JOINTS, PERIOD_S, SHARE, URDF, fr3_limits, guard_parameters, sweep
+from fr3_motion import JOINTS, PERIOD_S, URDF, fr3_limits, guard_parameters, sweep
 from graph_process import Domain, GraphProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -45,6 +45,7 @@ from vla_deploy.core.audit_file import verify_log
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap, duration_msg, time_msg
+from vla_deploy.ros.transport import IMAGES, use_profile
 from vla_deploy.shared_memory import remove_stale_ports, remove_stale_segments
 from vla_deploy_msgs.msg import (
     ActionChunk,
@@ -82,12 +83,12 @@ class Graph:
             **os.environ,
             'ROS_DOMAIN_ID': str(self._domain.number),
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            'FASTRTPS_DEFAULT_PROFILES_FILE': str(SHARE / 'config' / 'fastdds.xml'),
             'ROS_HOME': str(folder / 'ros_home'),  # bring-ups log there
         }
         self.log_folder = folder / 'audit'
         self.processes: list[GraphProcess] = []
         self.context = rclpy.Context()
+        use_profile(IMAGES)
         rclpy.init(context=self.context, domain_id=self._domain.number)
         self.node = rclpy.create_node('watcher', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)

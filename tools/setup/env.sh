@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # . tools/setup/env.sh : what every run of this workspace needs, in bash. The ROS 2 in use, .venv/,
-# install/, the Fast DDS profile and the domain's reach.
+# install/, and the domain's reach.
 _vla_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 if [ ! -f "$_vla_root/.venv/origin" ]; then
   echo "env.sh: no environment in $_vla_root/.venv: run make build first" >&2
@@ -18,9 +18,6 @@ if [ -f "$_vla_root/install/local_setup.bash" ]; then
   case $- in *u*) set +u; . "$_vla_root/install/local_setup.bash"; set -u ;;
              *) . "$_vla_root/install/local_setup.bash" ;; esac
 fi
-# 32 MiB of shared memory a participant: with the default, images are lost (config/fastdds.xml).
-# A container needs --shm-size=1g.
-export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_vla_root/config/fastdds.xml}"
 export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
 # the exported bundles of policies that come with the package

@@ -30,6 +30,7 @@ from vla_deploy.demo.report import (
 )
 from vla_deploy.export.own_bundle import BundleUnavailable, bundle_for
 from vla_deploy.files import read_text, read_yaml
+from vla_deploy.ros.transport import IMAGES, use_profile
 from vla_deploy.share import share_directory
 from vla_deploy.sim import reach
 from vla_deploy.supervisor import Supervisor
@@ -87,6 +88,7 @@ def _run(
     plans = plan_episodes(arguments.episodes, arguments.controls, arguments.seed)
     print(f'starting {", ".join(p.name for p in processes)} on the {clock} clock …', flush=True)
     supervisor = Supervisor(processes, log)
+    use_profile(IMAGES)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     graph = None
     try:

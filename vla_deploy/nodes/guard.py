@@ -53,6 +53,7 @@ from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNod
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.rate_limit import RateLimit
 from vla_deploy.ros.realtime import calm_interpreter, try_sched_fifo
+from vla_deploy.ros.transport import CONTROL
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, GuardStatus, Violation
 
 _SILENT = (GuardState.DISARMED, GuardState.ESTOP_LATCHED, GuardState.FAULT)
@@ -389,7 +390,7 @@ class GuardNode(ManagedNode):
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT."""
     return run_node(GuardNode, args, __doc__ or '', LifecycleConfig, GuardNodeConfig, GuardConfig,
-                    AuditConfig)
+                    AuditConfig, profile=CONTROL)
 
 
 if __name__ == '__main__':

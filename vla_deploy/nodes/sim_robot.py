@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated robot as a node: joint states and images out, trajectories or velocities in.
 
-The executor's thread runs the physics; a second one draws and publishes the images, so that a slow
-image does not hold up a joint state.
+Its images are drawn and published by a process of their own, sim_cameras, so that neither a slow
+image nor who hears it holds up a joint state.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 from geometry_msgs.msg import Point, PointStamped
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMsg
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -25,16 +26,16 @@ from vla_deploy.core.parameter import ParameterError
 from vla_deploy.files import FileError, read_text
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import NS_PER_S, time_msg
-from vla_deploy.ros.images import rgb_to_image
 from vla_deploy.ros.lifecycle import EXIT_FAILED, ConfigureError, run_node
 from vla_deploy.ros.parameters import declare_parameters, read_config
 from vla_deploy.ros.sim_conversions import joint_state_msg, trajectory_from_msg
+from vla_deploy.ros.transport import CONTROL, IMAGES, environment_with
 from vla_deploy.sim.config import SimRobotConfig
 from vla_deploy.sim.controller import TrajectoryRefusedError
-from vla_deploy.sim.image_worker import ImageWorker
+from vla_deploy.sim.image_process import CameraJob, ImageProcess
 from vla_deploy.sim.mujoco_loader import SimulatorMissingError
 from vla_deploy.sim.render import RenderError
-from vla_deploy.sim.robot import SimulatedRobot
+from vla_deploy.sim.robot import RobotConfig, SimulatedRobot
 from vla_deploy.sim.scene import SceneError
 from vla_deploy_msgs.srv import ResetScene
 
@@ -49,10 +50,11 @@ class SimRobotNode(Node):
         """Build the robot; raises ConfigureError or ParameterError with one line."""
         super().__init__('sim_robot')
         self.exit_code: int | None = None
+        self._closing = ExitStack()
         try:
             self._build()
         except (ConfigureError, ParameterError):
-            super().destroy_node()  # with use_sim_time, one left undestroyed hangs at exit
+            self.destroy_node()  # with use_sim_time, one left undestroyed hangs at exit
             raise
 
     def _build(self) -> None:
@@ -64,29 +66,35 @@ class SimRobotNode(Node):
         description = _description(self._config.urdf_path)
         start_ns = _SIMULATED_START_NS if self._simulated else self._wall_ns()
         self._image_due_ns = start_ns
+        robot = self._config.robot()
         try:
-            self._robot = SimulatedRobot(
-                description, self._config.robot(), self._config.seed, start_ns
-            )
-            self._worker = ImageWorker(self._robot.scene, self._publish_image)
+            self._images = self._start_cameras(description, robot)
+            self._closing.callback(self._images.stop)
+            self._robot = SimulatedRobot(description, robot, self._config.seed, start_ns)
             self._connect(description)
-            self._worker.start()
+            self._images.wait_until_ready()
         except (SceneError, RenderError, SimulatorMissingError) as error:
             raise ConfigureError(str(error)) from error
         self._start_ticking()
 
+    def _start_cameras(self, description: str, robot: RobotConfig) -> ImageProcess:
+        topics = {
+            camera: self.resolve_topic_name(f'image/{camera}') for camera in robot.scene.cameras
+        }
+        job = CameraJob(
+            description, robot.scene, f'{self.get_name()}_cameras', self.get_namespace(), topics
+        )
+        words = [sys.executable, '-m', 'vla_deploy.nodes.sim_cameras']
+        return ImageProcess(words, job, environment_with(IMAGES))
+
     def destroy_node(self) -> None:
-        """End the image thread first: it publishes."""
-        self._worker.stop()
+        """Take the cameras out of the graph too."""
+        self._closing.close()
         super().destroy_node()
 
     def _connect(self, description: str) -> None:
         self._states = self.create_publisher(JointState, 'joint_states', qos.SENSOR)
         self._tool = self.create_publisher(PointStamped, '~/tool_position', qos.SENSOR)
-        self._images = {
-            camera: self.create_publisher(Image, f'image/{camera}', qos.SENSOR)
-            for camera in self._robot.scene.camera_names
-        }
         self._description = self.create_publisher(String, 'robot_description', qos.DESCRIPTION)
         self._description.publish(String(data=description))
         self._clock_publisher = (
@@ -113,12 +121,13 @@ class SimRobotNode(Node):
         self.create_timer(period_s, self._tick, clock=steady)
 
     def _tick(self) -> None:
-        if self._worker.error:
-            self.get_logger().error(f'images ended: {self._worker.error}')
+        self._images.poll()
+        if self._images.error:
+            self.get_logger().error(f'images ended: {self._images.error}')
             self.exit_code = EXIT_FAILED
             return
         if self._simulated:
-            if self._robot.time_ns >= self._image_due_ns and not self._worker.idle:
+            if self._robot.time_ns >= self._image_due_ns and not self._images.idle:
                 return  # simulated time waits for its images
             self._advance(self._robot.time_ns + self._tick_ns)
         else:
@@ -137,7 +146,7 @@ class SimRobotNode(Node):
         period_ns = round(NS_PER_S / self._config.image_rate_hz)
         late_ns = max(0, self._robot.time_ns - self._image_due_ns)
         self._image_due_ns += (1 + late_ns // period_ns) * period_ns  # keeps the mean rate
-        if self._worker.offer(self._robot.view()):
+        if self._images.offer(self._robot.view()):
             self.get_logger().warning(
                 'drawing is slower than image_rate_hz: an image was left out',
                 throttle_duration_sec=10.0,
@@ -151,9 +160,6 @@ class SimRobotNode(Node):
         tool.header.stamp = time_msg(self._robot.time_ns)
         tool.header.frame_id = self._robot.scene.base_link
         self._tool.publish(tool)
-
-    def _publish_image(self, camera: str, image: NDArray[np.uint8], stamp_ns: int) -> None:
-        self._images[camera].publish(rgb_to_image(image, stamp_ns, camera))
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
         try:
@@ -175,7 +181,7 @@ class SimRobotNode(Node):
         self, request: ResetScene.Request, response: ResetScene.Response
     ) -> ResetScene.Response:
         self._robot.reset(int(request.seed), request.black_images)
-        self._worker.discard()
+        self._images.discard()
         self._publish_state()
         self._image_due_ns = self._robot.time_ns
         self._offer_view()
@@ -208,7 +214,7 @@ def _description(urdf_path: str) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; return the exit code."""
-    return run_node(SimRobotNode, args, __doc__ or '', SimRobotConfig)
+    return run_node(SimRobotNode, args, __doc__ or '', SimRobotConfig, profile=CONTROL)
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ from rclpy.subscription import Subscription
 
 from vla_deploy.core.parameter import ParameterError, parameter
 from vla_deploy.ros.parameters import declare_parameters, parameters_text, read_config
+from vla_deploy.ros.transport import IMAGES, use_profile
 
 T = TypeVar('T')
 
@@ -188,13 +189,14 @@ def run_node(
     args: Sequence[str] | None,
     description: str,
     *config_types: type,
+    profile: str = IMAGES,
 ) -> int:
     """Run a node until SIGINT, SIGTERM or its own exit code; return the exit code.
 
     `--help` prints the description and the parameters of the configuration classes. On a signal
     an active lifecycle node is shut down through its transitions, so that a guard comes to a
     planned stop and no publisher is left in the graph. A node with a method `lingers` goes on after
-    SIGINT for as long as that returns True, or until another signal.
+    SIGINT for as long as that returns True, or until another signal. `profile` is of transport.py.
     """
     if {'-h', '--help'} & set(sys.argv[1:] if args is None else args):
         print(f'{description}\n{parameters_text(*config_types)}')
@@ -204,6 +206,7 @@ def run_node(
     def on_signal(number: int, _frame: Any) -> None:
         signals.append(number)
 
+    use_profile(profile)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
