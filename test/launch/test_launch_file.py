@@ -20,6 +20,7 @@ for package in ('launch.actions', 'launch.launch_description_sources'):
     pytest.importorskip(package, reason='the launch stack of ROS 2 is not installed')
 
 NODES = 3
+CAMERAS = 1  # a process that the simulated robot starts
 LAUNCH = f"""
 import sys
 from launch import LaunchDescription, LaunchService
@@ -50,7 +51,7 @@ def launched(graph, *arguments):
     graph.wait_until_moving()
     nodes = psutil.Process(process.pid).children(recursive=True)
     count = len([n for n in nodes if any('vla_deploy.nodes' in w for w in n.cmdline())])
-    assert count == NODES + ('record:=true' in arguments)
+    assert count == NODES + CAMERAS + ('record:=true' in arguments)
     return process, nodes
 
 
