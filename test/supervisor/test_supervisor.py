@@ -5,12 +5,16 @@
 import contextlib
 import io
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from vla_deploy import supervisor
 from vla_deploy.bringup import Process
@@ -177,3 +181,24 @@ def test_when_a_bring_up_ends_expect_what_killed_nodes_left_in_shared_memory_gon
         os.utime(path, (old_s, old_s))
     Supervisor([process('robot', 'pass')], io.StringIO()).end()
     assert [path.name for path in paths if path.exists()] == []
+
+
+SLOW_IMPORT = """
+import signal
+print('reads', flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_when_a_node_is_ended_while_its_modules_are_read_expect_no_traceback(tmp_path, number):
+    (tmp_path / 'rclpy.py').write_text(SLOW_IMPORT)
+    environment = {**os.environ, 'PYTHONPATH': f'{tmp_path}:{os.environ.get("PYTHONPATH", "")}'}
+    with subprocess.Popen(
+        [sys.executable, '-m', 'vla_deploy.nodes.sim_cameras'],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as node:  # fmt: skip
+        assert node.stdout.readline() == 'reads\n'
+        node.send_signal(number)
+        assert node.communicate(timeout=30) == ('', None)
+    assert node.returncode == 0
