@@ -73,6 +73,16 @@ KEEP_ALL_RELIABLE = QoSProfile(
 )
 
 
+@contextlib.contextmanager
+def joining_with_images() -> Iterator[None]:
+    """Join a graph as a process that sends images, and leave this one's environment as it was."""
+    kept = dict(os.environ)
+    use_profile(IMAGES)
+    yield
+    os.environ.clear()
+    os.environ.update(kept)
+
+
 class Graph:
     """One domain with its processes, watched by a node of this process."""
 
@@ -88,9 +98,9 @@ class Graph:
         self.log_folder = folder / 'audit'
         self.processes: list[GraphProcess] = []
         self.context = rclpy.Context()
-        use_profile(IMAGES)
-        rclpy.init(context=self.context, domain_id=self._domain.number)
-        self.node = rclpy.create_node('watcher', context=self.context)
+        with joining_with_images():
+            rclpy.init(context=self.context, domain_id=self._domain.number)
+            self.node = rclpy.create_node('watcher', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self._clients: dict[str, Any] = {}

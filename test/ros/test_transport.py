@@ -10,11 +10,12 @@ import pytest
 from vla_deploy.ros.transport import (
     CONTROL,
     IMAGES,
+    LOCALHOST_ONLY,
     PROFILES_FILE,
     RANGE,
     environment_with,
     use_profile,
-)  # fmt: skip
+)
 from vla_deploy.share import share_directory
 
 FOLDER = share_directory() / 'config' / 'fastdds'
@@ -24,10 +25,10 @@ NAMES = (CONTROL, IMAGES)
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch):
     for variable in (
-        PROFILES_FILE, RANGE, 'ROS_STATIC_PEERS',
-        'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS',
+        PROFILES_FILE, RANGE, LOCALHOST_ONLY, 'ROS_STATIC_PEERS', 'FASTDDS_BUILTIN_TRANSPORTS',
     ):  # fmt: skip
-        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(variable, '')  # so that it is as it was afterwards, unset or not
+        monkeypatch.delenv(variable)
 
 
 def elements(file, tag):
@@ -57,17 +58,24 @@ def test_when_a_profile_is_for_this_machine_expect_it_to_look_for_others_there_a
 
 @pytest.mark.parametrize('name', NAMES)
 def test_when_nothing_is_chosen_expect_the_package_s_profile(name):
-    use_profile(name)
+    assert use_profile(name) == ''
     assert os.environ[PROFILES_FILE] == str(FOLDER / f'{name}.xml')
     assert RANGE not in os.environ
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_when_the_range_is_this_machine_expect_the_profile_to_say_so_instead(monkeypatch, name):
-    monkeypatch.setenv(RANGE, 'LOCALHOST')
+@pytest.mark.parametrize(
+    ('variable', 'value'),
+    [(RANGE, 'LOCALHOST'), (RANGE, 'localhost'), (LOCALHOST_ONLY, '1')],
+)
+def test_when_the_range_is_this_machine_expect_the_profile_to_say_so_instead(
+    monkeypatch, name, variable, value
+):
+    monkeypatch.setenv(variable, value)
     environment = environment_with(name)
     assert environment[PROFILES_FILE] == str(FOLDER / f'{name}_localhost.xml')
     assert environment[RANGE] == 'SYSTEM_DEFAULT'
+    assert environment[LOCALHOST_ONLY] == '0'
 
 
 def test_when_the_process_that_started_it_has_chosen_expect_its_range_kept(monkeypatch):
@@ -78,24 +86,53 @@ def test_when_the_process_that_started_it_has_chosen_expect_its_range_kept(monke
     assert environment[RANGE] == 'SYSTEM_DEFAULT'
 
 
-def test_when_peers_are_named_beside_localhost_expect_the_range_left_to_ros(monkeypatch):
+def test_when_a_profile_of_this_machine_is_given_without_a_range_expect_one_without_multicast(
+    monkeypatch
+):
+    monkeypatch.setenv(PROFILES_FILE, str(FOLDER / 'images_localhost.xml'))
+    environment = environment_with(CONTROL)
+    assert environment[PROFILES_FILE] == str(FOLDER / 'control_localhost.xml')
+    assert environment[RANGE] == 'SYSTEM_DEFAULT'
+
+
+def test_when_the_network_is_asked_for_beside_a_profile_of_this_machine_expect_the_network(
+    monkeypatch
+):
+    monkeypatch.setenv(PROFILES_FILE, str(FOLDER / 'images_localhost.xml'))
+    monkeypatch.setenv(RANGE, 'SUBNET')
+    environment = environment_with(CONTROL)
+    assert environment[PROFILES_FILE] == str(FOLDER / 'control.xml')
+    assert environment[RANGE] == 'SUBNET'
+
+
+def test_when_peers_are_named_beside_localhost_expect_the_range_left_to_ros_and_a_warning(
+    monkeypatch
+):
     monkeypatch.setenv(RANGE, 'LOCALHOST')
     monkeypatch.setenv('ROS_STATIC_PEERS', '10.0.0.7')
-    environment = environment_with(CONTROL)
-    assert environment[RANGE] == 'LOCALHOST'
-    assert environment[PROFILES_FILE] == str(FOLDER / 'control.xml')
+    assert 'shared memory' in use_profile(CONTROL)
+    assert os.environ[RANGE] == 'LOCALHOST'
+    assert os.environ[PROFILES_FILE] == str(FOLDER / 'control.xml')
+    assert use_profile(IMAGES) == ''
 
 
 @pytest.mark.parametrize(
     ('variable', 'value'),
     [
         (PROFILES_FILE, '/etc/ours.xml'),
-        (PROFILES_FILE, '/etc/control.xml'),
-        ('FASTDDS_DEFAULT_PROFILES_FILE', '/etc/ours.xml'),
+        (PROFILES_FILE, '/home/me/config/fastdds/control.xml'),
         ('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4'),
     ],
 )
 def test_when_the_user_has_chosen_expect_it_left_alone(monkeypatch, variable, value):
     monkeypatch.setenv(RANGE, 'LOCALHOST')
     monkeypatch.setenv(variable, value)
+    assert environment_with(CONTROL) == dict(os.environ)
+
+
+def test_when_the_middleware_is_another_expect_nothing_changed(monkeypatch):
+    monkeypatch.setenv(RANGE, 'LOCALHOST')
+    monkeypatch.setattr(
+        'vla_deploy.ros.transport.get_rmw_implementation_identifier', lambda: 'rmw_cyclonedds_cpp'
+    )
     assert environment_with(CONTROL) == dict(os.environ)

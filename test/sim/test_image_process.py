@@ -3,9 +3,11 @@
 """The process that draws: what it delivers, what it drops, how it fails."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing import Pipe
 
 import pytest
@@ -71,8 +73,10 @@ def worker(job, receiver):
 
 def deliver_pending(worker):
     """As the simulation's ticks do."""
+    end_s = time.monotonic() + WAIT_S
     while not worker.idle:
         assert not worker.error
+        assert time.monotonic() < end_s
 
 
 def test_when_a_view_is_offered_expect_its_image_with_the_view_s_stamp(robot, worker, receiver):
@@ -141,7 +145,7 @@ def start(job):
 
 def test_when_the_process_ends_expect_an_error_and_not_silence(start):
     images = start(sys.executable, '-c', 'raise SystemExit("broken")')
-    with pytest.raises(RenderError, match='has ended'):
+    with pytest.raises(RenderError, match='has ended: exit code 1'):
         images.wait_until_ready()
 
 
@@ -153,13 +157,23 @@ def test_when_it_ends_while_it_draws_expect_the_error_at_the_next_look(robot, st
     images._process.kill()
     images._process.wait()
     images.offer(robot.view())
-    assert 'has ended' in images.error
+    assert 'has ended: signal SIGKILL' in images.error
     assert not images.idle
 
 
 def test_when_no_context_can_be_made_expect_the_reason(start):
     with pytest.raises(RenderError, match='MUJOCO_GL=disable; install its libraries'):
         start(MUJOCO_GL='disable').wait_until_ready()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_when_its_group_is_told_to_end_expect_it_to_wait_for_the_simulation(robot, start, number):
+    images = start()
+    images._process.send_signal(number)
+    images.wait_until_ready()
+    images._process.send_signal(number)
+    images.offer(robot.view())
+    deliver_pending(images)
 
 
 def test_when_it_is_stopped_expect_no_process_left(robot, start):
@@ -182,12 +196,10 @@ os.kill(os.getpid(), 9)
 
 
 def test_when_the_simulation_is_killed_expect_the_process_to_end_too(urdf_path):
-    # Both hold the pipe's other end, so its end comes when both are gone.
-    ours, theirs = os.pipe()
     environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF'}
-    subprocess.run(
-        [sys.executable, '-c', ORPHAN, str(urdf_path)], stdout=theirs, env=environment, check=False
-    )
-    os.close(theirs)
-    with os.fdopen(ours, 'rb') as output:
-        output.read()
+    with subprocess.Popen(
+        [sys.executable, '-c', ORPHAN, str(urdf_path)], stdout=subprocess.PIPE, env=environment
+    ) as simulation:
+        # Both hold the pipe's other end, so its end comes when both are gone.
+        simulation.communicate(timeout=60)
+    assert simulation.returncode == -signal.SIGKILL

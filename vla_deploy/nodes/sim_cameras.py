@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import pickle
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -22,11 +23,14 @@ from vla_deploy.sim.image_process import CameraJob, serve_views
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Serve the pipe whose file descriptor is the argument until the simulation closes its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the simulation, which ends this
-    (number,) = sys.argv[1:] if args is None else args
-    with Connection(int(number)) as connection:
-        job: CameraJob = connection.recv()
+    """Serve the pipe until the simulation closes its end.
+
+    args: the file descriptors of the pipe and of a file with the job.
+    """
+    pipe, file = map(int, sys.argv[1:] if args is None else args)
+    with os.fdopen(file, 'rb') as stream:
+        job: CameraJob = pickle.load(stream)
+    with Connection(pipe) as connection:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = Node(
             job.node,

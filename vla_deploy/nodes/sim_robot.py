@@ -75,6 +75,8 @@ class SimRobotNode(Node):
             self._images.wait_until_ready()
         except (SceneError, RenderError, SimulatorMissingError) as error:
             raise ConfigureError(str(error)) from error
+        except OSError as error:
+            raise ConfigureError(f'the cameras cannot be started: {error}') from error
         self._start_ticking()
 
     def _start_cameras(self, description: str, robot: RobotConfig) -> ImageProcess:

@@ -206,7 +206,8 @@ def run_node(
     def on_signal(number: int, _frame: Any) -> None:
         signals.append(number)
 
-    use_profile(profile)
+    if warning := use_profile(profile):
+        print(f'warning: {warning}', file=sys.stderr, flush=True)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pickle
+import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -54,7 +57,7 @@ class Views:
     def wait_until_ready(self) -> None:
         """Wait for the OpenGL context; raises RenderError."""
         if not self._connection.poll(_START_TIMEOUT_S):
-            raise RenderError(f'no OpenGL context within {_START_TIMEOUT_S:g} s')
+            raise RenderError(f'the process that draws was not ready in {_START_TIMEOUT_S:g} s')
         self.poll()
         if self.error:
             raise RenderError(self.error)
@@ -69,7 +72,10 @@ class Views:
                 self._connection.send(self._pending)
                 self._pending, self._drawing = None, True
         except (EOFError, OSError):
-            self.error = 'the process that draws has ended; why is above'
+            self.error = self._how_it_ended()
+
+    def _how_it_ended(self) -> str:
+        return 'the process that draws has ended'
 
     @property
     def idle(self) -> bool:
@@ -91,24 +97,42 @@ class Views:
 
 
 class ImageProcess(Views):
-    """The process and the simulation's end of the pipe to it."""
+    """The process and the simulation's end of the pipe to it.
+
+    It ends when that is closed. SIGINT and SIGTERM, which reach a whole group, are blocked there.
+    """
 
     def __init__(
         self, words: Sequence[str], job: CameraJob, environment: Mapping[str, str]
     ) -> None:
-        """Start `words`, which gets the number of its file descriptor as the last argument."""
+        """Start `words`, which gets two file descriptors as its last arguments: the pipe's, and
+        that of a file with the job. Raises OSError."""
         ours, theirs = Pipe()
-        with theirs:
-            number = theirs.fileno()
-            self._process = subprocess.Popen(
-                [*words, str(number)], pass_fds=(number,), env=dict(environment)
-            )
         super().__init__(ours)
-        ours.send(job)
+        with theirs, tempfile.TemporaryFile() as file:
+            pickle.dump(job, file)
+            file.seek(0)
+            numbers = theirs.fileno(), file.fileno()
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            try:
+                self._process = subprocess.Popen(
+                    [*words, *map(str, numbers)], pass_fds=numbers, env=dict(environment)
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _how_it_ended(self) -> str:
+        self._wait()
+        code = self._process.returncode
+        how = f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
+        return f'{super()._how_it_ended()}: {how}'
 
     def stop(self) -> None:
         """End the process and wait for it."""
         self._connection.close()
+        self._wait()
+
+    def _wait(self) -> None:
         try:
             self._process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
