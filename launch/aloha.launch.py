@@ -3,7 +3,7 @@
 """Bring up ALOHA (two ViperX 300 S) under guard.
 
 Its velocity and acceleration limits are placeholders, accepted in simulation only. On the robot it
-cannot be brought up yet; the command says what is missing.
+needs a sourced workspace with interbotix_xs_msgs.
 
 In simulation, without a policy (chunks from elsewhere, or none):
     ros2 launch vla_deploy aloha.launch.py sim:=true inference:=false

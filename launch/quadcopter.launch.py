@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring up a quadcopter, commanded in velocity, under guard.
 
-It cannot be brought up yet; the command says what is missing. All its limits are placeholders.
+All its limits are placeholders, accepted in simulation only.
 
 In simulation, without a policy (chunks from elsewhere, or none):
     ros2 launch vla_deploy quadcopter.launch.py sim:=true inference:=false

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring up an SO-100 under guard.
 
-Its velocity and acceleration limits are placeholders: on the robot the guard stays inactive until
-you have put figures of your own into config/so100/joint_limits.yaml, or give
-accept_placeholder_limits:=true.
+Its velocity and acceleration limits are placeholders: on the robot the guard does not become
+active, and the bring-up ends, until you have put figures of your own into
+config/so100/joint_limits.yaml, or give accept_placeholder_limits:=true.
 
 In simulation, without a policy (chunks from elsewhere, or none):
     ros2 launch vla_deploy so100.launch.py sim:=true inference:=false

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring up a Universal Robots UR5 under guard.
 
-Its acceleration limits are placeholders: on the robot the guard stays inactive until you have put
-figures of your own into config/ur5/joint_limits.yaml, or give accept_placeholder_limits:=true.
+Its acceleration limits are placeholders: on the robot the guard does not become active, and the
+bring-up ends, until you have put figures of your own into config/ur5/joint_limits.yaml, or give
+accept_placeholder_limits:=true.
 
 In simulation, without a policy (chunks from elsewhere, or none):
     ros2 launch vla_deploy ur5.launch.py sim:=true inference:=false

@@ -143,7 +143,7 @@ class GuardConfig:
         maximum=10.0,
     )
     accept_placeholder_limits: bool = parameter(
-        False, 'arm although limits in force are placeholders, not ratings of the robot'
+        False, 'become active although limits in force are placeholders, not ratings of the robot'
     )
     shadow: bool = parameter(
         False, 'arming from DISARMED leads to SHADOW: chunks are judged and logged, nothing is sent'

@@ -11,7 +11,7 @@ Overlay, as parsed from `config/<robot>/joint_limits.yaml`:
         acceleration: 10.0        # required: a URDF has none
         jerk: 5000.0              # optional
         source: 'where the figures were published'
-        placeholder: false        # true: not a rating; arming asks for accept_placeholder_limits
+        placeholder: false        # required; true: not a rating, see accept_placeholder_limits
         allow_widen: 'reason'     # optional: lets this joint's figures exceed the URDF
         position_dependent_velocity: {k: 12.0, c: 0.30, q_lower: -2.7501, q_upper: 2.7501}
     workspace: ...                # optional: where links may be (core/workspace_limits.py)

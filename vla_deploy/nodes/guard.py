@@ -111,7 +111,8 @@ class GuardNode(ManagedNode):
         robot = load_robot(node_config, self._description)
         self._limits = robot.limits
         # rclpy takes 20 ms over its first line, so there is one before the ticks begin
-        for note in (f'limits in force: {robot.limits.sha256}', *robot.limits.notes):
+        in_force = f'limits in force: {robot.limits.sha256}, from {node_config.limits_path}'
+        for note in (in_force, *robot.limits.notes):
             self.get_logger().info(note)
         try:
             self._core = GuardCore(self._limits, config)
