@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from fr3_motion import JOINTS, PERIOD_S, URDF, fr3_limits, guard_parameters, sweep
-from graph_process import Domain, GraphProcess
+from graph_process import Domain, GraphProcess, joining_with_images
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -45,7 +45,6 @@ from vla_deploy.core.audit_file import verify_log
 from vla_deploy.demo.excess import ExcessCheck
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import JointMap, duration_msg, time_msg
-from vla_deploy.ros.transport import IMAGES, use_profile
 from vla_deploy.shared_memory import remove_stale_ports, remove_stale_segments
 from vla_deploy_msgs.msg import (
     ActionChunk,
@@ -71,16 +70,6 @@ KEEP_ALL_RELIABLE = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
 )
-
-
-@contextlib.contextmanager
-def joining_with_images() -> Iterator[None]:
-    """Join a graph as a process that sends images, and leave this one's environment as it was."""
-    kept = dict(os.environ)
-    use_profile(IMAGES)
-    yield
-    os.environ.clear()
-    os.environ.update(kept)
 
 
 class Graph:

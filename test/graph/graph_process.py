@@ -4,14 +4,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from vla_deploy.ros.transport import IMAGES, use_profile
+
 DOMAINS = 101  # of more, the port numbers run into those that Linux gives to anybody
+
+
+@contextlib.contextmanager
+def joining_with_images() -> Iterator[None]:
+    """Join a graph as a process that sends images, and leave this one's environment as it was."""
+    kept = dict(os.environ)
+    use_profile(IMAGES)
+    yield
+    os.environ.clear()
+    os.environ.update(kept)
 
 
 class Domain:

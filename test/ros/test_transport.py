@@ -120,7 +120,7 @@ def test_when_peers_are_named_beside_localhost_expect_the_range_left_to_ros_and_
     ('variable', 'value'),
     [
         (PROFILES_FILE, '/etc/ours.xml'),
-        (PROFILES_FILE, '/home/me/config/fastdds/control.xml'),
+        (PROFILES_FILE, '/opt/ours/config/fastdds/control.xml'),
         ('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4'),
     ],
 )
