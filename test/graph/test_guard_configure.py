@@ -90,6 +90,9 @@ def test_when_a_parameter_is_unknown_expect_one_line_with_a_suggestion_and_exit_
         ({'urdf_path': '/nowhere/fr3.urdf'}, '/nowhere/fr3.urdf'),
         ({'robot_description': '<robot'}, "parameter 'robot_description'"),
         ({'simulated': False}, "parameter 'auto_arm' is for simulated robots"),
+        ({'estop_topics': ['/estop/']}, "parameter 'estop_topics': '/estop/' is no name of a"),
+        ({'output_topics': ['a b']}, "parameter 'output_topics': 'a b' is no name of a topic"),
+        ({'joint_state_topics': ['a b']}, "parameter 'joint_state_topics': 'a b' is no name of a"),
     ],
 )
 def test_when_the_configuration_is_wrong_expect_configure_to_fail_naming_it(

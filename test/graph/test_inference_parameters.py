@@ -27,6 +27,7 @@ from vla_deploy.ros.conversions import duration_s, time_ns
         ({'backend': 'onnx_runtime', 'variant': 'whole'}, 'whole'),
         ({'joint_names': ['elbow']}, 'joint'),
         ({'period_s': 0.3}, 'period_s'),
+        ({'joint_state_topics': ['a-b']}, "parameter 'joint_state_topics': 'a-b' is no name of a"),
     ],
 )
 def test_when_a_parameter_cannot_be_met_expect_configure_to_fail_naming_it(

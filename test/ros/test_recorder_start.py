@@ -13,8 +13,8 @@ from rclpy.parameter import Parameter
 
 from vla_deploy.core.parameter import ParameterError
 from vla_deploy.nodes.recorder import RecorderNode
+from vla_deploy.ros.graph_names import check_nodes
 from vla_deploy.ros.lifecycle import ConfigureError
-from vla_deploy.ros.recorded_names import check_nodes
 
 WRONG = [
     ("topics:=['/camera/front-left']", "parameter 'topics': '/camera/front-left' is no name of a"),

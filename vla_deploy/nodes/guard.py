@@ -42,6 +42,7 @@ from vla_deploy.ros.apart import wait_for
 from vla_deploy.ros.command_outputs import CommandOutputs
 from vla_deploy.ros.estop_topics import EstopTopics
 from vla_deploy.ros.execution_messages import ExecutionMessage
+from vla_deploy.ros.graph_names import check_topics
 from vla_deploy.ros.guard_audit import GuardAudit
 from vla_deploy.ros.guard_inputs import GuardInputs
 from vla_deploy.ros.guard_messages import diagnostics_message, violation_message
@@ -108,6 +109,7 @@ class GuardNode(ManagedNode):
         config = read_config(self, GuardConfig)
         if node_config.auto_arm and not node_config.simulated:
             raise ConfigureError("parameter 'auto_arm' is for simulated robots; arm by ~/arm")
+        check_topics(self, node_config, 'joint_state_topics', 'output_topics', 'estop_topics')
         robot = load_robot(node_config, self._description)
         self._limits = robot.limits
         # rclpy takes 20 ms over its first line, so there is one before the ticks begin

@@ -32,6 +32,7 @@ from vla_deploy.ros.chunk_front import ChunkFront
 from vla_deploy.ros.chunk_loop import ChunkLoop, LoopPorts
 from vla_deploy.ros.chunk_maker import ChunkMaker
 from vla_deploy.ros.conversions import time_ns
+from vla_deploy.ros.graph_names import check_topics
 from vla_deploy.ros.guard_rules import GuardRules, guard_rules
 from vla_deploy.ros.instruction_front import InstructionFront
 from vla_deploy.ros.lifecycle import ConfigureError, LifecycleConfig, ManagedNode, run_node
@@ -84,6 +85,7 @@ class InferenceNode(ManagedNode):
         config = self._config = read_config(self, InferenceConfig)
         if not config.bundle:
             raise ConfigureError("parameter 'bundle' is empty: give the folder of a bundle")
+        check_topics(self, config, 'joint_state_topics')
         self._health.set_health(PolicyStatus.HEALTH_LOADING)
         self._announce_chunks()
         served = load_policy(config)

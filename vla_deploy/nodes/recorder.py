@@ -25,10 +25,10 @@ from vla_deploy.core.parameter import ParameterError
 from vla_deploy.files import FileError
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import time_msg
+from vla_deploy.ros.graph_names import check_nodes, resolved_topics
 from vla_deploy.ros.lifecycle import EXIT_FAILED, ConfigureError, run_node
 from vla_deploy.ros.parameter_snapshot import ParameterSnapshot
 from vla_deploy.ros.parameters import declare_parameters, read_config
-from vla_deploy.ros.recorded_names import check_nodes, resolved_topics
 from vla_deploy.ros.recorded_topics import IMAGES, RecordedTopics
 from vla_deploy.ros.recorder_messages import diagnostics_message, status_message
 from vla_deploy.trace.bag_writer import BagWriter, Topic

@@ -18,6 +18,7 @@ from vla_deploy.pipeline.assembly import Assembled, ObservationAssembler, Stream
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import ConversionError, JointMap, time_ns
+from vla_deploy.ros.graph_names import resolved_topics
 from vla_deploy.ros.joint_sources import JointSources
 from vla_deploy.ros.lifecycle import ConfigureError
 
@@ -45,12 +46,15 @@ class ObservationStreams:
         self._joints = tuple(contract.state.joints or ())
         self._newest_state: tuple[int, NDArray[np.float64]] | None = None
         subscribe = node.create_subscription
+        sources = _sources(contract.camera_names, config)
+        # Before the first subscription, which a name that ROS refuses would leave in the graph.
+        resolved_topics(node, 'bundle', [topic for _kind, topic in sources.values()])
         self.entities: list[Any] = [
             *JointSources(node, config.joint_state_topics, config.joint_state_prefixes,
                           self._on_joint_state).entities,
             *(
                 subscribe(*source, partial(self._on_image, camera), qos.SENSOR)
-                for camera, source in _sources(contract.camera_names, config).items()
+                for camera, source in sources.items()
             ),
         ]
 

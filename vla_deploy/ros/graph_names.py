@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the names of what is to be recorded, before anything is made for them."""
+"""Checks names of topics and nodes that parameters give, before anything is made for them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def resolved_topics(node: Node, parameter: str, names: Iterable[str]) -> dict[st
         except RuntimeError as error:  # rcl's own class of errors is not in the public API
             raise _refused(parameter, name, 'topic', error) from None
     return resolved
+
+
+def check_topics(node: Node, config: object, *parameters: str) -> None:
+    """Raise ParameterError for a name that ROS refuses among these lists of topics in `config`."""
+    for parameter in parameters:
+        resolved_topics(node, parameter, getattr(config, parameter))
 
 
 def check_nodes(parameter: str, names: Iterable[str]) -> None:
