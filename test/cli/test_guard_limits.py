@@ -112,6 +112,39 @@ def test_when_a_limit_is_wrong_expect_exit_code_2_naming_file_and_key(share, cap
     assert 'joint_limits.yaml: unknown key joint_limits.fr3_joint1.velocty; did you mean' in said
 
 
+@pytest.mark.parametrize(
+    ('written', 'meant'),
+    [('start_jmp', 'start_jump'), ('enforce_jrk', 'enforce_jerk'), ('log_foldr', 'log_folder'),
+     ('autostrt', 'autostart')],
+)
+def test_when_a_key_of_the_guard_is_misspelt_expect_what_the_guard_itself_says_of_it(
+    share, tmp_path, capsys, written, meant
+):
+    share('fr3_joint1')
+    path = tmp_path / 'config' / 'franka' / 'guard.yaml'
+    parameters = read_yaml(path)
+    parameters['/**']['ros__parameters'][written] = 1.0
+    write_yaml(path, parameters)
+    assert guard_limits.main(['--robot', 'franka']) == 2
+    assert capsys.readouterr().err == (
+        f'guard check_limits: {path}: unknown parameter {written!r}; did you mean {meant!r}?\n'
+    )
+
+
+def test_when_the_guard_s_file_holds_what_every_node_takes_expect_the_limits_shown(
+    share, tmp_path, capsys
+):
+    share('fr3_joint1')
+    path = tmp_path / 'config' / 'franka' / 'guard.yaml'
+    parameters = read_yaml(path)
+    parameters['/**']['ros__parameters'] |= {
+        'autostart': True, 'log_folder': '', 'use_sim_time': True,
+        'start_type_description_service': False, 'qos_overrides': {'/parameter_events': {}},
+    }  # fmt: skip
+    write_yaml(path, parameters)
+    limits_of(capsys, '--robot', 'franka')
+
+
 def test_when_a_safety_controller_bounds_a_joint_expect_it_as_the_source(tmp_path, capsys):
     path = tmp_path / 'soft.urdf'
     soft = '<safety_controller soft_lower_limit="-1.0" soft_upper_limit="1.0" k_velocity="1"/>'

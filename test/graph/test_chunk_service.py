@@ -123,6 +123,7 @@ def test_when_the_guards_parameters_are_given_expect_its_rules_and_jerk_as_it_en
 @pytest.mark.parametrize(('text', 'said'), [
     ('guard: 3', "lacks '/**': 'ros__parameters'"),
     ('/**: {ros__parameters: {knot_scale: 9.0}}', 'knot_scale is 9.0, above its maximum'),
+    ('/**: {ros__parameters: {start_jmp: 1.0}}', "'start_jmp'; did you mean 'start_jump'?"),
 ])
 def test_when_the_guards_parameters_are_wrong_expect_configure_to_fail(
     refuse, tmp_path, text, said

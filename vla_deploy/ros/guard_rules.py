@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from vla_deploy.core.audit_config import AuditConfig
 from vla_deploy.core.guard_config import GuardConfig
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.core.parameter import ParameterError, config_from_mapping, parameters_of
 from vla_deploy.files import read_yaml
 from vla_deploy.ros.guard_node_config import GuardNodeConfig
+from vla_deploy.ros.known_parameters import LifecycleConfig, check_known
 
 Config = TypeVar('Config')
 
@@ -37,6 +39,8 @@ def guard_rules(path: str | os.PathLike[str]) -> GuardRules:
     """
     try:
         values = _parameters(read_yaml(path)) if path else {}
+        # As the guard itself does: what it would refuse must not pass for a rule.
+        check_known(values, LifecycleConfig, GuardNodeConfig, GuardConfig, AuditConfig)
         return GuardRules(_part(GuardConfig, values), _part(GuardNodeConfig, values))
     except ParameterError as error:
         raise ParameterError(f'{path}: {error}') from error

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 import traceback
@@ -20,7 +19,8 @@ from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
-from vla_deploy.core.parameter import ParameterError, parameter
+from vla_deploy.core.parameter import ParameterError
+from vla_deploy.ros.known_parameters import LifecycleConfig
 from vla_deploy.ros.parameters import declare_parameters, parameters_text, read_config
 from vla_deploy.ros.transport import IMAGES, use_profile
 
@@ -34,22 +34,6 @@ _LAST_SPINS = 10
 
 class ConfigureError(Exception):
     """Why a node cannot be configured: one line that names the file, key, joint or stream."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LifecycleConfig:
-    """Parameters that every lifecycle node of this suite has."""
-
-    autostart: bool = parameter(
-        False, 'Configure and activate at start; a failure ends the process with exit code 1.'
-    )
-    autostart_timeout_s: float = parameter(
-        10.0,
-        'How long autostart waits for what configuring needs, as a robot description.',
-        's',
-        minimum=0.0,
-        maximum=600.0,
-    )
 
 
 class ManagedNode(LifecycleNode):

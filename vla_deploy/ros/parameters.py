@@ -8,7 +8,6 @@ that no class declares is an error: a misspelt limit must not be ignored.
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from typing import Any, TypeVar
 
@@ -23,11 +22,9 @@ from vla_deploy.core.parameter import (
     config_from_mapping,
     parameters_of,
 )
+from vla_deploy.ros.known_parameters import check_known
 
 T = TypeVar('T')
-
-# rclpy declares these itself.
-_OWN = ('use_sim_time', 'start_type_description_service')
 
 _ROS_TYPE = {
     bool: RosParameter.Type.BOOL,
@@ -45,10 +42,7 @@ _ROS_LIST_TYPE = {
 def declare_parameters(node: Node, *config_types: type) -> None:
     """Declare every parameter of the classes; raise ParameterError naming a bad override."""
     declared = [p for config_type in config_types for p in parameters_of(config_type)]
-    known = {p.name for p in declared}
-    for name in node._parameter_overrides:
-        if name not in known and name not in _OWN and not name.startswith('qos_overrides.'):
-            config_from_mapping(_merged(config_types), {name: None})
+    check_known(node._parameter_overrides, *config_types)
     for p in declared:
         try:
             node.declare_parameter(p.name, _initial_value(p), _descriptor(p))
@@ -74,16 +68,6 @@ def parameters_text(*config_types: type) -> str:
         unit = f' [{p.unit}]' if p.unit else ''
         lines.append(f'  {p.name} = {p.default!r}{unit}\n      {p.description}')
     return '\n'.join(lines)
-
-
-def _merged(config_types: tuple[type, ...]) -> type:
-    """Return a class with the fields of all, so that a suggestion considers each of them."""
-    fields = [
-        (f.name, f.type, dataclasses.field(default=None, metadata=f.metadata))
-        for config_type in config_types
-        for f in dataclasses.fields(config_type)
-    ]
-    return dataclasses.make_dataclass('Parameters', fields)
 
 
 def _initial_value(p: Parameter) -> Any:
