@@ -60,6 +60,9 @@ def test_when_overridden_expect_the_given_values(make_node):
         ('rate_hz:=fast', 'rate_hz'),
         ('steps:=0', 'steps'),
         ('gains:=[a]', 'gains'),
+        ('rate_hz:=20', "'DOUBLE': rate_hz; write 20.0$"),
+        ('gains:=[1, 2]', r"'gains'.*; write \[1.0, 2.0\]$"),
+        ('rate_hz:=true', "'DOUBLE': rate_hz$"),
     ],
 )
 def test_when_override_is_wrong_expect_an_error_that_names_it(make_node, override, message):

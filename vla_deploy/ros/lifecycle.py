@@ -20,6 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
 from vla_deploy.core.parameter import ParameterError
+from vla_deploy.ros.command_line import wrong_words
 from vla_deploy.ros.known_parameters import LifecycleConfig
 from vla_deploy.ros.parameters import declare_parameters, parameters_text, read_config
 from vla_deploy.ros.transport import IMAGES, use_profile
@@ -177,14 +178,19 @@ def run_node(
 ) -> int:
     """Run a node until SIGINT, SIGTERM or its own exit code; return the exit code.
 
-    `--help` prints the description and the parameters of the configuration classes. On a signal
+    `--help` prints the description and the parameters of the configuration classes; words that are
+    not for ROS, or that ROS refuses, are wrong use. On a signal
     an active lifecycle node is shut down through its transitions, so that a guard comes to a
     planned stop and no publisher is left in the graph. A node with a method `lingers` goes on after
     SIGINT for as long as that returns True, or until another signal. `profile` is of transport.py.
     """
-    if {'-h', '--help'} & set(sys.argv[1:] if args is None else args):
+    words = sys.argv[1:] if args is None else args
+    if {'-h', '--help'} & set(words):
         print(f'{description}\n{parameters_text(*config_types)}')
         return EXIT_OK
+    if wrong := wrong_words(words):
+        print(f'error: {wrong}', file=sys.stderr, flush=True)
+        return EXIT_USAGE
     signals: list[int] = []
 
     def on_signal(number: int, _frame: Any) -> None:

@@ -9,6 +9,7 @@ that no class declares is an error: a misspelt limit must not be ignored.
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -47,7 +48,8 @@ def declare_parameters(node: Node, *config_types: type) -> None:
         try:
             node.declare_parameter(p.name, _initial_value(p), _descriptor(p))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            raise ParameterError(f'parameter {p.name!r}: {error}') from error
+            hint = _float_hint(p, node._parameter_overrides)
+            raise ParameterError(f'parameter {p.name!r}: {error}{hint}') from error
 
 
 def read_config(node: Node, config_type: type[T]) -> T:
@@ -68,6 +70,16 @@ def parameters_text(*config_types: type) -> str:
         unit = f' [{p.unit}]' if p.unit else ''
         lines.append(f'  {p.name} = {p.default!r}{unit}\n      {p.description}')
     return '\n'.join(lines)
+
+
+def _float_hint(p: Parameter, overrides: Mapping[str, RosParameter]) -> str:
+    """Return how to write a float that was given as a whole number, which ROS does not take."""
+    given = overrides[p.name].value if p.name in overrides else None
+    if p.python_type is float and type(given) is int:
+        return f'; write {float(given)}'
+    if p.python_type == list[float] and given and all(type(value) is int for value in given):
+        return f'; write {[float(value) for value in given]}'
+    return ''
 
 
 def _initial_value(p: Parameter) -> Any:
