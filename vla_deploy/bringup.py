@@ -12,8 +12,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from vla_deploy.share import share_directory
 READY_TIMEOUT_S = 30.0
 # Executables whose topics and parameters make a run explainable.
 _RECORDED = ('guard', 'inference')
+# Those that a description may name; the recorder is added where a run is recorded.
+_EXECUTABLES = ('guard', 'inference', 'sim_robot')
+_NODE_NAME = re.compile('[A-Za-z_][A-Za-z0-9_]*')
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,11 @@ def read_description(path: Path) -> dict[str, Any]:
     """Read a `bringup.yaml`; raise ParameterError naming the file and a key that is wrong."""
     description = read_yaml(path)
     _check_keys(path, '', description, ('urdf', 'limits', 'processes'), ('policy',))
-    for process in description['processes']:
+    processes = description['processes']
+    for index, process in enumerate(processes):
+        if not isinstance(process, Mapping):
+            raise ParameterError(f'{path}: processes[{index}] must be a mapping with keys as name '
+                                 f'and executable, not {process!r}')
         _check_keys(
             path,
             f'processes.{process.get("name", "?")}.',
@@ -110,6 +118,14 @@ def read_description(path: Path) -> dict[str, Any]:
             ('name', 'executable', 'parameters', 'given'),
             ('only_in_sim', 'nice', 'remappings_on_robot', 'parameters_on_robot'),
         )
+    names = [process['name'] for process in processes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f'{path}: processes: name {name!r} is given twice')
+    guards = [process['name'] for process in processes if process['executable'] == 'guard']
+    if len(guards) != 1:
+        raise ParameterError(f'{path}: processes must have one with executable guard, not '
+                             f'{len(guards)}')
     return description
 
 
@@ -122,12 +138,56 @@ def _check_keys(
 ) -> None:
     for key in values:
         if key not in required + optional:
-            near = difflib.get_close_matches(str(key), required + optional, n=1)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
+            hint = _near(key, required + optional)
             raise ParameterError(f'{path}: unknown key {where}{key}{hint}')
     for key in required:
         if key not in values:
             raise ParameterError(f'{path}: missing key {where}{key}')
+    for key, value in values.items():
+        fits, wanted = _WANTED[key]
+        if not fits(value):
+            hint = _near(value, _EXECUTABLES) if key == 'executable' else ''
+            raise ParameterError(f'{path}: {where}{key} must be {wanted}, not {value!r}{hint}')
+
+
+def _near(given: Any, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(str(given), known, n=1)
+    return f'; did you mean {near[0]!r}?' if near else ''
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ''
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(_is_text(value) for value in values)
+
+
+def _are_remappings(values: Any) -> bool:
+    return isinstance(values, dict) and _are_texts([*values, *values.values()])
+
+
+def _is_niceness(value: Any) -> bool:
+    return type(value) is int and -20 <= value <= 19
+
+
+_FILE = (_is_text, 'a path as config/<robot>/guard.yaml')
+# What each key of a `bringup.yaml` holds, and that in words.
+_WANTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    'urdf': _FILE,
+    'limits': _FILE,
+    'policy': _FILE,
+    'processes': (lambda value: isinstance(value, list) and bool(value), 'a list of processes'),
+    'name': (lambda value: isinstance(value, str) and bool(_NODE_NAME.fullmatch(value)),
+             'a name of letters, digits and _'),
+    'executable': (lambda value: value in _EXECUTABLES, f'one of {", ".join(_EXECUTABLES)}'),
+    'parameters': _FILE,
+    'parameters_on_robot': _FILE,
+    'given': (_are_texts, 'a list of names'),
+    'only_in_sim': (lambda value: isinstance(value, bool), 'true or false'),
+    'nice': (_is_niceness, 'a whole number from -20 to 19'),
+    'remappings_on_robot': (_are_remappings, 'a mapping of names to names'),
+}
 
 
 def options_from_arguments(arguments: list[str]) -> BringUpOptions:
@@ -210,8 +270,8 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
 
 def _guard_parameters(share: Path, description: Mapping[str, Any]) -> str:
     """Return the parameter file of the robot's guard, for who judges by its rules."""
-    files = [p['parameters'] for p in description['processes'] if p['executable'] == 'guard']
-    return str(share / files[0]) if files else ''
+    (path,) = (p['parameters'] for p in description['processes'] if p['executable'] == 'guard')
+    return str(share / path)
 
 
 def _recorder(entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import pytest
 
 from vla_deploy import bringup
 from vla_deploy.bringup import BringUpOptions, bring_up, options_from_arguments, robots
-from vla_deploy.cli import up
+from vla_deploy.cli import guard_limits, guarded_robot, up
 from vla_deploy.core.parameter import ParameterError, parameters_of
+from vla_deploy.files import write_yaml
 
 SIM = BringUpOptions(sim=True)
 
@@ -256,6 +257,91 @@ def test_when_a_description_has_a_wrong_key_expect_the_file_and_the_key(
         bringup.read_description(path)
     assert str(path) in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.fixture
+def described(tmp_path, monkeypatch):
+    """Return a function that describes a robot `one` like the UR5, with a change to it."""
+    path = tmp_path / 'config' / 'one' / 'bringup.yaml'
+    path.parent.mkdir(parents=True)
+    description = bringup.read_yaml(bringup.share_directory() / 'config/ur5/bringup.yaml')
+    for module in (bringup, guarded_robot):
+        monkeypatch.setattr(module, 'share_directory', lambda: tmp_path)
+
+    def write(key, value, process=None):
+        (description if process is None else description['processes'][process])[key] = value
+        write_yaml(path, description)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'said'),
+    [
+        ('processes', None, 'processes must be a list of processes, not None'),
+        ('processes', [], 'processes must be a list of processes, not []'),
+        ('processes', {'guard': {}}, 'processes must be a list of processes, not {'),
+        ('processes', ['guard'], 'processes[0] must be a mapping with keys as name and executable'),
+        ('urdf', 3, 'urdf must be a path'),
+        ('limits', ['a.yaml'], 'limits must be a path'),
+        ('policy', None, 'policy must be a path'),
+    ],
+)
+def test_when_a_description_holds_something_else_expect_both_tools_to_name_file_and_key(
+    described, capsys, key, value, said
+):
+    path = described(key, value)
+    assert up.main(['one', 'sim:=true', 'inference:=false']) == 2
+    assert guard_limits.main(['--robot', 'one']) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(f'{path}: ')[0] for line in lines] == ['up: ', 'guard check_limits: ']
+    assert all(said in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'said'),
+    [
+        ('name', 'left arm', "name must be a name of letters, digits and _, not 'left arm'"),
+        ('name', None, 'name must be a name'),
+        ('name', 'sim_robot', "processes: name 'sim_robot' is given twice"),
+        ('executable', 'gaurd', "inference, sim_robot, not 'gaurd'; did you mean 'guard'?"),
+        ('executable', ['guard'], 'executable must be one of'),
+        ('executable', 'inference', 'processes must have one with executable guard, not 0'),
+        ('parameters', None, 'processes.guard.parameters must be a path'),
+        ('parameters_on_robot', 1, 'processes.guard.parameters_on_robot must be a path'),
+        ('given', 'urdf_path', "guard.given must be a list of names, not 'urdf_path'"),
+        ('given', [1], 'guard.given must be a list of names, not [1]'),
+        ('only_in_sim', 'yes', "guard.only_in_sim must be true or false, not 'yes'"),
+        ('nice', 'abc', "guard.nice must be a whole number from -20 to 19, not 'abc'"),
+        ('nice', True, 'guard.nice must be a whole number'),
+        ('nice', 20, 'guard.nice must be a whole number'),
+        ('remappings_on_robot', ['a:=b'], 'guard.remappings_on_robot must be a mapping of names'),
+        ('remappings_on_robot', {'a': 1}, 'guard.remappings_on_robot must be a mapping of names'),
+    ],
+)
+def test_when_a_process_is_described_by_something_else_expect_file_and_key_named(
+    described, key, value, said
+):
+    path = described(key, value, process=1)
+    with pytest.raises(ParameterError) as error:
+        bringup.read_description(path)
+    assert str(error.value).startswith(f'{path}: processes')
+    assert said in str(error.value)
+
+
+def test_when_the_readme_describes_a_robot_expect_its_processes(tmp_path, monkeypatch):
+    readme = Path(__file__).parents[2] / 'README.md'
+    section = readme.read_text().partition('## Your own robot')[2]
+    path = tmp_path / 'config' / 'my_arm' / 'bringup.yaml'
+    path.parent.mkdir(parents=True)
+    path.write_text(section.partition('```yaml\n')[2].partition('```')[0])
+    monkeypatch.setattr(bringup, 'share_directory', lambda: tmp_path)
+    options = BringUpOptions(sim=True, inference=False)
+    assert [p.name for p in bring_up('my_arm', options, None)] == ['sim_robot', 'guard']
+    (guard,) = bring_up('my_arm', BringUpOptions(inference=False), None)
+    assert 'joint_trajectory:=arm_controller/joint_trajectory' in guard.command
+    assert str(tmp_path / 'config/my_arm/guard_robot.yaml') in guard.command
 
 
 def test_when_a_process_asks_for_something_unknown_expect_it_named(tmp_path, monkeypatch):
