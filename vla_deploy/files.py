@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -144,10 +145,42 @@ def write_yaml(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     write_bytes(path, text.encode('utf-8'))
 
 
+def check_writable(*paths: Path | None) -> None:
+    """Raise OSError, which names the file, unless each could be written as things stand.
+
+    For before the work whose result it is to take. None stands for a file that nobody asked for.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.exists() and not path.is_file():  # a rename would fail, or replace a device
+            raise OSError(errno.EEXIST, 'is not a regular file; name another', str(path))
+        try:
+            descriptor, temporary = _make_beside(path)
+        except OSError as error:
+            reason = f'cannot be written: {error.strerror}; its folder must be there and writable'
+            raise OSError(error.errno, reason, str(path)) from None
+        os.close(descriptor)
+        os.unlink(temporary)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file through a temporary one beside it and a rename; OSError leaves nothing."""
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f'.{target.name}.', dir=target.parent)
+    """Write a file through a temporary one beside it and a rename; OSError, which names `path`,
+    leaves nothing."""
+    try:
+        _write_bytes(Path(path), data)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = os.fspath(path)  # nobody knows the temporary one
+        raise
+
+
+def _make_beside(target: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(prefix=f'.{target.name}.', dir=target.parent)
+
+
+def _write_bytes(target: Path, data: bytes) -> None:
+    descriptor, temporary = _make_beside(target)
     try:
         with os.fdopen(descriptor, 'wb') as file:
             file.write(data)

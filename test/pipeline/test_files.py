@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_deploy.core.canonical import canonical_json, parse_canonical_json
-from vla_deploy.files import FileError, read_yaml, write_bytes, write_yaml
+from vla_deploy.files import FileError, check_writable, read_yaml, write_bytes, write_yaml
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -96,6 +96,30 @@ def test_when_writing_fails_expect_old_file_and_no_other(tmp_path, monkeypatch):
         write_bytes(path, b'new')
     assert path.read_bytes() == b'old'
     assert [entry.name for entry in tmp_path.iterdir()] == ['a.bin']
+
+
+@pytest.mark.parametrize('write', [lambda path: write_bytes(path, b''),
+                                   lambda path: write_yaml(path, {}), check_writable])
+def test_when_a_folder_is_missing_expect_the_error_to_name_the_file_asked_for(tmp_path, write):
+    path = tmp_path / 'gone' / 'a.bin'
+    with pytest.raises(FileNotFoundError) as error:
+        write(path)
+    assert error.value.filename == str(path)
+
+
+def test_when_files_can_be_written_expect_the_check_to_leave_them_and_nothing_else(tmp_path):
+    path = tmp_path / 'a.bin'
+    path.write_bytes(b'old')
+    check_writable(path, None, tmp_path / 'b.bin')
+    assert path.read_bytes() == b'old'
+    assert [entry.name for entry in tmp_path.iterdir()] == ['a.bin']
+
+
+@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo])
+def test_when_what_is_there_is_no_file_expect_it_not_to_be_replaced(tmp_path, make):
+    make(tmp_path / 'there')
+    with pytest.raises(OSError, match='is not a regular file; name another'):
+        check_writable(tmp_path / 'there')
 
 
 @given(JSON)

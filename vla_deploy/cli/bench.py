@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_deploy.cli.output import one_line, progress_lines, unforeseen
-from vla_deploy.files import write_bytes
+from vla_deploy.files import check_writable, write_bytes
 from vla_deploy.pipeline import BundleError, Policy, PolicyChunk, PolicyError
 from vla_deploy.pipeline.backend import BackendOptions
 from vla_deploy.pipeline.bundle import FIXTURES, open_bundle
@@ -56,10 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        check_writable(arguments.json)
         choices = arguments.compare or [arguments.backend]
         rows = _measure_all(
             arguments.bundle, choices, arguments.iterations, arguments.threads, arguments.batch
         )
+        print('\n'.join(_table(rows)), flush=True)
         if arguments.json is not None:
             text = json.dumps({'bundle': str(arguments.bundle), 'rows': rows}, indent=1) + '\n'
             write_bytes(arguments.json, text.encode('ascii'))
@@ -69,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
         print(f'bench: {unforeseen("bench", error)}', file=sys.stderr)
         return 2
-    print('\n'.join(_table(rows)))
     return 0
 
 

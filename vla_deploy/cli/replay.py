@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vla_deploy.cli.output import one_line, unforeseen
 from vla_deploy.core.audit_file import AuditError
 from vla_deploy.core.contract import ContractError
 from vla_deploy.core.parameter import ParameterError
-from vla_deploy.files import FileError, write_bytes
+from vla_deploy.files import FileError, check_writable, write_bytes
 from vla_deploy.pipeline import BundleError, ObservationError, PolicyError
 from vla_deploy.trace.bag import Bag, BagError
 from vla_deploy.trace.replay_report import Report
@@ -48,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if foreign:
         parser.error(f'--fail-on {min(foreign)}: is not compared with --diff {arguments.diff}')
     try:
+        check_writable(arguments.output_json, arguments.plot)
         write_plot = _plotter() if arguments.plot is not None else None
         report = _replay(arguments, diffs)
+        code = _tell(report, limits)
         if arguments.output_json is not None:
             text = json.dumps(report.to_mapping(), indent=1, sort_keys=True) + '\n'
             write_bytes(arguments.output_json, text.encode('ascii'))
@@ -61,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
         print(f'replay: {unforeseen("replay", error)}', file=sys.stderr)
         return 2
-    print('\n'.join(report.lines()))
+    return code
+
+
+def _tell(report: Report, limits: Mapping[str, float]) -> int:
+    """Print what differs and what could not be compared, and return the exit code."""
+    print('\n'.join(report.lines()), flush=True)
     failures = report.failures(limits)
     for line in failures:
         print(f'replay: differs: {line}', file=sys.stderr)

@@ -25,7 +25,7 @@ from typing import Any
 
 from vla_deploy.cli.output import one_line, unforeseen
 from vla_deploy.demo.statistics import percentiles_ms, wilson_interval
-from vla_deploy.files import FileError, write_bytes
+from vla_deploy.files import FileError, check_writable, write_bytes
 from vla_deploy.trace.bag import Bag, BagError
 from vla_deploy.trace.episodes import FAILED, SUCCESS, UNKNOWN
 from vla_deploy.trace.index import TraceIndexError, open_index, update
@@ -97,6 +97,7 @@ def _repair(arguments: argparse.Namespace) -> None:
 
 
 def _found(arguments: argparse.Namespace) -> list[Found]:
+    check_writable(arguments.output)
     since = since_ns(arguments.since, time.time_ns()) if arguments.since else 0
     database = open_index(arguments.dir, arguments.index)
     updated = update(database, arguments.dir)

@@ -18,10 +18,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vla_deploy.cli import validate_dataset
 from vla_deploy.cli.output import one_line, progress_lines, unforeseen
-from vla_deploy.files import write_bytes
+from vla_deploy.files import check_writable, write_bytes
+
+if TYPE_CHECKING:
+    from vla_deploy.export.revalidate import Validation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,13 +67,13 @@ def _validate(arguments: argparse.Namespace) -> int:
         # torch takes a second to import: bad usage should not wait for it
         from vla_deploy.export.parity import GateError
         from vla_deploy.export.revalidate import validate_bundle
-        from vla_deploy.export.rungs import table
         from vla_deploy.export.source import CheckpointError
         from vla_deploy.pipeline import BundleError, PolicyError
     except ImportError as error:
         print(f'validate: {error}; pip install torch onnx onnx-ir onnxscript', file=sys.stderr)
         return 2
     try:
+        check_writable(arguments.output_json)
         result = validate_bundle(
             arguments.bundle,
             arguments.model,
@@ -79,6 +83,7 @@ def _validate(arguments: argparse.Namespace) -> int:
             arguments.threads,
             progress_lines('validate'),
         )
+        _tell(result)
         if arguments.output_json is not None:
             text = json.dumps(result.summary, indent=1, sort_keys=True) + '\n'
             write_bytes(arguments.output_json, text.encode('ascii'))
@@ -89,13 +94,18 @@ def _validate(arguments: argparse.Namespace) -> int:
     except (CheckpointError, BundleError, PolicyError, OSError) as error:
         print(f'validate: {one_line(error)}', file=sys.stderr)
         return 2
+    return 1 if result.failures else 0
+
+
+def _tell(result: Validation) -> None:
+    from vla_deploy.export.rungs import table
+
     print('\n'.join(table(result.parities)))
     for line in result.failures:
         print(f'validate: failed: {line}', file=sys.stderr)
     target = result.summary['parity']['target']
     print(f'rung 3, target: max_abs {target["max_abs"]!r}, cosine {target["cosine"]!r}')
-    print('FAIL' if result.failures else 'PASS')
-    return 1 if result.failures else 0
+    print('FAIL' if result.failures else 'PASS', flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,12 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vla_deploy.cli.guarded_robot import ERRORS, guarded_robot
 from vla_deploy.cli.output import one_line
-from vla_deploy.files import write_bytes
+from vla_deploy.files import check_writable, write_bytes
+
+if TYPE_CHECKING:
+    from vla_deploy.trace.dataset_checks import Checked
 
 _MARKS = {'pass': 'ok', 'warn': 'WARN', 'fail': 'FAIL', 'not run': 'NOT RUN'}
 
@@ -34,10 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f'validate: {arguments.path}: is no folder', file=sys.stderr)
         return 2
     try:
+        check_writable(arguments.output_json)
         limits = guarded_robot(arguments.robot).limits
         checks = check_dataset(arguments.path, limits)
         bad = {'fail', 'not run', *(['warn'] if arguments.strict else [])}
         passed = not any(check.status in bad for check in checks)
+        _tell(checks, passed)
         if arguments.output_json is not None:
             result = {'path': str(arguments.path), 'robot': arguments.robot, 'passed': passed,
                       'checks': [asdict(check) for check in checks]}  # fmt: skip
@@ -46,12 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
     except (*ERRORS, OSError) as error:
         print(f'validate: {one_line(error)}', file=sys.stderr)
         return 2
+    return 0 if passed else 1
+
+
+def _tell(checks: Sequence[Checked], passed: bool) -> None:
     for check in checks:
         print(f'{_MARKS[check.status]:8s} {check.name:15s} {check.found}')
         if check.mend:
             print(f'{"":8s} {"":15s} → {check.mend}')
-    print('PASS' if passed else 'FAIL')
-    return 0 if passed else 1
+    print('PASS' if passed else 'FAIL', flush=True)
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +14,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 
+from vla_deploy.files import write_bytes
 from vla_deploy.trace.replay_report import Report
 
 
@@ -45,7 +47,7 @@ def write_plot(report: Report, path: Path) -> None:
     axes[-1].plot([c.replayed_s * 1e3 for c in report.chunks], color='tab:orange', linewidth=0.9)
     axes[-1].set_ylabel('latency [ms]', fontsize=8)
     axes[-1].set_xlabel('chunk', fontsize=8)
-    temporary = path.with_suffix('.png.part')
-    figure.savefig(temporary, format='png', dpi=90)
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png', dpi=90)
     plt.close(figure)
-    temporary.rename(path)
+    write_bytes(path, picture.getvalue())
