@@ -243,6 +243,11 @@ def test_when_a_policy_continues_its_previous_chunk_expect_another_backend_named
         Policy.load(plain_bundle(contract), backend='torch_cuda', provider='cpu')
 
 
+def test_when_there_are_no_threads_expect_it_said_as_by_any_backend(plain_bundle):
+    with pytest.raises(PolicyError, match='threads is -1, but must be at least 1'):
+        Policy.load(plain_bundle(), backend='torch_cuda', provider='cpu', threads=-1)
+
+
 def test_when_chunks_come_in_one_run_expect_the_steps_apart_all_the_same(serve):
     policy = serve('pi0', variant='unrolled')
     assert policy.takes_steps_apart

@@ -256,3 +256,7 @@ def test_when_parent_of_output_is_missing_expect_it_named(checkpoint, capsys):
 def test_when_steps_are_zero_expect_it_said(refused):
     assert '--steps is 0, but must be at least 1' in refused('--steps', '0')
 
+
+
+def test_when_there_are_no_threads_expect_it_said(refused):
+    assert 'threads is -1, but must be at least 1' in refused('--threads', '-1')

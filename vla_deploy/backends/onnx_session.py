@@ -75,8 +75,6 @@ def placement(bundle: Bundle, options: BackendOptions) -> Placement:
         'precision', options.precision, PRECISIONS[options.provider],
         f'onnx_runtime on {options.provider}',
     )
-    if options.threads is not None and options.threads < 1:
-        raise PolicyError(f'threads is {options.threads}, but must be at least 1')
     if options.provider == 'cpu':
         return Placement(((CPU, {}),), 'cpu', replays=False, threads=options.threads or 0)
     replays = options.variant != 'loop'

@@ -64,6 +64,7 @@ from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures, variant_notes
 from vla_deploy.files import write_yaml
 from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline.backend import require_threads
 from vla_deploy.pipeline.bundle import (
     CONTRACT,
     FIXTURES,
@@ -118,9 +119,10 @@ class Exported:
 def export_bundle(options: ExportOptions, threads: int | None, progress: Progress) -> Exported:
     """Write the bundle to `options.output`, or raise and leave nothing there.
 
-    Raises CheckpointError for a checkpoint that cannot be exported, GateError where a rung fails,
-    OSError where files cannot be written.
+    Raises CheckpointError for a checkpoint that cannot be exported, PolicyError for threads below
+    1, GateError where a rung fails, OSError where files cannot be written.
     """
+    require_threads(threads)
     progress(f'reading {options.model}')
     checkpoint = _checkpoint(options)
     family = family_of(checkpoint)

@@ -100,8 +100,15 @@ def load_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
         module = importlib.import_module(BACKENDS[name])
     except ImportError as error:
         raise PolicyError(f'backend {name} needs a library that is missing: {error}') from error
+    require_threads(options.threads)
     backend: Backend = module.load(bundle, options)
     return backend
+
+
+def require_threads(threads: int | None) -> None:
+    """Raise PolicyError where a number of threads is given that is none."""
+    if threads is not None and threads < 1:
+        raise PolicyError(f'threads is {threads}, but must be at least 1')
 
 
 def require_single(options: BackendOptions, backend: str) -> None:
