@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_deploy.cli.output import one_line, progress_lines, unforeseen
+from vla_deploy.cli.output import interruptible, one_line, progress_lines, unforeseen
 from vla_deploy.files import check_writable, write_bytes
 from vla_deploy.pipeline import BundleError, Policy, PolicyChunk, PolicyError
 from vla_deploy.pipeline.backend import BackendOptions
@@ -52,6 +52,7 @@ class Choice:
         return ':'.join(dataclasses.astuple(self))
 
 
+@interruptible('bench')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)

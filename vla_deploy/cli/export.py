@@ -5,42 +5,29 @@
     ros2 run vla_deploy export --model CHECKPOINT --output BUNDLE
     python -m vla_deploy.cli.export --model CHECKPOINT --output BUNDLE
 
-Exit code 0: the bundle is there and passed its gate. 1: the gate failed. 2: an error.
+Exit code 0: the bundle is there and passed its gate. 1: the gate failed. 2: an error. 130:
+interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from vla_deploy.cli.output import one_line, progress_lines, unforeseen
+from vla_deploy.cli.output import interruptible, one_line, progress_lines, unforeseen
 
 if TYPE_CHECKING:
     from vla_deploy.export.build import Exported
 
-INTERRUPTED = 130
 
-
+@interruptible('export', 'interrupted, nothing was written')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        print('export: interrupted, nothing was written', file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _run(arguments: argparse.Namespace) -> int:
     try:
         # torch takes a second to import: bad usage should not wait for it
         from vla_deploy.export import build
@@ -94,10 +81,6 @@ def _print_result(exported: Exported, as_json: bool) -> None:
         print(json.dumps(result, sort_keys=True))
     else:
         print(f'{exported.path}: verified, model_sha256 {exported.model_sha256}')
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from typing import Any
 from vla_deploy.cli import guard_bag
 from vla_deploy.cli.chunk_file import read_chunk
 from vla_deploy.cli.guarded_robot import ERRORS, guarded_robot
-from vla_deploy.cli.output import one_line
+from vla_deploy.cli.output import interruptible, one_line
 from vla_deploy.core.audit_file import AuditError
 from vla_deploy.core.explain import Arrival, Explained, arrival_of_plan, judge
 from vla_deploy.core.violation import Violation
@@ -33,6 +33,7 @@ from vla_deploy.trace.bag import BagError
 COLUMNS = ('sample', 'joint', 'rule', 'value', 'limit', 'unit', 'action')
 
 
+@interruptible('guard explain')
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what is found and return the exit code."""
     parser = _parser()

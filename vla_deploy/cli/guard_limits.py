@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from vla_deploy.cli.guarded_robot import ERRORS, GuardedRobot, guarded_robot
+from vla_deploy.cli.output import interruptible
 from vla_deploy.core.limit_sources import figures_of
 
 PLACEHOLDER = 'PLACEHOLDER'
 
 
+@interruptible('guard check_limits')
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the limits and return the exit code."""
     arguments = _parser().parse_args(argv)

@@ -4,13 +4,43 @@
 
 from __future__ import annotations
 
+import functools
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import FrameType
 
+INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
 _MAX_REASON = 300
+Main = Callable[..., int]
+
+
+def interruptible(program: str, said: str = 'interrupted') -> Callable[[Main], Main]:
+    """Return a decorator of a `main`: Ctrl-C, and SIGTERM as well, which else would leave half
+    written files behind, end it with one line and exit code 130."""
+
+    def decorate(main: Main) -> Main:
+        @functools.wraps(main)
+        def run(argv: Sequence[str] | None = None) -> int:
+            before = signal.signal(signal.SIGTERM, _interrupt)
+            try:
+                return main(argv)
+            except KeyboardInterrupt:
+                print(f'{program}: {said}', file=sys.stderr)
+                return INTERRUPTED
+            finally:
+                signal.signal(signal.SIGTERM, before)
+
+        return run
+
+    return decorate
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def progress_lines(program: str) -> Callable[[str], None]:

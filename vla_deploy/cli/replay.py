@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vla_deploy.cli.output import one_line, unforeseen
+from vla_deploy.cli.output import interruptible, one_line, unforeseen
 from vla_deploy.core.audit_file import AuditError
 from vla_deploy.core.contract import ContractError
 from vla_deploy.core.parameter import ParameterError
@@ -37,6 +37,7 @@ _ERRORS = (AuditError, BagError, BundleError, ContractError, FileError, Observat
            ParameterError, PlotError, PolicyError, OSError)  # fmt: skip
 
 
+@interruptible('replay')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_deploy.cli.output import one_line, unforeseen
+from vla_deploy.cli.output import interruptible, one_line, unforeseen
 from vla_deploy.demo.statistics import percentiles_ms, wilson_interval
 from vla_deploy.files import FileError, check_writable, write_bytes
 from vla_deploy.trace.bag import Bag, BagError
@@ -53,6 +53,7 @@ _TASK_SHOWN, _DIGEST_SHOWN = 40, 8
 _ERRORS = (BagError, FileError, QueryError, TraceIndexError, OSError)
 
 
+@interruptible('traces')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_deploy.cli import validate_dataset
-from vla_deploy.cli.output import one_line, progress_lines, unforeseen
+from vla_deploy.cli.output import interruptible, one_line, progress_lines, unforeseen
 from vla_deploy.files import check_writable, write_bytes
 
 if TYPE_CHECKING:
     from vla_deploy.export.revalidate import Validation
 
 
+@interruptible('validate')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()

@@ -16,9 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vla_deploy.cli.output import interruptible
 from vla_deploy.core.audit_file import TamperedError, UnreadableError, verify_log
 
 
+@interruptible('verify_log')
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code that the module describes."""
     parser = _parser()
