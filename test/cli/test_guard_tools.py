@@ -135,6 +135,7 @@ def test_when_another_description_is_given_expect_its_limits(explain, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'said'), [
     (['--chunk', 'x.json'], '--chunk needs --robot'),
+    (['--bag', 'log', '--urdf', 'x.urdf'], '--urdf needs --robot'),
     ([], 'one of the arguments --chunk --bag is required'),
 ])
 def test_when_arguments_are_missing_expect_a_usage_error(arguments, said, capsys):

@@ -90,3 +90,10 @@ def test_when_the_step_runs_in_a_shell_expect_what_validate_understands(here, ca
     expected += ['--model', model] if model else []
     expected += ['--threshold', '0.0001', '--output-json', 'parity.json']
     assert done.stdout.strip() == str(expected)
+
+
+def test_when_a_ci_file_is_given_without_init_ci_expect_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(['export', 'b', '--ci-file', 'x.yml'])
+    assert end.value.code == 2
+    assert '--ci-file needs --init-ci' in capsys.readouterr().err

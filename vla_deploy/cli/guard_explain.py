@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.chunk and not arguments.robot:
         parser.error('--chunk needs --robot: whose limits?')
+    if arguments.urdf and not arguments.robot:
+        parser.error('--urdf needs --robot: what the guard found then does not depend on it')
     try:
         explained = list(_explain(arguments))
     except (AuditError, BagError, OSError, *ERRORS) as error:

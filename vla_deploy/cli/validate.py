@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.verb == 'export' and not arguments.threshold > 0:
         parser.error(f'--threshold is {arguments.threshold}, but must be above 0')
+    if arguments.verb == 'export' and arguments.ci_file and not arguments.init_ci:
+        parser.error('--ci-file needs --init-ci, which writes that file')
     try:
         return int(arguments.run(arguments))
     except Exception as error:  # noqa: BLE001 - said in one line, kept whole in a file
