@@ -241,7 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument('--compare', type=_choice, nargs='+', metavar='BACKEND',
                        help='several, one after the other, with how far their chunks are apart')
     parser.add_argument('--batch', type=_positive, default=1, metavar='N',
-                        help='observations that are computed together (1)')
+                        help='observations that are computed together (1); several only by '
+                        'torch_cuda with variant unrolled, as torch_cuda:cuda:bf16:unrolled')
     parser.add_argument('--threads', type=int, metavar='N', help='threads of the backend')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     return parser
