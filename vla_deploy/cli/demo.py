@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,18 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, or where no bundle can be had."""
     arguments = _parser().parse_args(argv)
     output = Path(arguments.output)
+    log_path = output / 'nodes.log'
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        if output.exists() and not output.is_dir():
+            raise OSError(errno.ENOTDIR, 'is no folder; give another --output', str(output))
         bundle = bundle_for(_ROBOT, arguments.bundle)
+        output.mkdir(parents=True, exist_ok=True)  # not before: a wrong bundle leaves no folder
+        log = log_path.open('w')
     except (BundleUnavailable, OSError) as error:
         print(f'demo: {one_line(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('demo: interrupted, nothing was started', file=sys.stderr)
         return 1
-    log_path = output / 'nodes.log'
     clocks = ('wall', 'simulated') if arguments.clock == 'auto' else (arguments.clock,)
-    with log_path.open('w') as log:
+    with log:
         try:
             for clock in clocks:
                 report, graph = _run(arguments, bundle, clock, log)
@@ -184,7 +188,11 @@ def _parser() -> argparse.ArgumentParser:
         default='auto',
         help='auto: the wall clock, or simulated time where the machine does not keep real time',
     )
-    parser.add_argument('--output', default='build/demo', help='folder of the report')
+    parser.add_argument(
+        '--output', default='build/demo', metavar='DIR',
+        help='folder of the report, made where there is none (default build/demo, in the current '
+        'folder)',
+    )
     return parser
 
 

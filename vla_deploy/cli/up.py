@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('robot', choices=robots(), help='which robot')
-    parser.add_argument('options', nargs='*', metavar='name:=value', help='as listed below')
+    # with a default, or argparse counts them among what is required
+    parser.add_argument(
+        'options', nargs='*', default=[], metavar='name:=value', help='as listed below'
+    )
     parser.add_argument(
         '--print-commands', action='store_true', help='print what would be started, and end'
     )
