@@ -108,7 +108,11 @@ def test_when_the_chunk_is_an_npz_expect_the_same_as_from_json(explain, tmp_path
     ({'joint_names': [], 'data': []}, 'missing key period_s'),
     (chunk(perod_s=1.0), "unknown key perod_s; did you mean 'period_s'?"),
     (chunk(data='many'), 'data is not an array of numbers'),
-    (chunk(period_s='soon'), "'soon'"),
+    (chunk(data=[[10**400] * 7] * 2), 'data is not an array of numbers'),
+    (chunk(period_s='soon'), "period_s is 'soon', not a number of seconds"),
+    (chunk(period_s=[0.1]), 'period_s is [0.1], not a number of seconds'),
+    (chunk(joint_names='abc'), "joint_names is 'abc', not a list of names"),
+    (chunk(joint_names=[1, 2]), 'joint_names is [1, 2], not a list of names'),
     (chunk(measured=[1.0]), 'measured is [1], not one position for each of 7 joint_names'),
     (chunk(control_mode='torque'), "control_mode is 'torque', not one of position, velocity"),
 ])
@@ -202,8 +206,13 @@ def test_when_a_log_is_explained_for_a_robot_expect_its_chunks_judged_by_its_lim
 
 
 def test_when_there_is_no_log_to_explain_expect_exit_code_2(tmp_path, capsys):
-    assert guard_explain.main(['--bag', str(tmp_path)]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
+    (tmp_path / 'notes.txt').write_text('nothing')
+    for path in (tmp_path, tmp_path / 'notes.txt'):
+        for robot in ([], ['--robot', 'franka']):
+            assert guard_explain.main(['--bag', str(path), *robot]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f'{path}: is neither a bag' in line
+            assert 'nor an audit log' in line
 
 
 @pytest.fixture

@@ -59,6 +59,19 @@ def test_when_there_is_no_log_expect_exit_code_2_naming_it(tmp_path, capsys):
     assert str(tmp_path) in line
 
 
+@pytest.mark.parametrize(
+    'content', [
+        b'', b'some words\n', b'{"records": [1]}\n', b'{\n "files": {}\n}\n', b'\x00\xff',
+    ],
+)
+def test_when_a_file_is_no_log_expect_exit_code_2_and_it_said(tmp_path, capsys, content):
+    path = tmp_path / 'notes.txt'
+    path.write_bytes(content)
+    assert main([str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'verify_log: {path}: is no audit log: ')
+
+
 def test_when_the_head_is_no_hash_expect_exit_code_2_and_it_named(log, capsys):
     with pytest.raises(SystemExit) as end:
         main([str(log.folder), '--head', 'ABC'])

@@ -110,6 +110,21 @@ def test_when_any_byte_is_flipped_expect_it_found(
     assert f'{file}: record {begins + line}: ' in said
 
 
+@pytest.mark.parametrize('name', [FIRST, 'alone.jsonl'])
+def test_when_the_only_record_is_changed_or_cut_anywhere_expect_it_tampered_and_not_no_log(
+    tmp_path: Path, name: str
+) -> None:
+    line, _ = seal({'kind': 'genesis', 'n': 0}, NO_HEAD)
+    path = tmp_path / name
+    changes = [line[:at] + bytes([byte]) + line[at + 1:]
+               for at in range(len(line)) for byte in (0, ord('\n'), line[at] ^ 1)]
+    for changed in (*changes, *(line[:kept] for kept in range(1, len(line)))):
+        if changed != line:
+            path.write_bytes(changed)
+            with pytest.raises(TamperedError):
+                verify_log(path)
+
+
 @given(st.data())
 def test_when_records_are_deleted_doubled_moved_or_swapped_expect_it_found(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -155,6 +170,9 @@ def test_when_a_file_is_empty_expect_it_tampered_unless_it_was_only_just_made(
     whole: Path, tmp_path: Path
 ) -> None:
     assert 'record 0: is missing' in tampered(whole, tmp_path, FIRST, b'')
+    (tmp_path / FIRST).write_bytes(b'')
+    with pytest.raises(TamperedError, match='record 0: is missing'):
+        verify_log(tmp_path)
     last = max(f.name for f in whole.iterdir())
     folder = copy(whole, tmp_path / 'killed')
     (folder / last).write_bytes(b'')

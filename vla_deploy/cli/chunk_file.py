@@ -65,10 +65,10 @@ def _chunk(values: Any) -> tuple[Chunk, JointState | None]:
     mode = str(values.get('control_mode', 'position'))
     if mode not in CONTROL_MODES:
         raise ValueError(f'control_mode is {mode!r}, not one of {", ".join(CONTROL_MODES)}')
-    names = tuple(str(name) for name in values['joint_names'])
+    names = _names(values['joint_names'])
     chunk = Chunk(
         session_id='explain', seq=0, stamp_ns=STAMP_NS, observation_stamp_ns=STAMP_NS,
-        valid_until_ns=STAMP_NS + VALID_NS, period_s=float(values['period_s']),
+        valid_until_ns=STAMP_NS + VALID_NS, period_s=_seconds(values['period_s']),
         control_mode=CONTROL_MODES[mode], joint_names=names,
         data=_array(values['data'], 'data'),
     )
@@ -82,8 +82,22 @@ def _chunk(values: Any) -> tuple[Chunk, JointState | None]:
     return chunk, measured
 
 
+def _names(values: Any) -> tuple[str, ...]:
+    names = values.tolist() if isinstance(values, np.ndarray) else values
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f'joint_names is {names!r}, not a list of names')
+    return tuple(names)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f'period_s is {value!r}, not a number of seconds') from None
+
+
 def _array(values: Any, key: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'{key} is not an array of numbers: {error}') from None

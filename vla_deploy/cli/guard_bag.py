@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vla_deploy.core.audit_file import NoLogError, file_name
 from vla_deploy.core.explain import Arrival, Explained
-from vla_deploy.core.journal import read_journal
+from vla_deploy.core.journal import JournalStep, read_journal
 from vla_deploy.core.violation import Action, Violation
 from vla_deploy.ros.chunk_messages import message_to_chunk
 from vla_deploy.ros.conversions import time_ns
@@ -45,7 +46,7 @@ def arrivals(path: Path) -> Iterator[Arrival]:
             yield _understood(bag, entry, _arrival)
         _tell_cut(bag)
         return
-    for step in read_journal(path):
+    for step in _journal(path):
         yield Arrival(step.now_ros_ns, None, step.inputs.joint_state)
         for chunk in step.inputs.chunks:
             yield Arrival(step.now_ros_ns, chunk)
@@ -94,8 +95,16 @@ def _violation(msg: Any) -> Violation:
     )
 
 
+def _journal(path: Path) -> Iterator[JournalStep]:
+    try:
+        yield from read_journal(path)
+    except NoLogError:
+        raise BagError(f'{path}: is neither a bag (.mcap, or a folder with one) nor an audit log '
+                       f'(a folder with {file_name(0)})') from None
+
+
 def _recorded_log(path: Path) -> Iterator[Explained]:
-    for step in read_journal(path):
+    for step in _journal(path):
         verdicts = step.outcome.verdicts
         for session_id, seq, verdict in verdicts:
             named = tuple(v for v in step.outcome.violations

@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='verify_log', description='Say whether an audit log of the guard is whole.',
-        epilog='exit code 0: whole; 1: tampered with, and in which record; 2: not readable',
+        epilog='exit code 0: whole; 1: tampered with, and in which record; 2: no log, or not '
+        'readable',
     )
     parser.add_argument(
         'log', type=Path, metavar='LOG', help='folder of the log, or one of its files'

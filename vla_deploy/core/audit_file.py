@@ -26,6 +26,7 @@ from vla_deploy.core.chain import NO_HEAD, ChainError, unseal
 
 MAX_LINE_BYTES = 256 * 2**20
 _NAME = re.compile(r'[0-9]{6}\.jsonl')
+_BEGIN, _END = b'{"record":', re.compile(rb',"sha256":"[0-9a-f]{64}"}\n?\Z')  # core/chain.py
 
 
 class AuditError(ValueError):
@@ -34,6 +35,10 @@ class AuditError(ValueError):
 
 class UnreadableError(AuditError):
     """There is no log, or it may not be read."""
+
+
+class NoLogError(UnreadableError):
+    """What is there is no audit log."""
 
 
 class TamperedError(AuditError):
@@ -82,6 +87,8 @@ def _walk(log: Path) -> Iterator[tuple[int, int, dict[str, Any], str]]:
     """Yield (file, number, record, head) of each record in order."""
     head, number, kind = NO_HEAD, 0, ''
     paths = _files(log)
+    if not any(_has_records(path) for path in paths):
+        raise NoLogError(f'{log}: is no audit log: no line in it has the form of a record')
     for index, path in enumerate(paths):
         first = True
         for line in _lines(path):
@@ -129,12 +136,23 @@ def _files(log: Path) -> list[Path]:
     except OSError as error:
         raise UnreadableError(f'{log}: cannot be read: {error.strerror}') from None
     if not names:
-        raise UnreadableError(f'{log}: is not the folder of an audit log: no {file_name(0)}')
+        raise NoLogError(f'{log}: is not the folder of an audit log: no {file_name(0)}')
     for index, name in enumerate(names):
         if name != file_name(index):
             raise TamperedError(f'{folder / file_name(index)}: the file is missing, {name} is '
                                 'there')
     return [folder / name for name in names]
+
+
+def _has_records(path: Path) -> bool:
+    """Whether this was ever part of a log. One changed byte or a cut does not take its form away:
+    every line has a beginning and an end, a log that was emptied its name."""
+    size = 0
+    for line in _lines(path):
+        size += len(line)
+        if line.startswith(_BEGIN) or _BEGIN.startswith(line) or _END.search(line):
+            return True
+    return size == 0 and _NAME.fullmatch(path.name) is not None
 
 
 def _lines(path: Path) -> Iterator[bytes]:
