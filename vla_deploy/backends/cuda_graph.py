@@ -34,6 +34,9 @@ class Captured(Generic[Result]):
         with torch.cuda.stream(stream):
             if rehearsal is not None:
                 rehearsal()
+            # cuBLAS has a handle for each thread, which cannot be made within a capture: another
+            # thread may have launched the kernels before
+            torch.cuda.current_blas_handle()
             # torch.cuda.graph would give all free memory back to the driver first, every time;
             # what other threads do meanwhile, such as reading weights, is their own affair
             self._graph.capture_begin(pool, capture_error_mode='thread_local')
