@@ -95,6 +95,7 @@ def _measure(name: str, ceilings: Ceilings, replays: int, batch: int) -> dict[st
             module.time_table.shape[1], config.min_period, config.max_period
         ),
         denoise_steps=config.num_steps,
+        cameras=range(config.camera_slots),
     )
     seeds = [
         random_inputs(config, device, seed, shorter=max(0, seed + 1 - SEEDS) * SHORTER)

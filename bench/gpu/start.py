@@ -143,6 +143,7 @@ def _load(folder: Path) -> dict[str, Any]:
         contract=SimpleNamespace(
             time_embedding=TimeEmbedding(width, config.min_period, config.max_period),
             denoise_steps=config.num_steps, reserved_inputs=(),
+            cameras=range(config.camera_slots),
         ),
     )
     torch.zeros(1, device='cuda')

@@ -15,6 +15,7 @@ from vla_deploy.backends import torch_cuda  # noqa: E402
 from vla_deploy.pipeline import PolicyError  # noqa: E402
 from vla_deploy.pipeline.backend import BackendOptions, ModelInputs  # noqa: E402
 from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
+from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -76,3 +77,23 @@ def test_when_steps_are_many_and_other_times_come_expect_what_graphs_read_kept(l
         backend.step(prefix, x, other, np.float32(-0.1))
     assert all(backend._constants[time] is kept for time, kept in own.items())
     assert len(backend._constants) == steps + torch_cuda.MAX_KNOWN_TIMES
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('name', ['pi0', 'smolvla_2cam_empty'])
+def test_when_all_cameras_are_there_expect_the_largest_size_prepared(
+    name, serve, golden_bundle, monkeypatch
+):
+    policy = serve(name, variant='unrolled')
+    backend, tuned = policy._backend, []
+    monkeypatch.setattr(torch_cuda, 'tune', lambda _, inputs, *rest: tuned.append(inputs))
+    backend.prepare(lambda: None)
+    prepared = set(backend._runs)
+    fixture = read_fixtures(golden_bundle(name) / 'fixtures.npz', policy.contract)[0]
+    assert len(fixture.observation.images) == len(policy.contract.cameras)
+    long = dataclasses.replace(fixture.observation, instruction='pick it up ' * 100)
+    policy.infer(long)
+    assert set(backend._runs) == prepared  # nothing is made while the robot waits
+    largest = max(bucket for what, bucket in prepared if what == 'first')
+    assert [tuple(own.tokens.shape) for own in tuned] == [(1, largest.tokens)]
+    assert len(tuned[0].images) == largest.cameras == len(policy.contract.cameras)

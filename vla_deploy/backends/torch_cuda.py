@@ -65,6 +65,7 @@ class TorchCudaBackend:
         self._moved = torch.zeros_like(self._x)  # by the first step
         self._dt = torch.zeros(shape[1], dtype=torch.float32, device=device)
         self._own_dt = np.float32(-1.0 / contract.denoise_steps)
+        self._cameras = len(contract.cameras)  # an empty slot takes no part
         self._inputs: dict[Bucket, Inputs] = {}
         self._runs: dict[tuple[str, Bucket | int | None], Callable[[], Any]] = {}
         self._launched: set[Bucket] = set()  # sizes whose kernels are all loaded
@@ -83,7 +84,7 @@ class TorchCudaBackend:
         policy.length.fill_(1)
         for count in sorted({1, self.batch}):
             lengths = range(1, config.max_tokens + 1)
-            sizes = sorted({bucket_of(config, config.camera_slots, n, count) for n in lengths})
+            sizes = sorted({bucket_of(config, self._cameras, n, count) for n in lengths})
             for bucket in sizes:
                 policy.load_products(self._inputs_of(bucket))
             constants = self._constants_of(self._steps[0]).views

@@ -42,7 +42,7 @@ def tune(
     was found. `inputs`: of the largest size, of one observation or of as many as go together;
     `quiet` is called before something is measured."""
     config, device, count = policy.config, policy.device, len(inputs.state)
-    images = config.camera_slots * config.tokens_per_image
+    images = len(inputs.images) // count * config.tokens_per_image
     policy.length.fill_(images + config.max_tokens + policy.state_rows)
     x = torch.randn(count * config.chunk_size, config.max_action_dim, device=device)
     dt = torch.zeros(config.max_action_dim, device=device)
