@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +14,7 @@ from vla_deploy.pipeline.backend import PolicyError
 # Parts of what libraries say, in small letters, and what to do; the first that fits.
 _ADVICE = (
     (
-        ('out of memory', 'failed to allocate', 'bfcarena', 'cudamalloc'),
+        ('out of memory', 'failed to allocate', 'bfcarena', 'cudamalloc', 'status_alloc_failed'),
         'stop what else uses the device, or choose bf16 or fp16',
     ),
     (
@@ -28,10 +30,33 @@ _ADVICE = (
         "install the TensorRT that this onnxruntime was built for, or choose provider 'cuda'",
     ),
     (
-        ('cuda failure', 'cuda error', 'cudnn failure', 'cublas failure', 'device-side'),
+        ('cuda failure', 'cuda error', 'cudnn failure', 'cublas failure', 'device-side',
+         'triton error [cuda]'),
         'the device may be lost: check nvidia-smi and dmesg, then restart the node',
     ),
+    (
+        ('find c compiler',),
+        'install a C compiler, as gcc, which Triton needs, or set CC to one',
+    ),
+    (
+        ('out of resource',),
+        'the kernels are too large for this card: choose backend onnx_runtime',
+    ),
 )
+# What to do about errors whose text says nothing that is known, by their kind.
+_ADVICE_BY_KIND = (
+    (
+        OSError,
+        'check that this can be read, and that the folders of TRITON_CACHE_DIR (else ~/.triton) '
+        'and TMPDIR can be written and have room',
+    ),
+    (
+        subprocess.SubprocessError,
+        'what Triton compiles with fails: check the C compiler (gcc, or what CC names) and the '
+        'header files of Python',
+    ),
+)
+_TRITON_ADVICE = 'install the triton that fits this torch, or choose backend onnx_runtime'
 
 
 _MARKS = ('CUDA failure', 'CUDNN failure', 'CUBLAS failure', 'Failed to allocate memory',
@@ -40,13 +65,37 @@ _MARKS = ('CUDA failure', 'CUDNN failure', 'CUBLAS failure', 'Failed to allocate
 
 @contextmanager
 def told(what: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn errors of a library into a PolicyError of one line that begins with `what`."""
+    """Turn errors of a library into a PolicyError of one line that begins with `what`.
+
+    `errors`: without any, those of torch, of Triton, and of what Triton compiles with.
+    """
     try:
         yield
     except PolicyError:
         raise
-    except errors as error:
-        raise PolicyError(f'{what}: {first_line(error)}{advice(str(error))}') from error
+    except Exception as error:
+        if not isinstance(error, errors or torch_errors()):
+            raise
+        raise PolicyError(f'{what}: {first_line(error)}{_advice_on(error)}') from error
+
+
+def torch_errors() -> tuple[type[Exception], ...]:
+    """Return what computing with torch and Triton can raise that is no fault of the program."""
+    # who has not imported Triton cannot have met its errors
+    triton = sys.modules.get('triton.errors')
+    own = () if triton is None else (triton.TritonError,)
+    return RuntimeError, OSError, subprocess.SubprocessError, *own
+
+
+def _advice_on(error: Exception) -> str:
+    known = advice(str(error))
+    if known:
+        return known
+    for kind, what in _ADVICE_BY_KIND:
+        if isinstance(error, kind):
+            return f'; {what}'
+    triton = type(error).__module__.partition('.')[0] == 'triton'
+    return f'; {_TRITON_ADVICE}' if triton else ''
 
 
 def first_line(error: Exception) -> str:

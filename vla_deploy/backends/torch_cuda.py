@@ -105,7 +105,7 @@ class TorchCudaBackend:
             if known is not None:
                 known.buffer.copy_(PackedConstants(self._policy.constants(embedding)).buffer)
 
-    @told(FAILED, RuntimeError)
+    @told(FAILED)
     @torch.inference_mode()
     def prefix(self, inputs: ModelInputs) -> int:
         """Compute keys and values, which stay on the device; returns the prefix's number."""
@@ -114,7 +114,7 @@ class TorchCudaBackend:
         self._prefixes += 1
         return self._prefixes
 
-    @told(FAILED, RuntimeError)
+    @told(FAILED)
     @torch.inference_mode()
     def step(
         self, prefix: int, x: Float32, time_embedding: Float32, dt: np.float32
@@ -127,12 +127,12 @@ class TorchCudaBackend:
         x_next, velocity = self._step_run(time_embedding)()
         return x_next.cpu().numpy(), velocity.cpu().numpy()
 
-    @told(FAILED, RuntimeError)
+    @told(FAILED)
     @torch.inference_mode()
     def _whole(self, inputs: ModelInputs, noise: Float32) -> Float32:
         return self._together([inputs], [noise])[0]
 
-    @told(FAILED, RuntimeError)
+    @told(FAILED)
     @torch.inference_mode()
     def _several(
         self, observations: Sequence[ModelInputs], noise: Sequence[Float32]
@@ -319,16 +319,17 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
         require_gpu()
     elif options.threads is not None:
         torch.set_num_threads(options.threads)
-    try:
-        with own_stream(on_gpu) as stream:
-            return _load(bundle, dtype, device, unrolled, stream, options.batch)
-    except torch.OutOfMemoryError as error:
-        free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
-        raise PolicyError(
-            f'{bundle.path}: does not fit at {options.precision} on {torch.cuda.get_device_name()}'
-            f' ({free:.1f} of {total:.1f} GiB free); stop what else uses it, or choose bf16 or a '
-            'smaller batch'
-        ) from error
+    with told(f'{bundle.path}: cannot be loaded'):
+        try:
+            with own_stream(on_gpu) as stream:
+                return _load(bundle, dtype, device, unrolled, stream, options.batch)
+        except torch.OutOfMemoryError as error:
+            free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
+            raise PolicyError(
+                f'{bundle.path}: does not fit at {options.precision} on '
+                f'{torch.cuda.get_device_name()} ({free:.1f} of {total:.1f} GiB free); stop what '
+                'else uses it, or choose bf16 or a smaller batch'
+            ) from error
 
 
 @torch.inference_mode()
