@@ -119,6 +119,7 @@ class ManagedNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         except Exception:
             self._tell_unexpected('configure')
+            self.cleanup()  # rclpy goes back to unconfigured, where nothing may be left
             raise
         return TransitionCallbackReturn.SUCCESS
 
