@@ -97,6 +97,14 @@ class TorchCudaBackend:
                     self._chunk_run(bucket)
         self._step_run(self._steps[0])
 
+    def close(self) -> None:
+        """Give back all that is on the device; nothing can be computed afterwards."""
+        on_gpu = self._policy.device.type == 'cuda'
+        # graphs and methods refer to this in turn, which only a full collection would find
+        vars(self).clear()
+        if on_gpu:
+            torch.cuda.empty_cache()
+
     @torch.inference_mode()
     def renew_constants(self) -> None:
         """Compute anew, in place, what was made of weights before they were there."""
@@ -359,10 +367,14 @@ def serve(
     `arrive` returns when all weights are there; until then they are read beside what is done.
     """
     backend = TorchCudaBackend(policy, contract, unrolled, stream)
-    if stream is not None:
-        backend.prepare(arrive)
-    arrive()
-    backend.renew_constants()
+    try:
+        if stream is not None:
+            backend.prepare(arrive)
+        arrive()
+        backend.renew_constants()
+    except Exception:
+        backend.close()
+        raise
     if stream is not None:
         torch.cuda.empty_cache()
     return backend

@@ -22,7 +22,7 @@ from vla_deploy.core.contract import Contract, ContractError
 from vla_deploy.core.guard_io import GuardState
 from vla_deploy.core.limits import JointLimits
 from vla_deploy.files import FileError, read_text
-from vla_deploy.pipeline import BundleError, ObservationError, PolicyError
+from vla_deploy.pipeline import BundleError, ObservationError, Policy, PolicyError
 from vla_deploy.pipeline.breaker import CircuitBreaker
 from vla_deploy.pipeline.inference_config import InferenceConfig
 from vla_deploy.pipeline.session import Execution, GuardReadiness, InstructionError, SessionCore
@@ -69,6 +69,7 @@ class InferenceNode(ManagedNode):
         self.loop: ChunkLoop | None = None
         self.maker: ChunkMaker | None = None
         self.streams: ObservationStreams | None = None
+        self._policy: Policy | None = None
         self.limits: JointLimits | None = None
         self.rules: GuardRules | None = None
         self._health = PolicyHealth(self)
@@ -89,6 +90,7 @@ class InferenceNode(ManagedNode):
         self._health.set_health(PolicyStatus.HEALTH_LOADING)
         self._announce_chunks()
         served = load_policy(config)
+        self._policy = served.policy
         self.rules = guard_rules(config.guard_parameters_path)
         self.limits = _limits(served.contract, config, self.rules)
         served = self._warm_up(served, config)
@@ -183,6 +185,9 @@ class InferenceNode(ManagedNode):
         if self.loop is not None:
             self.loop.close()
             self.loop = None
+        if self._policy is not None:  # before another one takes its place on the card
+            self._policy.close()
+            self._policy = None
         self.destroy_owned()
         self._health.watch(None, None)
         self.maker = self.streams = self.limits = self.rules = None

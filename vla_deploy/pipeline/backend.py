@@ -53,7 +53,8 @@ class Backend(Protocol):
     and chunk float32 [steps, padded_dim]; if it cannot take the steps apart, it has
     `takes_steps_apart = False`, and `prefix` and `step` raise PolicyError. One that computes
     several observations together has `several(observations, noise) -> chunks` for up to `batch` of
-    them, each as for `whole`.
+    them, each as for `whole`. One that holds a device has `close()`, which gives back what it
+    holds there; nothing is asked of it afterwards.
     """
 
     emits_robot_units: bool
@@ -109,6 +110,29 @@ def require_threads(threads: int | None) -> None:
     """Raise PolicyError where a number of threads is given that is none."""
     if threads is not None and threads < 1:
         raise PolicyError(f'threads is {threads}, but must be at least 1')
+
+
+def close_backend(backend: Backend) -> None:
+    """Have a backend give back what it holds, if that is anything."""
+    close = getattr(backend, 'close', None)
+    if close is not None:
+        close()
+
+
+class Closed:
+    """Stands where a backend was, which others may then not keep from going."""
+
+    emits_robot_units = False
+
+    def prefix(self, inputs: ModelInputs) -> Any:
+        """Raise PolicyError."""
+        raise PolicyError('the policy was closed: load it again')
+
+    def step(
+        self, prefix: Any, x: Float32, time_embedding: Float32, dt: np.float32, *continued: Any
+    ) -> tuple[Float32, Float32]:
+        """Raise PolicyError."""
+        raise PolicyError('the policy was closed: load it again')
 
 
 def require_single(options: BackendOptions, backend: str) -> None:

@@ -20,8 +20,10 @@ from vla_deploy.pipeline import bundle as bundles
 from vla_deploy.pipeline.backend import (
     Backend,
     BackendOptions,
+    Closed,
     ModelInputs,
     PolicyError,
+    close_backend,
     load_backend,
 )
 from vla_deploy.pipeline.bundle import Bundle, BundleError, open_bundle, threshold_name
@@ -92,7 +94,7 @@ class Policy:
         except StatisticsError as error:
             raise BundleError(f'{bundle.path / bundles.NORMALIZER}: {error}') from error
         self._bundle = bundle
-        self._backend = backend
+        self._backend: Backend = backend
         self._whole: Callable[..., NDArray[np.float32]] | None = getattr(backend, 'whole', None)
         self._several: Callable[..., list[NDArray[np.float32]]] | None = getattr(
             backend, 'several', None
@@ -133,7 +135,19 @@ class Policy:
     def serve(cls, bundle: Bundle, backend: str, options: BackendOptions) -> Policy:
         """Load a bundle, verified before, on a backend; errors as `load`."""
         loaded = load_backend(backend, bundle, options)
-        return cls(bundle, loaded, options.threads, options.precision)
+        try:
+            return cls(bundle, loaded, options.threads, options.precision)
+        except Exception:
+            close_backend(loaded)
+            raise
+
+    def close(self) -> None:
+        """Give back what the backend holds, of a GPU's memory above all, at once; what is asked
+        of the policy afterwards raises PolicyError."""
+        with self._lock:
+            closing, self._backend = self._backend, Closed()
+            self._whole = self._several = None
+            close_backend(closing)
 
     @property
     def contract(self) -> Contract:

@@ -55,6 +55,14 @@ def load_policy(config: InferenceConfig) -> ServedPolicy:
         threads=config.threads or None,
         stub_value=config.stub_value,
     )
+    try:
+        return _served(policy, config)
+    except Exception:
+        policy.close()  # the next one must find the room that it took
+        raise
+
+
+def _served(policy: Policy, config: InferenceConfig) -> ServedPolicy:
     effector = None
     contract = completed_contract(policy.contract, config)
     if config.end_effector_link:
