@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip('torch')
@@ -49,6 +50,14 @@ def test_when_backends_are_compared_expect_their_stages_and_how_far_they_are_apa
         assert row['backend'] in printed
     assert rows[0]['stages']['prefix']['p50_ms'] > 0
     assert rows[1]['stages']['prefix']['p50_ms'] == 0  # one graph: all of it is the sample
+
+
+def test_when_a_chunk_holds_nan_expect_the_figure_to_say_so(monkeypatch):
+    given = iter([np.zeros((2, 3)), np.array([[0.0, np.nan, 0.0]] * 2)])
+    monkeypatch.setattr(bench, '_measure', lambda *_: ({}, [np.zeros((2, 3)), next(given)]))
+    rows = bench._measure_all(None, ['one', 'other'], 1, None, 1)
+    assert rows[0]['max_abs_to_first'] == 0.0
+    assert np.isnan(rows[1]['max_abs_to_first'])
 
 
 def test_when_one_backend_is_named_expect_it_alone(run):

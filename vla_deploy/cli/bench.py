@@ -86,7 +86,8 @@ def _measure_all(
         row, chunks = _measure(bundle, choice, iterations, threads, batch)
         first = first or chunks
         pairs = zip(chunks, first, strict=True)
-        row['max_abs_to_first'] = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+        # numpy's maximum of anything and NaN is NaN
+        row['max_abs_to_first'] = float(np.max([np.abs(own - other).max() for own, other in pairs]))
         rows.append(row)
         gc.collect()  # the weights of this one must not lie beside those of the next
     return rows
