@@ -10,6 +10,7 @@ measures nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import warnings
@@ -24,7 +25,8 @@ from vla_deploy.pipeline.backend import PolicyError
 from vla_deploy.share import cache_folder
 
 SHIPPED = Path(__file__).parent / 'tuned'
-SHARED_MEMORY_BYTES = 200 << 10
+HOPPERS_SHARED_MEMORY_BYTES = 227 << 10  # of a program; cards have from 99 KiB
+SHARE_OF_BLOCKS = 0.9  # of that; the rest is for what a kernel keeps beside its blocks
 MIN_DEPTH = 256  # of each part of a sum
 DEPTHS_AND_STAGES = (
     (64, 4), (64, 6), (128, 3), (128, 4), (256, 3), (128, 6), (256, 4), (512, 2), (64, 12),
@@ -194,7 +196,7 @@ def _products(pair: bool, sizes: Sequence[int], size: int) -> list[Config]:
                 continue
             for k, stages in DEPTHS_AND_STAGES:
                 held = (block + width * (2 if pair else 1)) * k * size * stages
-                if held <= SHARED_MEMORY_BYTES and k <= max(64, depth // split):
+                if held <= _bytes_of_blocks() and k <= max(64, depth // split):
                     found.append(Config(0, width, k, split, 4, stages))
     return found or [Config(0, 16, 32, 1, 4, 2)]
 
@@ -213,7 +215,7 @@ def _wide_products(pair: bool, sizes: Sequence[int], size: int) -> list[Config]:
             if depth // split < MIN_DEPTH or not few <= programs <= many:
                 continue
             for k, stages in WIDE_DEPTHS_AND_STAGES:
-                if (block + width) * k * size * stages <= SHARED_MEMORY_BYTES:
+                if (block + width) * k * size * stages <= _bytes_of_blocks():
                     found.append(Config(block, whole, k, split, warps, stages))
     # a small product, which has work for few processors anyway
     narrow = _products(pair, (WIDE_BLOCKS[0][0], *sizes[1:]), size)
@@ -257,9 +259,19 @@ def _fitting(
     return [
         Config(block, keys, 0, split, warps, stages)
         for keys, warps, stages in shapes
-        if dim * size * (block + 2 * keys * stages) <= SHARED_MEMORY_BYTES
+        if dim * size * (block + 2 * keys * stages) <= _bytes_of_blocks()
         and block * dim <= 128 * 128 * warps // 4
     ]
+
+
+@functools.cache
+def _bytes_of_blocks() -> int:
+    """Return how much shared memory blocks may take on the current card, on Hopper without one."""
+    there = HOPPERS_SHARED_MEMORY_BYTES
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        there = properties.shared_memory_per_block_optin
+    return int(there * SHARE_OF_BLOCKS)
 
 
 def _file_name(card: str, dtype: torch.dtype) -> str:
