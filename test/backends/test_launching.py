@@ -18,7 +18,7 @@ from vla_deploy.backends.tuning import (  # noqa: E402
 )
 from vla_deploy.pipeline import PolicyError  # noqa: E402
 
-CARD, KEY, SIZES = 'no such card', 'linear 64 8 96', (64, 8, 96)
+CARD, KEY, SIZES = 'no such card', 'linear-64-8-96', (64, 8, 96)
 
 
 class Kernel:
@@ -54,9 +54,14 @@ def cache(tmp_path, monkeypatch):
     return cache_path(CARD, torch.bfloat16)
 
 
+def measured():
+    tuning = Tuning()
+    tuning.set(KEY, [(1.0, default('linear', SIZES, torch.bfloat16))])
+    return tuning
+
+
 def test_when_kernels_were_measured_expect_the_next_start_to_know_them(cache):
-    tuning = Tuning({KEY: default('linear', SIZES, torch.bfloat16)})
-    keep_tuning(tuning, cache)
+    keep_tuning(measured(), cache)
     assert load_tuning(CARD, torch.bfloat16).knows(KEY)
 
 
@@ -77,5 +82,5 @@ def test_when_the_table_is_damaged_expect_its_name_and_to_remove_it(cache, conte
 
 
 def test_when_a_table_is_written_expect_plain_json_of_numbers(cache):
-    keep_tuning(Tuning({KEY: default('linear', SIZES, torch.bfloat16)}), cache)
+    keep_tuning(measured(), cache)
     assert all(isinstance(n, int) for n in json.loads(cache.read_text())[KEY])

@@ -4,17 +4,19 @@
 
 The package brings tables for cards that it was measured on (`tuned/<card>.json`). What a table
 lacks is measured when a bundle is loaded and kept in the cache folder, so that the next start
-measures nothing.
+measures nothing; with other kernels, another Triton, torch or driver it is measured anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 import warnings
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -24,7 +26,11 @@ from vla_deploy.files import write_bytes
 from vla_deploy.pipeline.backend import PolicyError
 from vla_deploy.share import cache_folder
 
-SHIPPED = Path(__file__).parent / 'tuned'
+HERE = Path(__file__).parent
+SHIPPED = HERE / 'tuned'
+DRIVER = Path('/proc/driver/nvidia/version')
+COUNTS = {'attention': (4, 5), 'linear': (3,), 'pair': (4,)}  # of sizes, by kind of kernel
+NOT_A_TABLE = (OSError, ValueError, TypeError, AttributeError)
 HOPPERS_SHARED_MEMORY_BYTES = 227 << 10  # of a program; cards have from 99 KiB
 SHARE_OF_BLOCKS = 0.9  # of that; the rest is for what a kernel keeps beside its blocks
 MIN_DEPTH = 256  # of each part of a sum
@@ -105,29 +111,43 @@ class Tuning:
         self.timings[key] = timed
 
     def save(self, path: Path) -> None:
-        """Write all configurations as JSON; raises OSError."""
-        rows = {key: list(dataclasses.astuple(c)) for key, c in sorted(self._configs.items())}
+        """Write what was measured as JSON, beside what others did meanwhile; raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            configs = _table(path) if path.is_file() else {}
+        except NOT_A_TABLE:
+            configs = {}
+        configs |= {key: self._configs[key] for key in self.timings}
+        rows = {key: list(dataclasses.astuple(c)) for key, c in sorted(configs.items())}
         lines = [f'{json.dumps(key)}: {json.dumps(row)}' for key, row in rows.items()]
         write_bytes(path, ('{\n' + ',\n'.join(lines) + '\n}\n').encode())
 
 
 def load_tuning(card: str, dtype: torch.dtype) -> Tuning:
-    """Return what is known of a card: the package's table, and over it the cache's.
+    """Return what is known of a card: the package's table, and over it the cache's. What kernels
+    cannot run with is left out, and so measured.
 
     Raises PolicyError for a file that does not hold such a table.
     """
     configs = {}
-    for path in (SHIPPED / _file_name(card, dtype), cache_path(card, dtype)):
+    for path in (SHIPPED / f'{_name(card, dtype)}.json', cache_path(card, dtype)):
         if path.is_file():
             try:
-                configs |= _table(path)
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+                configs |= {k: c for k, c in _table(path).items() if _possible(k, c, dtype)}
+            except NOT_A_TABLE as error:
                 raise PolicyError(
                     f'{path}: is not a table of measured kernels ({error}); remove it, and they '
                     'are measured again'
                 ) from error
     return Tuning(configs)
+
+
+def _possible(key: str, config: Config, dtype: torch.dtype) -> bool:
+    """Say whether a configuration is one of those that would be measured for a key."""
+    kind, *words = key.split('-')
+    sizes = [int(word) for word in words if word.isdecimal()]
+    known = len(sizes) == len(words) and len(sizes) in COUNTS.get(kind, ()) and min(sizes) > 0
+    return known and config in candidates(kind, sizes, dtype)
 
 
 def _table(path: Path) -> dict[str, Config]:
@@ -153,7 +173,22 @@ def keep_tuning(tuning: Tuning, path: Path) -> None:
 
 def cache_path(card: str, dtype: torch.dtype) -> Path:
     """Return the file of measured configurations in `$VLA_DEPLOY_CACHE` or the user's cache."""
-    return cache_folder() / 'tuned' / _file_name(card, dtype)
+    return cache_folder() / 'tuned' / f'{_name(card, dtype)}_{_measured_with()}.json'
+
+
+@functools.cache
+def _measured_with() -> str:
+    """Return a short name for what else the times depend on: the kernels, what compiles them, the
+    cuBLAS that comes with torch, and the driver."""
+    try:
+        triton = metadata.version('triton')
+    except metadata.PackageNotFoundError:
+        triton = ''
+    driver = DRIVER.read_text(encoding='utf-8') if DRIVER.is_file() else ''
+    told = hashlib.sha256('\n'.join((torch.__version__, triton, driver)).encode())
+    for source in sorted(HERE.glob('triton_*.py')):
+        told.update(source.read_bytes())
+    return told.hexdigest()[:12]
 
 
 def default(kind: str, sizes: Sequence[int], dtype: torch.dtype) -> Config:
@@ -274,6 +309,6 @@ def _bytes_of_blocks() -> int:
     return int(there * SHARE_OF_BLOCKS)
 
 
-def _file_name(card: str, dtype: torch.dtype) -> str:
+def _name(card: str, dtype: torch.dtype) -> str:
     name = re.sub(r'[^a-z0-9]+', '_', card.lower()).strip('_')
-    return f'{name}_{str(dtype).removeprefix("torch.")}.json'
+    return f'{name}_{str(dtype).removeprefix("torch.")}'
