@@ -10,13 +10,22 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from vla_deploy.backends import cuda_graph  # noqa: E402
-from vla_deploy.backends.cuda_graph import Captured  # noqa: E402
+from vla_deploy.backends import cuda_graph, torch_cuda  # noqa: E402
+from vla_deploy.backends.cuda_graph import Captured, SideStream  # noqa: E402
+from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
+from vla_deploy.backends.torch_ops import Inline  # noqa: E402
 
 
 class Stream:
+    """Waits, or cannot any more."""
+
+    def __init__(self, error=None):
+        self.error, self.waits = error, 0
+
     def wait_stream(self, _other):
-        pass
+        self.waits += 1
+        if self.error is not None:
+            raise self.error
 
 
 @pytest.fixture
@@ -31,6 +40,8 @@ def calls(monkeypatch):
 
         def capture_end(self):
             made.append('end')
+            if 'invalid' in made:
+                raise RuntimeError('CUDA error: operation failed due to a previous error')
 
     @contextmanager
     def on(_stream):
@@ -51,3 +62,76 @@ def test_when_a_function_is_captured_expect_the_threads_blas_handle_made_before(
     rehearsal = (lambda: calls.append('rehearsal')) if rehearsed else None
     Captured(lambda: calls.append('function'), rehearsal, None, Stream())
     assert calls == ['rehearsal'] * rehearsed + ['handle', 'begin', 'function', 'end']
+
+
+def test_when_a_capture_fails_expect_what_made_it_fail_and_the_capture_ended(calls):
+    def function():
+        calls.append('invalid')
+        raise MemoryError('the first error')
+
+    with pytest.raises(MemoryError, match='the first error'):
+        Captured(function, None, None, Stream())
+    assert calls[-1] == 'end'
+
+
+def test_when_only_the_end_of_a_capture_fails_expect_that_error(calls):
+    with pytest.raises(RuntimeError, match='previous error'):
+        Captured(lambda: calls.append('invalid'), None, None, Stream())
+
+
+@pytest.mark.usefixtures('calls')
+def test_when_what_runs_beside_a_stream_fails_expect_both_joined_and_the_first_error(monkeypatch):
+    main = Stream()
+    monkeypatch.setattr(cuda_graph.torch.cuda, 'current_stream', lambda: main)
+    for main.error in (None, RuntimeError('the stream cannot wait')):
+        with pytest.raises(MemoryError), SideStream(Stream(), lambda: None):
+            raise MemoryError
+    assert main.waits == 2
+    with pytest.raises(RuntimeError, match='cannot wait'), SideStream(Stream(), lambda: None):
+        pass
+
+
+@pytest.mark.usefixtures('one_thread')
+@pytest.mark.parametrize('failing', ['attend', 'gelu_linear'])  # of the expert, and of the tower
+@torch.inference_mode()
+def test_when_a_kernel_fails_expect_the_second_stream_joined(failing, serve, monkeypatch):
+    backend = serve('pi0')._backend
+    policy, sides = backend._policy, []
+    inputs = backend._inputs_of(bucket_of(policy.config, policy.config.camera_slots, 1))
+
+    class Side(Inline):
+        joined = False
+
+        def __init__(self):
+            sides.append(self)
+
+        def __exit__(self, *_):
+            self.joined = True
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(policy.ops, 'side', Side)
+    monkeypatch.setattr(policy.ops, failing, fail)
+    x = torch.zeros(policy.config.chunk_size, policy.config.max_action_dim)
+    constants = policy.constants(backend._steps[0])
+    with pytest.raises(MemoryError):
+        policy.prefix_and_first_step(inputs, x, x[0], constants)
+    assert [side.joined for side in sides] == [True, True]
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_when_a_capture_fails_expect_the_next_in_another_pool(serve, monkeypatch):
+    backend, pools = serve('pi0')._backend, []
+
+    def capture(_function, _rehearsal, pool, _stream):
+        pools.append(pool)
+        raise RuntimeError('CUDA error: out of memory')
+
+    monkeypatch.setattr(torch_cuda, 'Captured', capture)
+    monkeypatch.setattr(torch_cuda, 'new_pool', object)
+    backend._stream = Stream()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='out of memory'):
+            backend._captured(lambda: None, None)
+    assert pools[0] is not pools[1]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -42,8 +42,12 @@ class Captured(Generic[Result]):
             self._graph.capture_begin(pool, capture_error_mode='thread_local')
             try:
                 self._result = function()
-            finally:
-                self._graph.capture_end()
+            except BaseException:
+                # a capture that something made invalid cannot be ended either: what did counts
+                with suppress(RuntimeError):
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
         # what replays this writes where the rehearsal wrote
         torch.cuda.current_stream().wait_stream(stream)
 
@@ -74,7 +78,17 @@ class SideStream:
         with torch.cuda.stream(self._own):
             yield
 
-    def join(self) -> None:
+    def __enter__(self) -> SideStream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """See Side."""
+        if kind is None:
+            self._join()
+        else:  # what comes of a device that fails is not to hide why it does
+            with suppress(RuntimeError):
+                self._join()
+
+    def _join(self) -> None:
         self._main.wait_stream(self._own)
         self._crossed()

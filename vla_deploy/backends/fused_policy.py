@@ -131,13 +131,12 @@ class FusedPolicy:
         it runs beside the prefix's next layer.
         """
         expert, rows = self._first_rows(inputs, x, constants), None
-        side = self.ops.side()
-        for index, count in self._prefix_layers(inputs):
-            with side.behind():
-                self._project(index, count, len(inputs.state))
-                rows = next(expert)
+        with self.ops.side() as side:
+            for index, count in self._prefix_layers(inputs):
+                with side.behind():
+                    self._project(index, count, len(inputs.state))
+                    rows = next(expert)
         assert rows is not None
-        side.join()
         return self._leave_first(rows, x, dt, constants)
 
     def constants(self, time_embedding: NDArray[np.float32]) -> StepConstants:
@@ -252,29 +251,28 @@ class FusedPolicy:
         images = len(inputs.images) // count * self.config.tokens_per_image
         width = self._embedding.shape[1]
         rows = self._embedding.new_empty((count, images + tokens + self.state_rows, width))
-        side = self.ops.side()
-        with side.behind():
-            torch.add(self.length, int(self.has_state_token), out=self._seen)
-            torch.add(self._seen, self._first, out=self._own)
-            torch.add(self.length, self._first, out=self._behind)
-            for own, text in zip(rows, inputs.tokens, strict=True):
-                torch.index_select(self._embedding, 0, text, out=own[images : images + tokens])
+        with self.ops.side() as side:
+            with side.behind():
+                torch.add(self.length, int(self.has_state_token), out=self._seen)
+                torch.add(self._seen, self._first, out=self._own)
+                torch.add(self.length, self._first, out=self._behind)
+                for own, text in zip(rows, inputs.tokens, strict=True):
+                    torch.index_select(self._embedding, 0, text, out=own[images : images + tokens])
+                if self._smolvla:
+                    state = F.linear(inputs.state, *self._state_weights)
+                    rows[:, -1] = state
+                    at = torch.arange(-1, rows.shape[0] * rows.shape[1] - 1, rows.shape[1],
+                                      device=self.device) + self.length[:count]
+                    rows.view(-1, width).index_copy_(0, at, state)
+            features = self.tower.run(self.ops, inputs.images)
             if self._smolvla:
-                state = F.linear(inputs.state, *self._state_weights)
-                rows[:, -1] = state
-                at = torch.arange(-1, rows.shape[0] * rows.shape[1] - 1, rows.shape[1],
-                                  device=self.device) + self.length[:count]
-                rows.view(-1, width).index_copy_(0, at, state)
-        features = self.tower.run(self.ops, inputs.images)
-        if self._smolvla:
-            features = shuffled(features, self.config.grid, self.config.scale_factor)
-        weight, bias = self._projector
-        for own, seen in zip(rows, features.view(count, images, -1), strict=True):
-            if bias is None:
-                torch.mm(seen, weight.T, out=own[:images])
-            else:
-                torch.addmm(bias, seen, weight.T, out=own[:images])
-        side.join()
+                features = shuffled(features, self.config.grid, self.config.scale_factor)
+            weight, bias = self._projector
+            for own, seen in zip(rows, features.view(count, images, -1), strict=True):
+                if bias is None:
+                    torch.mm(seen, weight.T, out=own[:images])
+                else:
+                    torch.addmm(bias, seen, weight.T, out=own[:images])
         return rows.view(-1, width)
 
     def _project(self, index: int, rows: int, count: int) -> None:

@@ -302,7 +302,11 @@ class TorchCudaBackend:
     ) -> Callable[[], Result]:
         if self._stream is None:
             return function
-        return Captured(function, rehearsal, self._pool, self._stream)
+        try:
+            return Captured(function, rehearsal, self._pool, self._stream)
+        except BaseException:
+            self._pool = new_pool()  # no other capture can begin in that of one that did not end
+            raise
 
 
 def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:

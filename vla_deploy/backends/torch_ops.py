@@ -124,24 +124,29 @@ class Ops(Protocol):
 
 
 class Side(Protocol):
-    """A second order of operations, beside the first."""
+    """A second order of operations, beside the first. As a context: what follows it comes behind
+    both, after an error as well."""
+
+    def __enter__(self) -> Side: ...
+
+    def __exit__(self, *error: object) -> None: ...
 
     def behind(self) -> AbstractContextManager[None]:
         """Let what is called within come behind all that was called so far, and no further."""
-
-    def join(self) -> None:
-        """Let what follows come behind both."""
 
 
 class Inline:
     """The first order itself: one after the other."""
 
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """See Side."""
+
     def behind(self) -> AbstractContextManager[None]:
         """See Side."""
         return nullcontext()
-
-    def join(self) -> None:
-        """See Side."""
 
 
 class TorchOps:
