@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-pytest.importorskip('torch')
+torch = pytest.importorskip('torch')
 
-from vla_deploy.cli import bench
+from vla_deploy.backends import parameters, roofline  # noqa: E402
+from vla_deploy.cli import bench  # noqa: E402
+from vla_deploy.pipeline import Policy, PolicyError  # noqa: E402
 
 NAME = 'smolvla_2cam_empty'
 
@@ -96,3 +99,68 @@ def test_when_an_argument_is_malformed_expect_usage(run, arguments):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2
+
+
+CEILINGS = roofline.Ceilings(1e9, 1e12)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Let the backend's CPU form stand for a card, of which it takes 3 MiB."""
+    taken = iter([5 << 20, 8 << 20])
+
+    def load(bundle, name, _provider, *rest, **more):
+        return Policy.load(bundle, name, 'cpu', *rest, **more)
+
+    monkeypatch.setattr(bench, 'Policy', SimpleNamespace(load=load))
+    monkeypatch.setattr(bench, '_taken_of_gpu', lambda: next(taken))
+    monkeypatch.setattr(roofline, 'measure_ceilings', lambda: CEILINGS)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'a card')
+
+
+@pytest.mark.usefixtures('on_gpu')
+def test_when_chunks_are_timed_on_a_card_expect_the_floor_of_what_was_timed(run, golden_bundle):
+    code, (row,), printed = run('--iterations', '1', '--backend', 'torch_cuda:cuda:fp32:unrolled')
+    policy = Policy.load(golden_bundle(NAME), 'onnx_runtime', 'cpu', threads=1)
+    first = bench.read_fixtures(golden_bundle(NAME) / 'fixtures.npz', policy.contract)[0]
+    cameras, tokens = policy.seen(first.observation)
+    assert cameras == len(policy.contract.cameras) < policy.contract.camera_slots
+    assert 0 < tokens < policy.contract.tokenizer.max_length
+    source = parameters.BundleParameters(policy.bundle, torch.device('cpu'))
+    source.finish()
+    costs = roofline.phase_costs(
+        source.config, cameras=cameras, tokens=tokens, bytes_per_weight=4
+    )
+    floor_ms = 1e3 * sum(cost.floor_s(CEILINGS) for cost in costs.values())
+    assert (code, row['GPU_MiB'], row['card']) == (0, 3.0, 'a card')
+    assert row['floor_ms'] == pytest.approx(floor_ms)
+    assert row['times_floor'] == pytest.approx(row['stages']['sample']['p50_ms'] / floor_ms)
+    assert f'for {cameras} cameras and {tokens} tokens' in printed
+
+
+@pytest.mark.usefixtures('on_gpu')
+@pytest.mark.parametrize(('where', 'name', 'error'), [
+    (parameters, 'BundleParameters', PolicyError('holds no parameters.json; export again')),
+    (roofline, 'measure_ceilings', RuntimeError('CUDA out of memory.\nTried to allocate')),
+])
+def test_when_the_floor_cannot_be_had_expect_the_times_without_it(
+    where, name, error, run, monkeypatch
+):
+    on_cpu = bench.Policy.load
+
+    def load(*given, **more):  # a backend that needs the same has loaded before
+        loaded = on_cpu(*given, **more)
+        monkeypatch.setattr(where, name, fail)
+        return loaded
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(bench, 'Policy', SimpleNamespace(load=load))
+    code, (row,), printed = run('--iterations', '1', '--backend', 'torch_cuda:cuda')
+    assert code == 0
+    assert row['stages']['total']['p50_ms'] > 0
+    assert row['GPU_MiB'] == 3.0
+    assert 'floor_ms' not in row
+    assert row['no_floor'] == ' '.join(str(error).split())
+    assert f'no floor of the card: {row["no_floor"]}' in printed

@@ -63,9 +63,17 @@ class _Sizes:
         return 2 * self.width * self.attention + 3 * self.width * self.mlp
 
 
-def phase_costs(config: Config, observations: int = 1) -> Mapping[str, Cost]:
-    """Return the cost of each phase with all cameras and texts of full length, for so many
-    observations together, which read the weights once."""
+def phase_costs(
+    config: Config, observations: int = 1, *, cameras: int | None = None,
+    tokens: int | None = None, bytes_per_weight: int = BYTES_PER_WEIGHT,
+) -> Mapping[str, Cost]:
+    """Return the cost of each phase for so many observations together, which read the weights
+    once. `cameras` and `tokens` of a text, each: all that there can be where not given."""
+    config = dataclasses.replace(
+        config,
+        camera_slots=config.camera_slots if cameras is None else cameras,
+        max_tokens=config.max_tokens if tokens is None else tokens,
+    )
     text, smolvla = config.text, isinstance(config, SmolVLAConfig)
     if isinstance(config, SmolVLAConfig):
         layers, every = config.num_vlm_layers, config.self_attn_every_n_layers
@@ -90,14 +98,14 @@ def phase_costs(config: Config, observations: int = 1) -> Mapping[str, Cost]:
     keys_values = observations * layers * length * 2 * kv
     seen = (layers - crossing) * (length + rows) + crossing * length
     costs = {
-        'vision': _vision(config, joined),
+        'vision': _vision(config, joined, bytes_per_weight),
         'prefix': Cost(
             2.0 * length * prefix_weights + 4.0 * length**2 * attention * (layers - 1),
-            BYTES_PER_WEIGHT * prefix_weights,
+            bytes_per_weight * prefix_weights,
         ),
         'denoise': Cost(
             config.num_steps * (2.0 * rows * step_weights + 4.0 * rows * attention * seen),
-            config.num_steps * BYTES_PER_WEIGHT * (step_weights + keys_values),
+            config.num_steps * bytes_per_weight * (step_weights + keys_values),
         ),
     }
     return {
@@ -106,7 +114,7 @@ def phase_costs(config: Config, observations: int = 1) -> Mapping[str, Cost]:
     }
 
 
-def _vision(config: Config, joined: int) -> Cost:
+def _vision(config: Config, joined: int, bytes_per_weight: int) -> Cost:
     vision = config.vision
     width, tokens = vision.hidden_size, config.tokens_per_image
     patches = tokens * joined
@@ -118,7 +126,7 @@ def _vision(config: Config, joined: int) -> Cost:
         2.0 * patches * weights + 4.0 * patches**2 * width * vision.num_hidden_layers
         + 2.0 * tokens * projector
     )
-    return Cost(config.camera_slots * per_camera, BYTES_PER_WEIGHT * (weights + projector))
+    return Cost(config.camera_slots * per_camera, bytes_per_weight * (weights + projector))
 
 
 def measure_ceilings() -> Ceilings:

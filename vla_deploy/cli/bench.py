@@ -7,7 +7,9 @@
     ros2 run vla_deploy bench BUNDLE --batch 8 --backend torch_cuda:cuda:bf16:unrolled
 
 With a batch, so many observations are computed together, and times are those of all of them. A
-backend is written NAME[:PROVIDER[:PRECISION[:VARIANT]]]. Exit code 0: measured. 2: an error.
+backend is written NAME[:PROVIDER[:PRECISION[:VARIANT]]]. On a GPU there is the card's floor, too:
+the least time that the weights and the arithmetic take, for as many cameras and tokens as the
+observations have that were timed, on average. Exit code 0: measured. 2: an error.
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from vla_deploy.cli.output import interruptible, one_line, progress_lines, unfor
 from vla_deploy.files import check_writable, write_bytes
 from vla_deploy.pipeline import BundleError, Policy, PolicyChunk, PolicyError
 from vla_deploy.pipeline.backend import BackendOptions
-from vla_deploy.pipeline.bundle import FIXTURES, open_bundle
+from vla_deploy.pipeline.bundle import FIXTURES, Bundle
 from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
 
 PERCENTILES = (50, 95, 99)
 STAGES = ('preprocess', 'prefix', 'sample', 'postprocess', 'total')
 ONE_RUN = ('prefix', 'sample')  # of all observations that are computed together
 MIB = 2**20
+BYTES_PER_WEIGHT = {'fp32': 4, 'tf32': 4}  # in GPU memory; otherwise 2
 STATUS = Path('/proc/self/status')
 
 
@@ -128,7 +131,10 @@ def _measure(
     }
     after = None if before is None else _taken_of_gpu()
     if before is not None and after is not None:
-        row |= _on_gpu(bundle, stages, after - before, batch)
+        timed = fixtures[: iterations + batch - 1]
+        seen = [policy.seen(own.observation) for own in timed]
+        policy.close()  # the ceilings are measured with some GiB
+        row |= {'GPU_MiB': (after - before) / MIB, **_floor(policy.bundle, row, choice, seen)}
     return row, chunks
 
 
@@ -154,28 +160,39 @@ def _taken_of_gpu() -> int | None:
     return int(total - free)
 
 
-def _on_gpu(
-    bundle: Path, stages: dict[str, dict[str, float]], taken: int, batch: int
+def _floor(
+    bundle: Bundle, row: dict[str, Any], choice: Choice, seen: Sequence[tuple[int, int]]
 ) -> dict[str, Any]:
-    """Return the card, its floor for this policy, and the memory `taken` of it in bytes."""
+    """Return the card and its floor for what was timed: observations of which so many cameras and
+    tokens were `seen`, on average. Where it cannot be had, why: the times count without it."""
     import torch
 
+    from vla_deploy.backends.device_errors import torch_errors
     from vla_deploy.backends.parameters import BundleParameters
     from vla_deploy.backends.roofline import measure_ceilings, phase_costs
 
-    source = BundleParameters(open_bundle(bundle), torch.device('cpu'))
-    costs = phase_costs(source.config, batch)
-    source.close()
-    ceilings = measure_ceilings()
+    cameras, tokens = (round(float(np.mean(counts))) for counts in zip(*seen, strict=True))
+    try:
+        source = BundleParameters(bundle, torch.device('cpu'))
+        source.close()
+        costs = phase_costs(
+            source.config, row['batch'], cameras=cameras, tokens=tokens,
+            bytes_per_weight=BYTES_PER_WEIGHT.get(choice.precision, 2),
+        )
+        ceilings = measure_ceilings()
+        card = torch.cuda.get_device_name()
+    except (PolicyError, *torch_errors()) as error:
+        return {'no_floor': one_line(error)}
     floor = sum(cost.floor_s(ceilings) for cost in costs.values())
-    computed = stages['prefix']['p50_ms'] + stages['sample']['p50_ms']
+    computed = row['stages']['prefix']['p50_ms'] + row['stages']['sample']['p50_ms']
     return {
-        'card': torch.cuda.get_device_name(),
+        'card': card,
         'read_TB_per_s': ceilings.read_bytes_per_s / 1e12,
         'bf16_TFLOP_per_s': ceilings.flops_per_s / 1e12,
+        'floor_cameras': cameras,
+        'floor_tokens': tokens,
         'floor_ms': 1e3 * floor,
         'times_floor': computed / (1e3 * floor),
-        'GPU_MiB': taken / MIB,
     }
 
 
@@ -204,9 +221,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
         ]
         if 'floor_ms' in row:
             lines.append(
-                f'  {row["times_floor"]:.2f} x the floor of {row["card"]}, '
-                f'{row["floor_ms"]:.3f} ms; {row["GPU_MiB"]:.0f} MiB of its memory'
+                f'  {row["times_floor"]:.2f} x the floor of {row["card"]} for '
+                f'{row["floor_cameras"]} cameras and {row["floor_tokens"]} tokens, '
+                f'{row["floor_ms"]:.3f} ms'
             )
+        if 'no_floor' in row:
+            lines.append(f'  no floor of the card: {row["no_floor"]}')
+        if 'GPU_MiB' in row:
+            lines.append(f'  {row["GPU_MiB"]:.0f} MiB of the card\'s memory')
     return lines
 
 

@@ -238,6 +238,12 @@ class Policy:
                 for own, chunk, (_, seed) in zip(taken, raw, drawn, strict=True)
             ]
 
+    def seen(self, observation: Observation) -> tuple[int, int]:
+        """Return how many cameras and tokens of an observation take part; errors as `infer`."""
+        with self._lock:
+            inputs = self._taken(observation).inputs
+            return int(inputs.image_mask.sum()), int(inputs.token_mask.sum())
+
     def self_test(self) -> SelfTest:
         """Run the bundle's fixtures through everything that serves, and compare with the
         reference's own chunks; this warms up as well.
