@@ -75,7 +75,7 @@ def test_when_the_range_is_this_machine_expect_the_profile_to_say_so_instead(
     environment = environment_with(name)
     assert environment[PROFILES_FILE] == str(FOLDER / f'{name}_localhost.xml')
     assert environment[RANGE] == 'SYSTEM_DEFAULT'
-    assert environment[LOCALHOST_ONLY] == '0'
+    assert environment.get(LOCALHOST_ONLY, '0') == '0'
 
 
 def test_when_the_process_that_started_it_has_chosen_expect_its_range_kept(monkeypatch):

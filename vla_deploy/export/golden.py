@@ -231,5 +231,6 @@ def _worst(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if isinstance(values[0], bool):
             worst[name] = all(values)
         else:
-            worst[name] = min(values) if name == 'min_cosine' else max(values)
+            # NumPy's, which do not pass over NaN
+            worst[name] = float(np.min(values) if name == 'min_cosine' else np.max(values))
     return worst

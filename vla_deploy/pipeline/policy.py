@@ -281,7 +281,7 @@ class Policy:
             haste = Haste(adaptive_tolerance=tolerance)
             fewer = self.infer(fixture.observation, fixture.noise, haste=haste)
             errors.append(np.abs(fewer.actions - all_steps.actions).max())
-        return float(max(errors))
+        return float(np.max(errors))  # and not max(), which passes over NaN
 
     @property
     def _chunk_shape(self) -> tuple[int, int]:

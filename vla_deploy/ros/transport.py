@@ -55,7 +55,9 @@ def environment_with(name: str) -> dict[str, str]:
     inherited = Path(given).stem.endswith(_LOCALHOST) and reach in ('', 'SYSTEM_DEFAULT')
     local = inherited or (reach == 'LOCALHOST' and not environment.get('ROS_STATIC_PEERS'))
     if local:  # rmw_fastrtps adds transports of its own to LOCALHOST, and multicast to no range
-        environment |= {RANGE: 'SYSTEM_DEFAULT', LOCALHOST_ONLY: '0'}
+        environment[RANGE] = 'SYSTEM_DEFAULT'
+        if environment.get(LOCALHOST_ONLY) == '1':  # else unset: rcl warns where it is not
+            environment[LOCALHOST_ONLY] = '0'
     environment[PROFILES_FILE] = str(_folder() / f'{name}{_LOCALHOST if local else ""}.xml')
     return environment
 
