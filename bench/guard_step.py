@@ -87,6 +87,12 @@ class Sender:
         self._log.step(now_ns, now_ns, inputs, out)
         self._execution.publish(self._message.fill(out.execution, out.state))
 
+    def take_records(self) -> None:
+        """Take what was handed over, as the log's thread does between two ticks: what is kept
+        would have the next ones work in memory that is new each time."""
+        while self._log._queue.qsize():
+            self._log._queue.get()
+
     def close(self) -> None:
         self._log.close(60.0)
 
@@ -112,6 +118,7 @@ def run(kind: str, limits: JointLimits, node: Node, log: Path) -> dict[str, np.n
         else:
             durations['step'].append(step_ended - step_began)
             durations['tick'].append(time.perf_counter() - began)
+        sender.take_records()
         return out
 
     for i in range(TICKS):
