@@ -5,8 +5,6 @@
 from types import SimpleNamespace
 
 import pytest
-import rclpy
-from rclpy.context import Context
 from rclpy.node import Node
 
 from vla_deploy.core.parameter import ParameterError
@@ -16,13 +14,10 @@ from vla_deploy.ros.observation_streams import ObservationStreams
 
 
 @pytest.fixture
-def node():
-    context = Context()
-    rclpy.init(context=context)
+def node(context):
     node = Node('node', context=context)
     yield node
     node.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize('name', ['/estop/', 'a b', 'a-b', '', 'a//b', '1st', '{arm}/estop'])

@@ -3,9 +3,7 @@
 """What is left of a node whose configure fails."""
 
 import pytest
-import rclpy
 from lifecycle_msgs.msg import State
-from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import String
 
@@ -29,13 +27,10 @@ class Failing(ManagedNode):
 
 
 @pytest.fixture
-def node():
-    context = Context()
-    rclpy.init(context=context)
+def node(context):
     made = Failing('failing', context=context)
     yield made
     made.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize('error', [ConfigureError('no such file'), TypeError('a fault')])

@@ -5,8 +5,6 @@
 import dataclasses
 
 import pytest
-import rclpy
-from rclpy.context import Context
 from rclpy.node import Node
 
 from vla_deploy.core.parameter import ParameterError, parameter
@@ -26,9 +24,7 @@ class Config:
 
 
 @pytest.fixture
-def make_node():
-    context = Context()
-    rclpy.init(context=context)
+def make_node(context):
     nodes = []
 
     def make(*overrides):
@@ -40,7 +36,6 @@ def make_node():
     yield make
     for node in nodes:
         node.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 def test_when_nothing_is_overridden_expect_the_defaults(make_node):

@@ -7,8 +7,6 @@ import sys
 import threading
 
 import pytest
-import rclpy
-from rclpy.context import Context
 from rclpy.parameter import Parameter
 
 from vla_deploy.core.parameter import ParameterError
@@ -23,14 +21,6 @@ WRONG = [
     ("nodes:=['']", "parameter 'nodes': '' is no name of a node"),
     ("nodes:=['/front-left/guard']", "parameter 'nodes': '/front-left/guard' is no name"),
 ]
-
-
-@pytest.fixture
-def context():
-    context = Context()
-    rclpy.init(context=context)
-    yield context
-    rclpy.shutdown(context=context)
 
 
 def begin(context, folder, **parameters):

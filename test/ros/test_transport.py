@@ -86,23 +86,26 @@ def test_when_the_process_that_started_it_has_chosen_expect_its_range_kept(monke
     assert environment[RANGE] == 'SYSTEM_DEFAULT'
 
 
-def test_when_a_profile_of_this_machine_is_given_without_a_range_expect_one_without_multicast(
-    monkeypatch
+@pytest.mark.parametrize(
+    ('reach', 'profile', 'expected'),
+    [('', 'control_localhost', 'SYSTEM_DEFAULT'), ('SUBNET', 'control', 'SUBNET')],
+)
+def test_when_a_profile_of_this_machine_is_inherited_expect_no_multicast_unless_asked_for(
+    monkeypatch, reach, profile, expected
 ):
     monkeypatch.setenv(PROFILES_FILE, str(FOLDER / 'images_localhost.xml'))
+    monkeypatch.setenv(RANGE, reach)
     environment = environment_with(CONTROL)
-    assert environment[PROFILES_FILE] == str(FOLDER / 'control_localhost.xml')
-    assert environment[RANGE] == 'SYSTEM_DEFAULT'
+    assert environment[PROFILES_FILE] == str(FOLDER / f'{profile}.xml')
+    assert environment[RANGE] == expected
 
 
-def test_when_the_network_is_asked_for_beside_a_profile_of_this_machine_expect_the_network(
-    monkeypatch
-):
-    monkeypatch.setenv(PROFILES_FILE, str(FOLDER / 'images_localhost.xml'))
-    monkeypatch.setenv(RANGE, 'SUBNET')
-    environment = environment_with(CONTROL)
-    assert environment[PROFILES_FILE] == str(FOLDER / 'control.xml')
-    assert environment[RANGE] == 'SUBNET'
+def test_when_profiles_differ_in_transports_expect_the_same_discovery_and_leases():
+    said = {
+        ElementTree.tostring(elements(path.name, 'discovery_config')[0]).strip()
+        for path in FOLDER.glob('*.xml')
+    }
+    assert len(said) == 1
 
 
 def test_when_peers_are_named_beside_localhost_expect_the_range_left_to_ros_and_a_warning(

@@ -63,7 +63,8 @@ class Views:
             raise RenderError(self.error)
 
     def poll(self) -> None:
-        """Take the answers that have come and hand over the view that waits; never blocks."""
+        """Take the answers that have come and hand over the view that waits. Blocks
+        only where the process is ending, until it has."""
         try:
             while not self.error and self._connection.poll():
                 self.error = self._connection.recv()
