@@ -311,7 +311,7 @@ def test_when_plans_are_hostile_expect_all_that_is_published_within_every_limit(
 
 
 def test_when_asked_before_a_knot_expect_the_acceleration_that_leads_there() -> None:
-    motion = Trajectory(np.array([0, 10**9, 2 * 10**9]), np.array([[0.0], [0.5], [1.5]]),
+    motion = Trajectory.of(np.array([0, 10**9, 2 * 10**9]), np.array([[0.0], [0.5], [1.5]]),
                         np.array([[0.0], [1.0], [1.0]]))
     assert acceleration_before(motion, 10**9) == pytest.approx([1.0])
     assert acceleration_before(motion, 15 * 10**8) == pytest.approx([0.0])

@@ -140,7 +140,7 @@ def test_when_ticks_jitter_and_fail_expect_the_stream_within_the_limits(seed: in
         if i % 20 == 0:
             target = rng.uniform(BOUNDS.lower, BOUNDS.upper)
             knots = np.stack((motion.state(now)[0], target))
-            motion = Trajectory(np.array([now, now + 10**8]), knots, np.zeros((2, 7)))
+            motion = Trajectory.of(np.array([now, now + 10**8]), knots, np.zeros((2, 7)))
         sent = stream.step(now, motion)
         assert sent is not None
         watch.receive(sent, elapsed_ns * 1e-9)
@@ -198,7 +198,7 @@ def test_when_the_clock_is_set_back_expect_the_stream_to_go_on_within_the_limits
 def test_when_bounds_are_drawn_inside_the_end_of_the_motion_expect_the_stream_to_end() -> None:
     stream, watch = PositionStream(BOUNDS, 0.01), Watch(0.01)
     now = 10**18
-    motion = Trajectory(np.array([now, now + 5 * 10**8]), np.stack((HOME, HOME + 0.1)),
+    motion = Trajectory.of(np.array([now, now + 5 * 10**8]), np.stack((HOME, HOME + 0.1)),
                         np.zeros((2, 7)))
     watch.receive(stream.step(now, motion), 0.01)
     for _ in range(40):

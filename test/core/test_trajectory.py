@@ -21,7 +21,8 @@ seeds = st.integers(0, 2**32 - 1)
 def random_trajectory(seed: int, knots: int = 5, joints: int = 3) -> Trajectory:
     rng = np.random.default_rng(seed)
     times = 10**18 + np.cumsum(rng.integers(10**6, 10**9, knots))
-    return Trajectory(times, rng.normal(0, 1, (knots, joints)), rng.normal(0, 2, (knots, joints)))
+    shape = knots, joints
+    return Trajectory.of(times, rng.normal(0, 1, shape), rng.normal(0, 2, shape))
 
 
 def dense(trajectory: Trajectory, i: int, count: int = 300) -> tuple[np.ndarray, ...]:
@@ -144,7 +145,7 @@ def test_when_values_are_not_finite_expect_no_extremum_that_passes_a_comparison(
     t = random_trajectory(4)
     position = t.position.copy()
     position[2, 1] = np.nan
-    e = trajectory_extrema(Trajectory(t.times, position, t.velocity))
+    e = trajectory_extrema(Trajectory.of(t.times, position, t.velocity))
     for values in (e.lower, e.upper, e.speed, e.acceleration):
         assert not (values[1:3, 1] <= 1e300).any()
 

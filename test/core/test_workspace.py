@@ -168,7 +168,7 @@ def test_when_the_path_swings_out_between_two_samples_expect_it_seen() -> None:
 def test_when_the_path_is_out_for_less_than_a_sample_lasts_expect_it_seen() -> None:
     velocity = np.zeros((2, 7))
     velocity[:, 1] = [0.05, -0.03]
-    swing = Trajectory(np.array([0, 10 * 10**9]), np.stack((HOME, HOME)), velocity)
+    swing = Trajectory.of(np.array([0, 10 * 10**9]), np.stack((HOME, HOME)), velocity)
     dense = [TRUTH(HAND, swing.state(int(t))[0])[0, 0] for t in np.linspace(0, 1e10, 3201)]
     sampled = dense[::3200 // MOST]
     wall = 0.5 * (max(dense) + max(sampled))

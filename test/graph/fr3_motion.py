@@ -85,7 +85,7 @@ def latest_rest_ns(trajectory: JointTrajectory, decided_ns: int, limits: JointLi
     turns_s = 3.0 * smooth.acceleration / smooth.jerk
     start_ns = time_ns(trajectory.header.stamp)
     columns = [list(trajectory.joint_names).index(name) for name in limits.names]
-    motion = Trajectory(
+    motion = Trajectory.of(
         start_ns + np.array([time_ns(p.time_from_start) for p in trajectory.points]),
         np.array([p.positions for p in trajectory.points])[:, columns],
         np.array([p.velocities for p in trajectory.points])[:, columns],

@@ -21,7 +21,7 @@ def trajectories(draw, joints):
         st.lists(st.floats(-1e9, 1e9), min_size=joints, max_size=joints),
         min_size=knots, max_size=knots,
     ).map(np.array)
-    return Trajectory(10**18 + np.cumsum(np.array(gaps, np.int64)), draw(rows), draw(rows))
+    return Trajectory.of(10**18 + np.cumsum(np.array(gaps, np.int64)), draw(rows), draw(rows))
 
 
 @st.composite

@@ -49,28 +49,22 @@ def slew_then_brake(
         ends.append(end)
         drops.append(drop if v > 0.0 else -drop)
     knots = sorted(grid)
-    steps = np.array(knots, np.float64)
-    column = steps[:, None]
+    column = np.array(knots, np.float64)[:, None]
+    after, lost, last = np.array((velocity_after, drops, ends))
+    states = np.empty((2, len(knots), len(ends)))
+    positions, velocities = states
     longest = max(slew_steps)
     # One column serves all where they slew for equally long.
     braked = column - (longest if min(slew_steps) == longest else np.array(slew_steps))
-    after = np.array(velocity_after)
-    velocities = np.array(drops) * braked
-    np.subtract(after, velocities, out=velocities)
-    velocities[column >= np.array(ends)] = 0.0
+    np.subtract(after, lost * braked, out=velocities)
+    velocities[column >= last] = 0.0
     if len(knots) > 1 and knots[1] < longest:
         rate = (after - velocity) / np.maximum(slew_steps, 1)
         np.copyto(velocities, velocity + rate * column, where=braked < 0)
-    velocities[0] = velocity
+    states[:, 0] = position, velocity
     # Constant acceleration between knots: the way is the mean velocity times the time.
-    half_gaps = (steps[1:] - steps[:-1]) * (0.5 * GRID_S)
-    positions = np.empty_like(velocities)
-    positions[0] = position
     ways = positions[1:]
     np.add(velocities[1:], velocities[:-1], out=ways)
-    ways *= half_gaps[:, None]
+    ways *= (column[1:] - column[:-1]) * (0.5 * GRID_S)
     np.add.accumulate(positions, axis=0, out=positions)
-    times = np.array(knots)
-    times *= GRID_NS
-    times += t_ns
-    return Trajectory(times, positions, velocities)
+    return Trajectory([t_ns + knot * GRID_NS for knot in knots], states)

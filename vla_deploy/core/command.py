@@ -30,7 +30,7 @@ from vla_deploy.core.trajectory import (
 from vla_deploy.core.workspace import Breach, Workspace
 
 Array = NDArray[np.float64]
-_Start = tuple[list[int], bytes, bytes]
+_Start = tuple[list[int], bytes]
 
 FORGET_ABOVE = 100
 """Knots of the line above which the history older than a usable joint state is dropped."""
@@ -116,11 +116,11 @@ class CommandLine:
         """
         t_ns = now_ns + self._lead_ns
         i = self._line.segment_at(t_ns)
-        times = self._line.times
-        if i >= 0 and times[i] < t_ns:
-            t_ns = max(t_ns, int(times[i]) + GRID_NS)
-        if i + 1 < len(times) and times[i + 1] < t_ns + GRID_NS:
-            t_ns = int(times[i + 1])
+        ns = self._line.ns
+        if i >= 0 and ns[i] < t_ns:
+            t_ns = max(t_ns, ns[i] + GRID_NS)
+        if i + 1 < len(ns) and ns[i + 1] < t_ns + GRID_NS:
+            t_ns = ns[i + 1]
         return t_ns
 
     def hold(self, now_ns: int) -> Trajectory:
@@ -281,7 +281,7 @@ class CommandLine:
         kept = bisect_left(self._line.ns, splice_ns)
         standing = self._standing(now_ns, fresh[-1])
         line = self._line.knots(0, kept).then(*fresh, *standing)
-        if not self._stays_inside(line.knots(kept, len(line.times) - len(standing))):
+        if not self._stays_inside(line.knots(kept, len(line.ns) - len(standing))):
             self._plan = self._route = None
             self._moving = False
             return
@@ -302,12 +302,10 @@ class CommandLine:
 
     def _measure_margin(self, motion: Trajectory) -> None:
         """Keep the smallest distance of a knot to position and velocity limits, as a part."""
-        away = np.empty((2, *motion.position.shape))
-        centre, per = _margin_tables(self._bounds, len(motion.times))
-        np.subtract(motion.position, centre, out=away[0])
-        away[1] = motion.velocity
+        middle, per_limit = _margin_tables(self._bounds, len(motion.ns))
+        away = np.subtract(motion.states, middle)
         np.abs(away, out=away)
-        away *= per
+        away *= per_limit
         off_centre, speed = away.reshape(2, -1)
         self.worst_margin = min(self.worst_margin, 0.5 - float(off_centre[off_centre.argmax()]),
                                 1.0 - float(speed[speed.argmax()]))
@@ -317,7 +315,7 @@ class CommandLine:
         line = self._line
         for standing in self._standing(now_ns, line):
             line = line.then(standing)
-        if len(line.times) > FORGET_ABOVE:
+        if len(line.ns) > FORGET_ABOVE:
             line = line.knots(max(0, line.segment_at(now_ns - self._history_ns)))
         self._line = line
         return line.knots(max(0, line.segment_at(now_ns)))
@@ -325,18 +323,20 @@ class CommandLine:
 
 @functools.lru_cache(maxsize=256)
 def _margin_tables(bounds: Bounds, knots: int) -> tuple[Array, Array]:
-    """Middle of the position range [knots, joints], and what makes a part of the whole of a
-    distance from it and of a velocity [2, knots, joints]: stretching them each time is slow."""
-    centre = 0.5 * (bounds.lower + bounds.upper)
+    """Of positions and velocities [2, knots, joints]: the middle of their range, and what makes a
+    part of the range's width, or of the speed limit, of a distance from it. Stretching them each
+    time is slow."""
+    middle = 0.5 * (bounds.lower + bounds.upper)
+    middles = np.array([middle, np.zeros_like(middle)])
     per = np.array([1.0 / (bounds.upper - bounds.lower), 1.0 / bounds.velocity])
-    return np.repeat(centre[None], knots, axis=0), np.repeat(per[:, None], knots, axis=1)
+    return np.repeat(middles[:, None], knots, axis=1), np.repeat(per[:, None], knots, axis=1)
 
 
 def _start(motion: Trajectory, knot: int) -> _Start:
     """All that a braking tail from a knot depends on: time, position and velocity there, and at the
     knot before, from which the acceleration follows that a limited jerk begins with."""
     two = slice(knot - 1, knot + 1)
-    return motion.ns[two], motion.position[two].tobytes(), motion.velocity[two].tobytes()
+    return motion.ns[two], motion.states[:, two].tobytes()
 
 
 def _ns(seconds: float) -> int:

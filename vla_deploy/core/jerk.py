@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -127,15 +128,15 @@ class JerkMotion:
         states[0] = position, velocity
         if not any(given.target_velocity):
             states[-1, 1] = 0.0
-        return Trajectory(t_ns + np.array(times, np.int64), states[:, 0], states[:, 1])
+        return Trajectory([t_ns + time for time in times], states.swapaxes(0, 1).copy())
 
 
 def acceleration_before(motion: Trajectory, t_ns: int) -> Array:
     """Acceleration [joints] of a motion just before t_ns; zero outside of it."""
-    i = int(motion.times.searchsorted(t_ns, side='left')) - 1
-    if i < 0 or i >= len(motion.times) - 1:
-        return np.zeros(motion.position.shape[1])
-    p, v = motion.position, motion.velocity
-    h = float(motion.times[i + 1] - motion.times[i]) * NS_TO_S
-    a0, jerk = hermite_coefficients(p[i], p[i + 1], v[i], v[i + 1], h)
-    return np.asarray(a0 + jerk * (float(t_ns - motion.times[i]) * NS_TO_S))
+    ns = motion.ns
+    i = bisect_left(ns, t_ns) - 1
+    if not 0 <= i < len(ns) - 1:
+        return np.zeros(motion.states.shape[-1])
+    (p0, p1), (v0, v1) = motion.states[:, i:i + 2]
+    a0, jerk = hermite_coefficients(p0, p1, v0, v1, (ns[i + 1] - ns[i]) * NS_TO_S)
+    return np.asarray(a0 + jerk * ((t_ns - ns[i]) * NS_TO_S))

@@ -61,7 +61,7 @@ class Joining:
         clear = False
         for k in samples:
             h = (knots.ns[k] - splice_ns) * NS_TO_S
-            p1, v1 = knots.position[k].tolist(), knots.velocity[k].tolist()
+            p1, v1 = knots.states[:, k].tolist()
             cubics = self._gentle(position, p1, velocity, v1, h)
             if not cubics:
                 continue
@@ -180,5 +180,5 @@ class _Swing:
 def _route(
     splice_ns: int, position: Floats, velocity: Floats, plan: Plan, k: int
 ) -> Trajectory:
-    start = Trajectory(np.array([splice_ns]), np.array([position]), np.array([velocity]))
+    start = Trajectory([splice_ns], np.array([[position], [velocity]]))
     return start.then(plan.knots.knots(k))

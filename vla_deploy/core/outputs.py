@@ -60,11 +60,9 @@ class Output:
 
     def part(self, trajectory: Trajectory) -> Trajectory:
         """The motion of this output's joints, in its own order."""
-        if self.columns == tuple(range(trajectory.position.shape[1])):
+        if self.columns == tuple(range(trajectory.states.shape[-1])):
             return trajectory
-        columns = list(self.columns)
-        return Trajectory(trajectory.times, trajectory.position[:, columns],
-                          trajectory.velocity[:, columns])
+        return Trajectory(trajectory.ns, trajectory.states[..., list(self.columns)])
 
 
 def plan_outputs(

@@ -85,9 +85,10 @@ def interpolant(stamp_ns: int, period_s: float, positions: Array) -> Trajectory:
     positions: float64 [steps, joints], kept bit-identical; they begin at stamp_ns.
     """
     grid = PlanGrid.of(period_s, *positions.shape)
-    velocities = np.empty_like(positions)
+    states = np.empty((2, *positions.shape))
+    states[0], velocities = positions, states[1]
     np.subtract(positions[2:], positions[:-2], out=velocities[1:-1])
     velocities[1:-1] /= grid.spans
     velocities[0] = (positions[1] - positions[0]) / grid.first_s
     velocities[-1] = (positions[-1] - positions[-2]) / grid.last_s
-    return Trajectory(grid.offsets + stamp_ns, positions, velocities)
+    return Trajectory((grid.offsets + stamp_ns).tolist(), states)

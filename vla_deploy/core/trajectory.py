@@ -12,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,29 +22,50 @@ Times = NDArray[np.int64]
 NS_TO_S = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
 class Trajectory:
-    """times: int64 [knots], ns, increasing. position, velocity: float64 [knots, joints]."""
+    """Knots in the order of time; not to be changed once made.
 
-    times: Times
-    position: Array
-    velocity: Array
+    ns: times [knots], ns, increasing, as plain integers, which are several times faster to look at
+    one by one. states: float64 [2, knots, joints], positions and velocities: in one array, because
+    a tick joins and cuts motions several times.
+    """
 
-    @cached_property
-    def ns(self) -> list[int]:
-        """The times as plain integers, which are several times faster to look at one by one."""
-        times: list[int] = self.times.tolist()
-        return times
+    __slots__ = ('ns', 'states')
+
+    def __init__(self, ns: list[int], states: Array) -> None:
+        self.ns, self.states = ns, states
+
+    @staticmethod
+    def of(times: Times, position: Array, velocity: Array) -> Trajectory:
+        """Knots at times int64 [knots], ns, with position and velocity float64 [knots, joints]."""
+        return Trajectory(times.tolist(), np.array([position, velocity], np.float64))
+
+    @property
+    def times(self) -> Times:
+        """Times int64 [knots], ns."""
+        return np.array(self.ns, np.int64)
+
+    @property
+    def position(self) -> Array:
+        """Positions float64 [knots, joints]: a view."""
+        position: Array = self.states[0]
+        return position
+
+    @property
+    def velocity(self) -> Array:
+        """Velocities float64 [knots, joints]: a view."""
+        velocity: Array = self.states[1]
+        return velocity
 
     @property
     def start_ns(self) -> int:
         """Time of the first knot."""
-        return int(self.times[0])
+        return self.ns[0]
 
     @property
     def end_ns(self) -> int:
         """Time of the last knot."""
-        return int(self.times[-1])
+        return self.ns[-1]
 
     def segment_at(self, t_ns: int) -> int:
         """Index of the last knot not after t_ns; -1 before the first knot."""
@@ -53,18 +73,16 @@ class Trajectory:
 
     def sample(self, t_ns: int) -> tuple[Array, Array, Array]:
         """Position, velocity and acceleration [joints] at t_ns; right-sided at a knot."""
-        i = self.segment_at(t_ns)
-        if i < 0 or i >= len(self.times) - 1:
-            i = 0 if i < 0 else -1
-            zero = np.zeros_like(self.velocity[i])
-            at_last = t_ns == self.times[i]
-            return self.position[i], self.velocity[i] if at_last else zero, zero
-        h = float(self.times[i + 1] - self.times[i]) * NS_TO_S
-        s = float(t_ns - self.times[i]) * NS_TO_S
-        p0, v0 = self.position[i], self.velocity[i]
+        ns, i = self.ns, self.segment_at(t_ns)
+        if not 0 <= i < len(ns) - 1:
+            p0, v0 = self.states[:, max(i, 0)]
+            zero = np.zeros_like(v0)
+            return p0, v0 if t_ns == ns[max(i, 0)] else zero, zero
+        h, s = (ns[i + 1] - ns[i]) * NS_TO_S, (t_ns - ns[i]) * NS_TO_S
+        (p0, p1), (v0, v1) = self.states[:, i:i + 2]
         if s == 0.0:
             return p0, v0, self.acceleration_at_start(i)
-        a0, jerk = hermite_coefficients(p0, self.position[i + 1], v0, self.velocity[i + 1], h)
+        a0, jerk = hermite_coefficients(p0, p1, v0, v1, h)
         acceleration = a0 + jerk * s
         velocity = v0 + s * (a0 + (0.5 * s) * jerk)
         position = p0 + s * (v0 + s * (0.5 * a0 + (s / 6.0) * jerk))
@@ -80,10 +98,8 @@ class Trajectory:
         ns, i = self.ns, self.segment_at(t_ns)
         if not 0 <= i < len(ns) - 1 or t_ns == ns[i]:
             at = max(i, 0)
-            velocity: list[float] = self.velocity[at].tolist()
-            if t_ns != ns[at]:
-                velocity = [0.0] * len(velocity)
-            return self.position[at].tolist(), velocity
+            position, velocity = self.states[:, at].tolist()
+            return position, velocity if t_ns == ns[at] else [0.0] * len(velocity)
         h = (ns[i + 1] - ns[i]) * NS_TO_S
         s = (t_ns - ns[i]) * NS_TO_S / h
         r = 1.0 - s
@@ -104,7 +120,7 @@ class Trajectory:
         """As `place`, in plain floats."""
         ns, i = self.ns, self.segment_at(t_ns)
         if not 0 <= i < len(ns) - 1 or t_ns == ns[i]:
-            position: list[float] = self.position[max(i, 0)].tolist()
+            position: list[float] = self.states[0, max(i, 0)].tolist()
             return position
         h = (ns[i + 1] - ns[i]) * NS_TO_S
         s = (t_ns - ns[i]) * NS_TO_S / h
@@ -114,50 +130,53 @@ class Trajectory:
 
     def _ends(self, i: int) -> Iterable[tuple[float, float, float, float]]:
         """Of each joint: positions at both ends of segment i, then velocities."""
-        p, v = self.position, self.velocity
-        return zip(p[i].tolist(), p[i + 1].tolist(), v[i].tolist(), v[i + 1].tolist(), strict=True)
+        positions, velocities = self.states[:, i:i + 2].tolist()
+        return zip(*positions, *velocities, strict=True)
 
     def acceleration_at_start(self, i: int) -> Array:
         """Acceleration [joints] at knot i, of the segment that begins there."""
-        h = float(self.times[i + 1] - self.times[i]) * NS_TO_S
-        p, v = self.position, self.velocity
-        return hermite_coefficients(p[i], p[i + 1], v[i], v[i + 1], h)[0]
+        h = (self.ns[i + 1] - self.ns[i]) * NS_TO_S
+        (p0, p1), (v0, v1) = self.states[:, i:i + 2]
+        return hermite_coefficients(p0, p1, v0, v1, h)[0]
 
     def knots(self, begin: int, end: int | None = None) -> Trajectory:
-        """The knots begin..end-1 as a trajectory of their own (views, no copies)."""
-        s = slice(begin, end)
-        return Trajectory(self.times[s], self.position[s], self.velocity[s])
+        """The knots begin..end-1 as a trajectory of their own (a view, no copy)."""
+        return Trajectory(self.ns[begin:end], self.states[:, begin:end])
 
     def then(self, *others: Trajectory) -> Trajectory:
         """Append the knots of `others`, each of which must lie later."""
-        parts = (self, *others)
-        return Trajectory(
-            np.concatenate([part.times for part in parts]),
-            np.concatenate([part.position for part in parts]),
-            np.concatenate([part.velocity for part in parts]),
-        )
+        ns = self.ns.copy()
+        for other in others:
+            ns += other.ns
+        states = np.concatenate([self.states, *[other.states for other in others]], axis=1)
+        return Trajectory(ns, states)
 
     def shifted(self, delta_ns: int) -> Trajectory:
         """The same motion, delta_ns later."""
-        return Trajectory(self.times + delta_ns, self.position, self.velocity)
+        return Trajectory([t_ns + delta_ns for t_ns in self.ns], self.states)
+
+    def moved(self, offset: Array) -> Trajectory:
+        """The same motion from a place that is `offset` [joints] away."""
+        states = self.states.copy()
+        states[0] += offset
+        return Trajectory(self.ns, states)
 
     def split(self, t_ns: int) -> tuple[Trajectory, Trajectory]:
         """Cut inside the motion: both parts hold the knot at t_ns and follow the same cubics."""
         if not self.start_ns < t_ns < self.end_ns:
             raise ValueError('split must lie inside the trajectory')
         i = self.segment_at(t_ns)
-        if self.times[i] == t_ns:
+        if self.ns[i] == t_ns:
             return self.knots(0, i + 1), self.knots(i)
-        q, v, _ = self.sample(t_ns)
-        knot = Trajectory(np.array([t_ns], np.int64), q[None], v[None])
+        knot = Trajectory([t_ns], np.array(self.sample(t_ns)[:2])[:, None])
         return self.knots(0, i + 1).then(knot), knot.then(self.knots(i + 1))
 
 
 def at_rest(t_ns: int, position: Array) -> Trajectory:
     """One knot at rest: the whole motion is to stand at `position` [joints]."""
-    return Trajectory(
-        np.array([t_ns], np.int64), position[None].copy(), np.zeros((1, len(position)))
-    )
+    states = np.zeros((2, 1, len(position)))
+    states[0, 0] = position
+    return Trajectory([t_ns], states)
 
 
 def hermite_coefficients(

@@ -10,7 +10,6 @@ A plan counts by its velocities alone; it is joined wherever the robot is by the
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +64,9 @@ class VelocityLine(CommandLine):
     def _move(self, offset: Array) -> None:
         """Move the line to where the robot is, and leave a plan that would go too far from there.
         """
-        self._line = replace(self._line, position=self._line.position + offset)
+        self._line = self._line.moved(offset)
         if self._route is not None:
-            self._route = replace(self._route, position=self._route.position + offset)
+            self._route = self._route.moved(offset)
             if not self._clear(self._route.knots(self._route_index)):
                 self._route = None
 
@@ -87,9 +86,8 @@ class VelocityLine(CommandLine):
         target = int(fits.argmax())
         rest = knots.knots(first + target)
         reached = position + 0.5 * h[target] * (velocity + rest.velocity[0])
-        rest = replace(rest, position=rest.position + (reached - rest.position[0]))
-        route = Trajectory(np.array([splice_ns], np.int64), position[None], velocity[None])
-        route = route.then(rest)
+        rest = rest.moved(reached - rest.position[0])
+        route = Trajectory([splice_ns], np.array([[position], [velocity]])).then(rest)
         if not self._clear(route):
             return False
         self._route, self._route_index = route, 0

@@ -23,9 +23,9 @@ def integrated(
     seconds = ((times[1:] - times[:-1]) * NS_TO_S)[:, None]
     way = np.zeros_like(velocities)
     np.cumsum((velocities[1:] + velocities[:-1]) * (0.5 * seconds), axis=0, out=way[1:])
-    motion = Trajectory(times, way, velocities)
+    motion = Trajectory.of(times, way, velocities)
     anchor = motion.state(min(max(at_ns, motion.start_ns), motion.end_ns))[0]
-    return Trajectory(times, way + (position - anchor), velocities)
+    return motion.moved(position - anchor)
 
 
 def slowed(velocities: Array, limit: Array) -> Array:
