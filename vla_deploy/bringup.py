@@ -241,6 +241,7 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
         'robot': robot,
         'directory': str(Path(options.record_directory).absolute()),
         'images': options.record_images,
+        'wait_for_recorder': True,
     }
     environment = _environment() if options.sim else {}
     entries = [
@@ -256,7 +257,8 @@ def bring_up(robot: str, options: BringUpOptions, bundle: Path | None) -> list[P
             camera for entry in entries if entry['executable'] == 'inference'
             for camera in _compressed_cameras(share, entry, options.sim)
         ]
-        entries = [recorder, *entries]  # starts first and ends last
+        # The recorder starts first and ends last; inference waits until it listens.
+        entries = [recorder, *map(_recorded, entries)]
     return [
         Process(
             entry['name'],
@@ -291,6 +293,13 @@ def _recorder(entries: list[dict[str, Any]]) -> dict[str, Any]:
         'ready': 'records into',  # so that nothing is said before it listens
         'remappings_on_robot': remappings,
     }
+
+
+def _recorded(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the entry of a process in a run that is recorded."""
+    if entry['executable'] != 'inference':
+        return entry
+    return {**entry, 'given': [*entry['given'], 'wait_for_recorder']}
 
 
 def _compressed_cameras(share: Path, entry: Mapping[str, Any], sim: bool) -> list[str]:

@@ -25,6 +25,10 @@ def next_chunk(graph):
     return graph.chunks[-1]
 
 
+def listeners(graph, topic):
+    return {info.node_name for info in graph.node.get_subscriptions_info_by_topic(topic)}
+
+
 def wait_for_reason(graph, *parts):
     graph.wait(
         lambda: (

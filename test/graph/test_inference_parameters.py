@@ -6,14 +6,16 @@ import itertools
 
 import pytest
 from fr3_motion import JOINTS
-from inference_waits import next_chunk, wait_for_reason
+from inference_waits import listeners, next_chunk, wait_for_reason
 from lifecycle_msgs.msg import State
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from std_msgs.msg import Float32MultiArray
 
 from vla_deploy.nodes.inference import InferenceNode
 from vla_deploy.ros import qos
 from vla_deploy.ros.conversions import duration_s, time_ns
+from vla_deploy_msgs.msg import ActionChunk
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,29 @@ def test_when_chunk_valid_s_is_set_expect_it_in_valid_until(shared_graph, robot,
     serve(instruction='reach', chunk_valid_s=valid_s)
     chunk = next_chunk(shared_graph)
     assert time_ns(chunk.valid_until) - time_ns(chunk.sent_stamp) == round(valid_s * 1e9)
+
+
+def test_when_it_waits_for_a_recorder_expect_no_chunk_before_one_hears_them_reliably(
+    shared_graph, robot, serve
+):
+    def listen(profile):
+        recorder = Node('recorder', context=shared_graph.context)
+        recorder.create_subscription(ActionChunk, 'action_chunk', lambda _: None, profile)
+        return recorder
+
+    serve(instruction='reach', wait_for_recorder=True)
+    told = 'no recorder listens to /action_chunk yet: start one'
+    wait_for_reason(shared_graph, told)
+    early = listen(qos.SENSOR)  # as one does that does not know of the publisher yet
+    shared_graph.wait(lambda: 'recorder' in listeners(shared_graph, '/action_chunk'), 'a recorder')
+    shared_graph.policies.clear()
+    wait_for_reason(shared_graph, told)
+    sent = len(shared_graph.chunks)
+    recorder = listen(qos.CHUNK)
+    next_chunk(shared_graph)
+    early.destroy_node()
+    recorder.destroy_node()
+    assert sent == 0
 
 
 def test_when_noise_seed_is_set_expect_it_counted_up_and_the_same_noise_again(

@@ -15,7 +15,7 @@ import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import FakeRobot
-from inference_waits import HOLD, PATIENT, Instructor, next_chunk
+from inference_waits import HOLD, PATIENT, Instructor, listeners, next_chunk
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -379,6 +379,3 @@ def test_when_a_recorder_alone_hears_the_commands_expect_the_guard_not_to_take_i
 def recorder_hears(graph, topic):
     return listeners(graph, topic) == {'recorder'}
 
-
-def listeners(graph, topic):
-    return {info.node_name for info in graph.node.get_subscriptions_info_by_topic(topic)}

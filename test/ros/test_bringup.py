@@ -96,7 +96,11 @@ def test_when_brought_up_expect_the_audit_log_where_it_was_asked_for(
 def test_when_recorded_expect_the_recorder_first_with_the_robot_s_names_and_topics(bundle):
     options = BringUpOptions(record=True, record_directory='/bags', record_images='hashed')
     recorder, *others = bring_up('franka', options, bundle)
-    assert others == bring_up('franka', BringUpOptions(), bundle)
+    waits = {'inference': ('-p', 'wait_for_recorder:=true')}
+    assert [(p.name, p.command) for p in others] == [
+        (p.name, p.command + waits.get(p.name, ()))
+        for p in bring_up('franka', BringUpOptions(), bundle)
+    ]
     assert recorder.name == 'recorder'  # ends last, so that the stop is in the bag
     assert recorder.ready == 'records into'  # and is waited for, so that the start is, too
     assert {

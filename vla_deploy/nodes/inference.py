@@ -40,6 +40,7 @@ from vla_deploy.ros.observation_streams import ObservationStreams
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.policy_health import STATUS_PERIOD_S, PolicyHealth
 from vla_deploy.ros.policy_messages import flat_message
+from vla_deploy.ros.recorders import listens
 from vla_deploy.ros.robot_limits import robot_limits
 from vla_deploy.ros.served_policy import ServedPolicy, load_policy, strategy_options
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, PolicyStatus
@@ -74,6 +75,7 @@ class InferenceNode(ManagedNode):
         self.rules: GuardRules | None = None
         self._health = PolicyHealth(self)
         self._last_instruction = ''
+        self._recorded = False  # or need not be
         self._goals = InstructionFront(self, self, self._now_ns)
         ChunkFront(self, self, self._now_ns)
         self.create_timer(STATUS_PERIOD_S, self._on_status_timer)
@@ -89,6 +91,7 @@ class InferenceNode(ManagedNode):
         check_topics(self, config, 'joint_state_topics')
         self._health.set_health(PolicyStatus.HEALTH_LOADING)
         self._announce_chunks()
+        self._recorded = not config.wait_for_recorder
         served = load_policy(config)
         self._policy = served.policy
         self.rules = guard_rules(config.guard_parameters_path)
@@ -118,7 +121,7 @@ class InferenceNode(ManagedNode):
         self._health.watch(strategy, breaker)
         self._create_interfaces()
         ports = LoopPorts(
-            self._send, self._now_ns, self._goals.hinder, self._injected_latency_s
+            self._send, self._now_ns, self._goals.hinder, self._injected_latency_s, self._unheard
         )
         deadline_s = config.deadline_ms * 1e-3 or None
         self.loop = ChunkLoop(
@@ -273,6 +276,12 @@ class InferenceNode(ManagedNode):
         self._chunks.publish(msg)
         if not msg.ends_session:
             self._flat.publish(flat_message(msg))
+
+    def _unheard(self) -> str:
+        """Return why a chunk would not be recorded that has to be; once it is, it stays so."""
+        topic = self._chunks.topic_name
+        self._recorded = self._recorded or listens(self, topic)
+        return '' if self._recorded else f'no recorder listens to {topic} yet: start one'
 
     def _injected_latency_s(self) -> float:
         """Return the parameter as it is now: tests change it while the robot moves."""

@@ -40,12 +40,13 @@ class RefusedError(RuntimeError):
 class LoopPorts:
     """What the loop needs of its node. now_ns: ROS time. on_hindrance is told why no chunk can be
     sent, and None once one was, or is computed with no failed attempt before it; it may be called
-    by the worker."""
+    by the worker. unheard says why a chunk would not be heard by all who must, or is empty."""
 
     send: Callable[[ActionChunk], None]
     now_ns: Callable[[], int]
     on_hindrance: Callable[[Hindrance | None], None]
     injected_latency_s: Callable[[], float]
+    unheard: Callable[[], str]
 
 
 class ChunkLoop:
@@ -149,6 +150,10 @@ class ChunkLoop:
             latched = execution is not None and execution.readiness is GuardReadiness.LATCHED
             self._hinder(Hindrance(ErrorCode.GUARD, blocked, latched))
         if not due or session is None or self._skips():
+            return
+        unheard = self._ports.unheard()
+        if unheard:
+            self._hinder(Hindrance(ErrorCode.INACTIVE, unheard))
             return
         if not self._breaker.allows(time.monotonic()):
             self._hinder(Hindrance(ErrorCode.POLICY, self._breaker.refusal(time.monotonic())))

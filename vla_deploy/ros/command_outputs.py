@@ -21,13 +21,11 @@ from vla_deploy.core.outputs import NAMED, TRAJECTORY, VELOCITY_ARRAY, DeadBand,
 from vla_deploy.core.stream import PositionStream, VelocityStream
 from vla_deploy.core.trajectory import Trajectory
 from vla_deploy.ros import qos
+from vla_deploy.ros.recorders import RECORDERS
 from vla_deploy.ros.trajectory_messages import TrajectoryMessage
 from vla_deploy.ros.vendor_messages import VendorMessage
 
 Array = NDArray[np.float64]
-
-# Ours, and that of `ros2 bag record`.
-RECORDERS = ('recorder', 'rosbag2_recorder')
 
 
 class CommandOutputs:
