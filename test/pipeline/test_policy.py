@@ -268,6 +268,17 @@ def test_when_served_otherwise_than_the_reference_expect_self_test_failed(straig
     assert result.max_abs == 0.5 or np.isnan(result.max_abs)
 
 
+def test_when_whole_chunks_and_steps_may_serve_expect_the_self_test_to_run_both(
+    straight, monkeypatch
+):
+    policy, backend = straight
+    backend.target = np.float32(0.0)
+    monkeypatch.setattr(policy, '_whole', lambda inputs, noise: np.zeros_like(noise))
+    assert policy.self_test().passed
+    backend.step = lambda prefix, x, t, dt: (np.full_like(x, 0.5), x)
+    assert policy.self_test().max_abs == 0.5
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

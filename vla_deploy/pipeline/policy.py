@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import secrets
 import threading
@@ -245,8 +246,8 @@ class Policy:
             return int(inputs.image_mask.sum()), int(inputs.token_mask.sum())
 
     def self_test(self) -> SelfTest:
-        """Run the bundle's fixtures through everything that serves, and compare with the
-        reference's own chunks; this warms up as well.
+        """Run the bundle's fixtures through everything that serves, whole chunks and steps apart
+        where there are both, and compare with the reference's own chunks; this warms up as well.
 
         With a backend that emits robot units there is nothing to compare with: what is tested
         then is that the chunks are finite. Raises BundleError where the fixtures are not readable
@@ -260,8 +261,9 @@ class Policy:
         pairs = []
         fixtures = read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract)
         for fixture in fixtures:
-            raw = self.infer(fixture.observation, fixture.noise).raw
-            pairs.append((raw, raw if self._backend.emits_robot_units else fixture.chunk))
+            for haste in self._ways():
+                raw = self.infer(fixture.observation, fixture.noise, haste=haste).raw
+                pairs.append((raw, raw if self._backend.emits_robot_units else fixture.chunk))
         if self.batch > 1:
             together = [fixtures[index % len(fixtures)] for index in range(self.batch)]
             chunks = self.infer_batch(
@@ -269,6 +271,12 @@ class Policy:
             )
             pairs += [(own.raw, of.chunk) for own, of in zip(chunks, together, strict=True)]
         return compare(pairs, threshold)
+
+    def _ways(self) -> tuple[Haste, ...]:
+        """Return what leads through each computation that may serve: all or nothing is late."""
+        if self._whole is None or not self.takes_steps_apart:
+            return (NO_HASTE,)
+        return NO_HASTE, Haste(deadline_s=math.inf)
 
     def adaptive_error(self, tolerance: float) -> float:
         """Return the largest error in robot units that `Haste.adaptive_tolerance` causes in the
