@@ -12,21 +12,19 @@ plain graphs stay beside them for everything else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from vla_deploy.core.contract import Contract
+from vla_deploy.export.attention import repeated
 from vla_deploy.export.compose import compose_variants
+from vla_deploy.export.graph_edit import OWN_DOMAIN, Change, Graph
 from vla_deploy.pipeline.bundle import GRAPHS, graphs_of
 
-OWN_DOMAIN = 'com.microsoft'
 START = 'fused/start'
 
 
@@ -39,12 +37,18 @@ def write_fused_graphs(folder: Path, contract: Contract) -> None:
     compose_variants(folder, target, contract)
 
 
-def fused(model: ModelProto) -> ModelProto:
-    """Return the model with norms, rotations and grouped attention put together."""
+def fused(
+    model: ModelProto, attention: Callable[[Graph], Iterator[Change]] | None = None
+) -> ModelProto:
+    """Return the model with norms, rotations and grouped attention put together.
+
+    `attention` may take what it can of grouped attention first, once rotations are one node each.
+    """
     result = ModelProto()
     result.CopyFrom(model)
-    graph = _Graph(result.graph)
-    for fuse in (_norms, _residuals, _rotations, _groups, _towers, _patches):
+    graph = Graph(result.graph)
+    own = (attention,) if attention else ()
+    for fuse in (_norms, _residuals, _rotations, *own, _groups, _towers, _patches):
         for replaced, nodes in fuse(graph):
             graph.replace(replaced, nodes)
         graph.sweep()
@@ -54,91 +58,7 @@ def fused(model: ModelProto) -> ModelProto:
     return result
 
 
-def without_unread(model: ModelProto) -> None:
-    """Take nodes and constants out of a model that nothing reads."""
-    graph = _Graph(model.graph)
-    graph.sweep()
-    graph.write()
-
-
-@dataclass
-class _Graph:
-    """A graph's nodes by what they make and who reads it."""
-
-    proto: GraphProto
-    made: dict[str, NodeProto] = field(default_factory=dict)
-    constants: dict[str, TensorProto] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.nodes = list(self.proto.node)
-        self.constants = {tensor.name: tensor for tensor in self.proto.initializer}
-        self._index()
-
-    def _index(self) -> None:
-        self.made = {name: node for node in self.nodes for name in node.output}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.outputs = {value.name for value in self.proto.output}
-
-    def maker(self, name: str, kind: str) -> NodeProto | None:
-        """Return the node of a kind that makes a value, or None."""
-        node = self.made.get(name)
-        return node if node is not None and node.op_type == kind else None
-
-    def reader(self, name: str, kind: str) -> NodeProto | None:
-        """Return the only reader of a value, if it is of that kind."""
-        readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
-
-    def value(self, name: str) -> NDArray[Any] | None:
-        """Return a constant that lies inside the graph, or None."""
-        tensor = self.constants.get(name)
-        if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
-            return None
-        return numpy_helper.to_array(tensor)
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        """Return the name of a constant, which is added unless it is there."""
-        if name not in self.constants:
-            self.constants[name] = self.proto.initializer.add()
-            self.constants[name].CopyFrom(numpy_helper.from_array(value, name))
-        return name
-
-    def replace(self, last: NodeProto, nodes: Sequence[NodeProto]) -> None:
-        """Put nodes in the place of one; what only that one needed is swept away later."""
-        at = next(index for index, node in enumerate(self.nodes) if node is last)
-        self.nodes[at : at + 1] = nodes
-
-    def drop(self, node: NodeProto) -> None:
-        """Take a node away, whose outputs another one makes from now on."""
-        self.nodes = [other for other in self.nodes if other is not node]
-
-    def sweep(self) -> None:
-        """Drop nodes that nobody reads."""
-        self._index()
-        needed, kept = set(self.outputs), []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.output):
-                needed.update(node.input)
-                kept.append(node)
-        self.nodes = kept[::-1]
-        self._index()
-
-    def write(self) -> None:
-        """Write the nodes, and drop constants that nobody reads."""
-        del self.proto.node[:]
-        self.proto.node.extend(self.nodes)
-        kept = [t for t in self.proto.initializer if t.name in self.readers]
-        del self.proto.initializer[:]
-        self.proto.initializer.extend(kept)
-
-
-Change = tuple[NodeProto, list[NodeProto]]
-
-
-def _norms(graph: _Graph) -> Iterator[Change]:
+def _norms(graph: Graph) -> Iterator[Change]:
     """x · 1 / sqrt(mean(x²) + eps), with the product by a scale that follows where it is a row."""
     for square in list(graph.nodes):
         if square.op_type != 'Pow' or graph.value(square.input[1]) != 2.0:
@@ -169,7 +89,7 @@ def _norms(graph: _Graph) -> Iterator[Change]:
         ]
 
 
-def _residuals(graph: _Graph) -> Iterator[Change]:
+def _residuals(graph: Graph) -> Iterator[Change]:
     """A sum of two streams and the norm that reads it first."""
     for norm in list(graph.nodes):
         if norm.op_type != 'SimplifiedLayerNormalization':
@@ -189,7 +109,7 @@ def _residuals(graph: _Graph) -> Iterator[Change]:
         ]
 
 
-def _rotations(graph: _Graph) -> Iterator[Change]:
+def _rotations(graph: Graph) -> Iterator[Change]:
     """Concat(a·cos − b·sin, b·cos + a·sin) of the halves a and b of each head."""
     for split in list(graph.nodes):
         if split.op_type != 'Split' or len(split.output) != 2:
@@ -220,7 +140,7 @@ def _rotations(graph: _Graph) -> Iterator[Change]:
         ]
 
 
-def _rotation_of(graph: _Graph, split: NodeProto) -> tuple[NodeProto, str, str] | None:
+def _rotation_of(graph: Graph, split: NodeProto) -> tuple[NodeProto, str, str] | None:
     """Return the last node of a rotation that begins with a split, the cosines and the sines."""
     first, second = split.output
     difference = next(
@@ -245,7 +165,7 @@ def _rotation_of(graph: _Graph, split: NodeProto) -> tuple[NodeProto, str, str] 
     return joined, cosine, sine
 
 
-def _factor(graph: _Graph, product: str, known: str) -> str | None:
+def _factor(graph: Graph, product: str, known: str) -> str | None:
     """Return the other factor of a product."""
     node = graph.maker(product, 'Mul')
     if node is None or known not in node.input:
@@ -253,7 +173,7 @@ def _factor(graph: _Graph, product: str, known: str) -> str | None:
     return next((name for name in node.input if name != known), None)
 
 
-def _groups(graph: _Graph) -> Iterator[Change]:
+def _groups(graph: Graph) -> Iterator[Change]:
     """Queries [1,heads,L,size] against keys and values that are repeated for each group.
 
     The rows of all queries of a group multiply the group's one copy: [1,groups,heads/groups·L,…].
@@ -263,10 +183,10 @@ def _groups(graph: _Graph) -> Iterator[Change]:
         masked = graph.reader(scaled.output[0], 'Where') if scaled else None
         weights = graph.reader(masked.output[0], 'Softmax') if masked else None
         mixed = graph.reader(weights.output[0], 'MatMul') if weights else None
-        keys = _repeated(graph, scores.input[1], [0, 2, 3, 1]) if mixed else None
-        values = _repeated(graph, mixed.input[1], [0, 2, 1, 3]) if mixed else None
+        keys = repeated(graph, scores.input[1], [0, 2, 3, 1]) if mixed else None
+        values = repeated(graph, mixed.input[1], [0, 2, 1, 3]) if mixed else None
         length = _length(graph, mixed) if mixed else None
-        if not (scaled and mixed and keys and values and length) or keys[1] != values[1]:
+        if not (scaled and mixed and keys and values and length) or keys[1:] != values[1:]:
             continue
         rows = (length, keys[1])
         scale = next(name for name in scaled.input if name != scores.output[0])
@@ -274,7 +194,7 @@ def _groups(graph: _Graph) -> Iterator[Change]:
         yield mixed, _product(graph, mixed.input[0], values[0], [0, 2, 1, 3], rows, '', mixed)
 
 
-def _length(graph: _Graph, mixed: NodeProto) -> int | None:
+def _length(graph: Graph, mixed: NodeProto) -> int | None:
     """Return the number of queries, which the shape behind the attention has."""
     turned = graph.reader(mixed.output[0], 'Transpose')
     joined = graph.reader(turned.output[0], 'Reshape') if turned else None
@@ -283,7 +203,7 @@ def _length(graph: _Graph, mixed: NodeProto) -> int | None:
 
 
 def _product(
-    graph: _Graph,
+    graph: Graph,
     left: str,
     once: str,
     order: Sequence[int],
@@ -314,7 +234,7 @@ def _product(
     return nodes
 
 
-def _towers(graph: _Graph) -> Iterator[Change]:
+def _towers(graph: Graph) -> Iterator[Change]:
     """Attention without a mask that is taken for one image after the other."""
     for joined in list(graph.nodes):
         if joined.op_type != 'Concat':
@@ -344,7 +264,7 @@ def _towers(graph: _Graph) -> Iterator[Change]:
         ]
 
 
-def _patches(graph: _Graph) -> Iterator[Change]:
+def _patches(graph: Graph) -> Iterator[Change]:
     """A convolution of one channel that holds the colours of each pixel side by side."""
     for flat in list(graph.nodes):
         if flat.op_type != 'Conv':
@@ -362,7 +282,7 @@ def _patches(graph: _Graph) -> Iterator[Change]:
         ]
 
 
-def _colours_last(graph: _Graph, name: str) -> str | None:
+def _colours_last(graph: Graph, name: str) -> str | None:
     """Return what was turned from [n,colours,rows,columns] to [n,1,rows,columns·colours]."""
     reshaped = graph.maker(name, 'Reshape')
     turned = graph.maker(reshaped.input[0], 'Transpose') if reshaped else None
@@ -371,7 +291,7 @@ def _colours_last(graph: _Graph, name: str) -> str | None:
     return turned.input[0]
 
 
-def _heads_of(graph: _Graph, name: str) -> tuple[str, int] | None:
+def _heads_of(graph: Graph, name: str) -> tuple[str, int] | None:
     """Return where a part of an image's heads comes from, [images,L,width], and their number."""
     node = graph.made.get(name)
     while node is not None and node.op_type in ('Mul', 'Reshape', 'Transpose', 'Split'):
@@ -380,17 +300,3 @@ def _heads_of(graph: _Graph, name: str) -> tuple[str, int] | None:
             return node.input[0], int(shape[2])
         node = graph.made.get(node.input[0])
     return None
-
-
-def _repeated(graph: _Graph, name: str, order: Sequence[int]) -> tuple[str, int] | None:
-    """Return what is repeated for the heads of each group, and how often."""
-    transposed = graph.maker(name, 'Transpose')
-    if transposed is None or list(transposed.attribute[0].ints) != list(order):
-        return None
-    reshaped = graph.maker(transposed.input[0], 'Reshape')
-    expanded = reshaped and graph.maker(reshaped.input[0], 'Expand')
-    unsqueezed = expanded and graph.maker(expanded.input[0], 'Unsqueeze')
-    if reshaped is None or expanded is None or unsqueezed is None:
-        return None
-    times = graph.value(expanded.input[1])
-    return None if times is None or len(times) != 5 else (unsqueezed.input[0], int(times[3]))

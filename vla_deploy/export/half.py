@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vla_deploy.core.contract import Contract
+from vla_deploy.export.attention import ByRepeat, GroupedAttention
 from vla_deploy.export.compose import compose_variants
-from vla_deploy.export.fuse import fused, without_unread
+from vla_deploy.export.fuse import fused
+from vla_deploy.export.graph_edit import Graph, without_unread
 from vla_deploy.export.parity import GateError
 from vla_deploy.export.weight_store import WeightStore, mapped_values
 from vla_deploy.models.gemma import GemmaLayer
@@ -54,6 +58,7 @@ _PRODUCTS = {
 }
 ATTENTION = ('MultiHeadAttention',)  # softmax and sums inside are float32
 GATES = ('Sigmoid', 'Mul', 'Gelu')  # between products, of results that are in 16 bits already
+MOVES = ('Concat', 'Gather', 'Reshape', 'Transpose')  # of their first input; Concat of all
 # Parts of names of layers that stay float32.
 KEPT = ('time_mlp', 'action_in_proj', 'action_out_proj', 'state_proj', '.dense.')
 
@@ -71,7 +76,10 @@ def write_half_graphs(folder: Path, contract: Contract, precision: str) -> None:
             model = onnx.load(folder / name, load_external_data=False)
             weights = _store_weights(model, folder, precision, store)
             _write(folder, target, written, _rewritten(model, weights, precision, widened=False))
-            model = fused(model)
+            attention = GroupedAttention()
+            together = fused(model, attention)
+            weights |= _store_laid_out(model, attention.weights, folder, precision, store)
+            model = together
             _write(folder, on_gpu, written, _rewritten(model, weights, precision, widened=False))
             _write(folder, on_cpu, written, _rewritten(model, weights, precision, widened=True))
     for graphs in (target, on_gpu, on_cpu):
@@ -140,16 +148,33 @@ def _store_weights(
     }
 
 
+def _store_laid_out(
+    model: onnx.ModelProto, orders: Mapping[str, ByRepeat], folder: Path, precision: str,
+    store: WeightStore,
+) -> dict[str, TensorProto]:
+    """Write weights of `model` in another order and in 16 bits; return them by their new name."""
+    wide = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {
+        name: _narrow_values(
+            name, order.of(mapped_values(wide[order.source], folder)), precision, store
+        )
+        for name, order in orders.items()
+    }
+
+
 def _narrow(
     tensor: TensorProto, folder: Path, precision: str, store: WeightStore
 ) -> TensorProto:
-    values = np.array(mapped_values(tensor, folder))
-    narrow = torch.from_numpy(values).to(DTYPES[precision])
+    return _narrow_values(tensor.name, np.array(mapped_values(tensor, folder)), precision, store)
+
+
+def _narrow_values(
+    name: str, values: NDArray[np.float32], precision: str, store: WeightStore
+) -> TensorProto:
+    narrow = torch.from_numpy(np.ascontiguousarray(values)).to(DTYPES[precision])
     if not bool(torch.isfinite(narrow).all()):
-        raise GateError([f'{precision}: cannot hold {tensor.name}, which has larger values'])
-    return store.reference(
-        tensor.name, _ONNX_DTYPES[precision], narrow.view(torch.int16).numpy()
-    )
+        raise GateError([f'{precision}: cannot hold {name}, which has larger values'])
+    return store.reference(name, _ONNX_DTYPES[precision], narrow.view(torch.int16).numpy())
 
 
 def _rewritten(
@@ -157,54 +182,90 @@ def _rewritten(
 ) -> onnx.ModelProto:
     """Return the graph with products in 16 bits, or, `widened`, with products in float32 of
     factors and results that are rounded to 16 bits."""
-    dtype = _ONNX_DTYPES[precision]
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*kept, *weights.values()])
-    made: set[str] = set()
-
-    def cast(name: str, to: int) -> str:
-        """Append a cast, unless it is there, and return the name of its result."""
-        suffix = 'float' if to == TensorProto.FLOAT else precision
-        target = f'{name}/{suffix}'
-        if target not in made:
-            made.add(target)
-            graph.node.append(helper.make_node('Cast', [name], [target], name=target, to=to))
-        return target
-
+    rounding = _Rounding(graph, Graph(model.graph), weights, precision, widened)
     for node in model.graph.node:
         product = node.op_type == 'MatMul' and node.input[1] in weights
-        gated = node.op_type in GATES and all(f'{n}/{precision}' in made for n in node.input)
-        if not (product or gated or node.op_type in ATTENTION):
+        gated = node.op_type in GATES and all(map(rounding.is_rounded, node.input))
+        if product or gated or node.op_type in ATTENTION:
+            rounding.append(node)
+        else:
             graph.node.append(node)
-            continue
-        factors = [name if name in weights else cast(name, dtype) for name in node.input]
-        if widened:
-            factors = [cast(name, TensorProto.FLOAT) for name in factors]
-        short = NodeProto()
-        short.CopyFrom(node)
-        short.input[:] = factors
-        short.output[:] = [f'{node.output[0]}/{precision}']
-        result_name = short.output[0]
-        if widened:
-            short.output[:] = [f'{node.output[0]}/wide']
-        graph.node.append(short)
-        if widened:
-            graph.node.append(
-                helper.make_node('Cast', short.output, [result_name], name=result_name, to=dtype)
-            )
-        made.add(result_name)  # who takes it in 16 bits takes it as it is
-        graph.node.append(
-            helper.make_node(
-                'Cast', [result_name], [node.output[0]], name=f'{result_name}/out',
-                to=TensorProto.FLOAT,
-            )
-        )
     without_unread(result)
     return result
+
+
+@dataclass
+class _Rounding:
+    """Appends nodes to a graph whose factors and results are rounded to 16 bits.
+
+    `graph` is written; `source` is the graph in float32.
+    """
+
+    graph: onnx.GraphProto
+    source: Graph
+    weights: Mapping[str, TensorProto]
+    precision: str
+    widened: bool
+    made: set[str] = field(default_factory=set)
+
+    def is_rounded(self, name: str) -> bool:
+        """Say whether a value is there in 16 bits already."""
+        return f'{name}/{self.precision}' in self.made
+
+    def append(self, node: NodeProto) -> None:
+        """Append a node that takes and gives rounded values, and its result in float32."""
+        result = f'{node.output[0]}/{self.precision}'
+        short = NodeProto()
+        short.CopyFrom(node)
+        short.input[:] = [name and self._factor(name) for name in node.input]
+        short.output[:] = [f'{node.output[0]}/wide' if self.widened else result]
+        self.graph.node.append(short)
+        if self.widened:
+            self._node('Cast', short.output, result, to=_ONNX_DTYPES[self.precision])
+        self.made.add(result)  # who takes it in 16 bits takes it as it is
+        self._node('Cast', [result], node.output[0], f'{result}/out', to=TensorProto.FLOAT)
+
+    def _factor(self, name: str) -> str:
+        """Return a value as a product takes it: rounded, in float32 where that multiplies.
+
+        Nodes that only move values, for nobody else, move rounded ones.
+        """
+        if name in self.weights:
+            return self._cast(name, TensorProto.FLOAT) if self.widened else name
+        mover = self.source.made.get(name)
+        alone = len(self.source.readers.get(name, [])) == 1 and name not in self.source.outputs
+        if mover is None or mover.op_type not in MOVES or not alone or self.is_rounded(name):
+            short = self._cast(name, _ONNX_DTYPES[self.precision])
+            return self._cast(short, TensorProto.FLOAT) if self.widened else short
+        moved = NodeProto()
+        moved.CopyFrom(mover)
+        count = len(mover.input) if mover.op_type == 'Concat' else 1
+        moved.input[:count] = [self._factor(part) for part in mover.input[:count]]
+        moved.output[:] = [f'{name}/moved']
+        moved.name = moved.output[0]
+        self.graph.node.append(moved)
+        return moved.output[0]
+
+    def _cast(self, name: str, to: int) -> str:
+        """Append a cast, unless it is there, and return the name of its result."""
+        target = f'{name}/{"float" if to == TensorProto.FLOAT else self.precision}'
+        if target not in self.made:
+            self.made.add(target)
+            self._node('Cast', [name], target, to=to)
+        return target
+
+    def _node(
+        self, kind: str, inputs: Sequence[str], output: str, name: str = '', **attributes: int
+    ) -> None:
+        self.graph.node.append(
+            helper.make_node(kind, inputs, [output], name=name or output, **attributes)
+        )
 
 
 def _write(folder: Path, graphs: Graphs, which: str, model: onnx.ModelProto) -> None:

@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from vla_deploy.core.contract import Contract
 from vla_deploy.export.compose import compose_variants
-from vla_deploy.export.fuse import without_unread
+from vla_deploy.export.graph_edit import without_unread
 from vla_deploy.export.weight_store import INLINE_BYTES, WeightStore, mapped_values
 from vla_deploy.pipeline.bundle import GRAPHS
 

@@ -1,0 +1,255 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grouped attention as one node, for graphs whose products are in 16 bits.
+
+ONNX Runtime's `MultiHeadAttention` takes queries, keys and values as rows of all heads, as products
+give them, and keeps scores and softmax in float32 inside. It knows no groups. So a group becomes
+its head, and the queries of all heads of a group the rows of that head: row l·R + r is query l of
+the group's r-th head. Products give that order, without a node that turns it, where the columns of
+the queries' weight lie by r first and by group after; and what comes out goes into a product whose
+weight has its rows so.
+
+Its kernel for GPUs reads masks as something that is added to the scores, and takes such only where
+the number of rows is a multiple of 8, and their length too. Rows are made that many by heads of
+zeros, which the next weight has zeros for; keys by zeros behind the last, which are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from vla_deploy.export.graph_edit import OWN_DOMAIN, Change, Graph
+
+MULTIPLE = 8  # of values of 16 bits, what kernels read at a time
+MOST_PADDING = 1.5  # times the heads of a group that are worth being computed
+# Added to a score that is not to count: far below any other, and within fp16.
+UNSEEN = -30000.0
+
+
+@dataclass(frozen=True)
+class ByRepeat:
+    """How a weight's heads are laid out: along `axis`, [groups, repeats, size] become
+    [padded, groups, size], of which those from `repeats` on are zeros."""
+
+    source: str
+    axis: int
+    groups: int
+    repeats: int
+    padded: int
+
+    def of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the weight's values, float32 of two dimensions, in the new order."""
+        rows = values if self.axis == 0 else values.T
+        heads = rows.reshape(self.groups, self.repeats, -1, rows.shape[1]).swapaxes(0, 1)
+        padding = np.zeros((self.padded - self.repeats, *heads.shape[1:]), np.float32)
+        result = np.concatenate([heads, padding]).reshape(-1, rows.shape[1])
+        return result if self.axis == 0 else result.T
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Attention as the exporter writes it.
+
+    `turned`: rotation of the queries; `product`: what gives them. `keys`, `values`: what is
+    repeated for the heads of a group, [1,length,groups,size]. `mask`: bool [1,1,queries,length].
+    `joined`: the node that puts heads together; `out`: the product that reads it.
+    """
+
+    turned: NodeProto
+    product: NodeProto
+    keys: str
+    values: str
+    mask: str
+    scale: float
+    queries: int
+    length: int
+    groups: int
+    repeats: int
+    size: int
+    joined: NodeProto
+    out: NodeProto
+
+
+@dataclass
+class GroupedAttention:
+    """A pass over a graph, and the weights that it wants laid out anew, by their new names."""
+
+    weights: dict[str, ByRepeat] = field(default_factory=dict)
+
+    def __call__(self, graph: Graph) -> Iterator[Change]:
+        """Yield one node for each attention with a number of heads that fits."""
+        masks: dict[tuple[str, int, int], str] = {}
+        for scores in list(graph.nodes):
+            found = _found(graph, scores) if scores.op_type == 'MatMul' else None
+            padded = _padded(found) if found else None
+            if found and padded:
+                yield found.out, self._nodes(graph, found, padded, masks)
+
+    def _nodes(
+        self, graph: Graph, found: _Found, padded: int, masks: dict[tuple[str, int, int], str]
+    ) -> list[NodeProto]:
+        """Return what takes the place of the product behind an attention."""
+        name, node = found.joined.output[0], helper.make_node
+        more = -found.length % MULTIPLE
+        nodes: list[NodeProto] = []
+        queries = found.turned.output[0]
+        moved = found.groups > 1 or padded > found.repeats
+        if moved:
+            turned, queries = f'{name}/queries', f'{name}/turned'
+            nodes += [
+                node('MatMul', [found.product.input[0], self._laid(found, padded, 1)], [turned],
+                     name=turned),
+                node('RotaryEmbedding', [turned, *found.turned.input[1:]], [queries], name=queries,
+                     domain=OWN_DOMAIN),
+            ]
+        rows, wide = found.queries * padded, found.groups * found.size
+        parts = [_reshaped(graph, queries, [1, rows, wide], f'{name}/rows', nodes)]
+        for what, source in (('keys', found.keys), ('values', found.values)):
+            if more:
+                source = _lengthened(graph, source, found, more, f'{name}/{what}', nodes)
+            shape = [1, found.length + more, wide]
+            parts.append(_reshaped(graph, source, shape, f'{name}/{what}/flat', nodes))
+        bias = _bias(graph, found, padded, more, masks, nodes)
+        nodes.append(
+            node('MultiHeadAttention', [*parts, '', '', bias], [f'{name}/mixed'], name=name,
+                 domain=OWN_DOMAIN, num_heads=found.groups, scale=found.scale)
+        )
+        joined = [1, found.queries, padded * wide]
+        out = node('MatMul', [
+            _reshaped(graph, f'{name}/mixed', joined, f'{name}/joined', nodes),
+            self._laid(found, padded, 0) if moved else found.out.input[1],
+        ], found.out.output, name=found.out.name)
+        return [*nodes, out]
+
+    def _laid(self, found: _Found, padded: int, axis: int) -> str:
+        """Return the name of a weight in the new order: of the queries, or of what reads all."""
+        source = (found.out, found.product)[axis].input[1]
+        new = f'{source}/by_repeat'
+        self.weights[new] = ByRepeat(source, axis, found.groups, found.repeats, padded)
+        return new
+
+
+def _padded(found: _Found) -> int | None:
+    """Return how many heads a group is to have, or None where that would be too many."""
+    padded = found.repeats
+    while padded * found.queries % MULTIPLE:
+        padded += 1
+    return padded if padded <= MOST_PADDING * found.repeats else None
+
+
+def _found(graph: Graph, scores: NodeProto) -> _Found | None:
+    """Return the attention whose scores a product gives, where all of it is known."""
+    scaled = graph.reader(scores.output[0], 'Mul')
+    masked = graph.reader(scaled.output[0], 'Where') if scaled else None
+    weights = graph.reader(masked.output[0], 'Softmax') if masked else None
+    mixed = graph.reader(weights.output[0], 'MatMul') if weights else None
+    turned = graph.reader(mixed.output[0], 'Transpose') if mixed else None
+    joined = graph.reader(turned.output[0], 'Reshape') if turned else None
+    out = graph.reader(joined.output[0], 'MatMul') if joined else None
+    if not (scaled and masked and mixed and joined and out):
+        return None
+    keys = repeated(graph, scores.input[1], [0, 2, 3, 1])
+    values = repeated(graph, mixed.input[1], [0, 2, 1, 3])
+    rotation = _rotated(graph, scores.input[0])
+    factor = next(name for name in scaled.input if name != scores.output[0])
+    scale, shape = graph.value(factor), graph.value(joined.input[1])
+    if keys is None or values is None or keys[1:] != values[1:] or rotation is None:
+        return None
+    if scale is None or shape is None or len(shape) != 3 or shape[1] <= 0:
+        return None
+    product, rotary = rotation
+    repeats, length, size = keys[1:]
+    width = graph.constants[product.input[1]].dims[1]
+    return _Found(
+        rotary, product, keys[0], values[0], masked.input[0], float(scale), int(shape[1]), length,
+        width // (repeats * size), repeats, size, joined, out,
+    )
+
+
+def _rotated(graph: Graph, name: str) -> tuple[NodeProto, NodeProto] | None:
+    """Return the product behind rotated queries [1,heads,queries,size], and their rotation."""
+    node = graph.made.get(name)
+    rotary = None
+    for kind in ('Transpose', 'Reshape', 'RotaryEmbedding', 'Reshape', 'Reshape'):
+        if node is None or node.op_type != kind:
+            return None
+        rotary = node if kind == 'RotaryEmbedding' else rotary
+        node = graph.made.get(node.input[0])
+    known = node is not None and node.op_type == 'MatMul' and node.input[1] in graph.constants
+    return (node, rotary) if known and node is not None and rotary is not None else None
+
+
+def repeated(graph: Graph, name: str, order: list[int]) -> tuple[str, int, int, int] | None:
+    """Return what is repeated for the heads of each group, how often, and the number and size of
+    its rows."""
+    transposed = graph.maker(name, 'Transpose')
+    if transposed is None or list(transposed.attribute[0].ints) != order:
+        return None
+    reshaped = graph.maker(transposed.input[0], 'Reshape')
+    expanded = reshaped and graph.maker(reshaped.input[0], 'Expand')
+    unsqueezed = expanded and graph.maker(expanded.input[0], 'Unsqueeze')
+    if reshaped is None or expanded is None or unsqueezed is None:
+        return None
+    times, shape = graph.value(expanded.input[1]), graph.value(reshaped.input[1])
+    if times is None or len(times) != 5 or shape is None or len(shape) != 4:
+        return None
+    return unsqueezed.input[0], int(times[3]), int(shape[1]), int(shape[3])
+
+
+def _reshaped(
+    graph: Graph, source: str, shape: list[int], name: str, nodes: list[NodeProto]
+) -> str:
+    given = graph.constant(f'attention/{"x".join(map(str, shape))}', np.array(shape, np.int64))
+    nodes.append(helper.make_node('Reshape', [source, given], [name], name=name))
+    return name
+
+
+def _lengthened(
+    graph: Graph, source: str, found: _Found, more: int, name: str, nodes: list[NodeProto]
+) -> str:
+    """Append a node that puts rows of zeros behind keys or values; return its result."""
+    shape = (1, more, found.groups, found.size)
+    zeros = graph.constant(
+        f'attention/zeros{"x".join(map(str, shape))}', np.zeros(shape, np.float32)
+    )
+    before = graph.maker(source, 'Concat')
+    along = before is not None and before.attribute[0].i == 1
+    parts = list(before.input) if before is not None and along else [source]
+    nodes.append(helper.make_node('Concat', [*parts, zeros], [name], name=name, axis=1))
+    return name
+
+
+def _bias(
+    graph: Graph, found: _Found, padded: int, more: int,
+    masks: dict[tuple[str, int, int], str], nodes: list[NodeProto],
+) -> str:
+    """Return what is added to scores [1,1,queries·padded,length+more]; made once for a mask."""
+    view = graph.maker(found.mask, 'Unsqueeze')
+    root = view.input[0] if view is not None else found.mask
+    key = root, padded, more
+    if key in masks:
+        return masks[key]
+    node, name = helper.make_node, f'attention/{root}/{padded}'
+    seen = graph.constant('attention/seen', np.array(0.0, np.float32))
+    unseen = graph.constant('attention/unseen', np.array(UNSEEN, np.float32))
+    bias = f'{name}/bias'
+    nodes.append(node('Where', [found.mask, seen, unseen], [bias], name=bias))
+    if more:
+        pads = graph.constant(f'attention/pads{more}', np.array([0] * 7 + [more], np.int64))
+        nodes.append(node('Pad', [bias, pads, unseen], [f'{name}/long'], name=f'{name}/long'))
+        bias = f'{name}/long'
+    length = found.length + more
+    if padded > 1:
+        apart = _reshaped(graph, bias, [1, -1, 1, length], f'{name}/apart', nodes)
+        shape = [1, found.queries, padded, length]
+        times = graph.constant(f'attention/{"x".join(map(str, shape))}', np.array(shape, np.int64))
+        bias = f'{name}/each'
+        nodes.append(node('Expand', [apart, times], [bias], name=bias))
+    rows = [1, 1, found.queries * padded, length]
+    masks[key] = _reshaped(graph, bias, rows, f'{name}/rows', nodes)
+    return masks[key]
