@@ -77,9 +77,14 @@ class _Found:
 
 @dataclass
 class GroupedAttention:
-    """A pass over a graph, and the weights that it wants laid out anew, by their new names."""
+    """A pass over a graph, and what it leaves to others.
+
+    `weights`: those that are to be laid out anew, by their new names. `placed`: sums that add
+    zeros alone, and so only move values.
+    """
 
     weights: dict[str, ByRepeat] = field(default_factory=dict)
+    placed: set[str] = field(default_factory=set)
 
     def __call__(self, graph: Graph) -> Iterator[Change]:
         """Yield one node for each attention with a number of heads that fits."""
@@ -110,8 +115,10 @@ class GroupedAttention:
         rows, wide = found.queries * padded, found.groups * found.size
         parts = [_reshaped(graph, queries, [1, rows, wide], f'{name}/rows', nodes)]
         for what, source in (('keys', found.keys), ('values', found.values)):
-            if more:
-                source = _lengthened(graph, source, found, more, f'{name}/{what}', nodes)
+            made, source = _long_rows(graph, source, found, more, f'{name}/{what}')
+            nodes += made
+            if len(made) > 1:
+                self.placed.add(source)
             shape = [1, found.length + more, wide]
             parts.append(_reshaped(graph, source, shape, f'{name}/{what}/flat', nodes))
         bias = _bias(graph, found, padded, more, masks, nodes)
@@ -209,19 +216,37 @@ def _reshaped(
     return name
 
 
-def _lengthened(
-    graph: Graph, source: str, found: _Found, more: int, name: str, nodes: list[NodeProto]
-) -> str:
-    """Append a node that puts rows of zeros behind keys or values; return its result."""
-    shape = (1, more, found.groups, found.size)
-    zeros = graph.constant(
-        f'attention/zeros{"x".join(map(str, shape))}', np.zeros(shape, np.float32)
-    )
-    before = graph.maker(source, 'Concat')
-    along = before is not None and before.attribute[0].i == 1
-    parts = list(before.input) if before is not None and along else [source]
-    nodes.append(helper.make_node('Concat', [*parts, zeros], [name], name=name, axis=1))
-    return name
+def _long_rows(
+    graph: Graph, source: str, found: _Found, more: int, name: str
+) -> tuple[list[NodeProto], str]:
+    """Return nodes that put rows of zeros behind keys or values, and their result.
+
+    Two parts behind one another become a sum of both, each with zeros where the other is: to put
+    parts of unequal length together, the runtime would copy four lists from the host first.
+    """
+    beside = graph.maker(source, 'Concat')
+    own = _rows(graph, beside.input[1]) if beside is not None and len(beside.input) == 2 else None
+    if beside is None or own is None or beside.attribute[0].i != 1:
+        return ([_padded_rows(graph, source, 0, more, name)], name) if more else ([], source)
+    before, after = f'{name}/before', f'{name}/after'
+    return [
+        _padded_rows(graph, beside.input[0], 0, own + more, before),
+        _padded_rows(graph, beside.input[1], found.length - own, more, after),
+        helper.make_node('Add', [before, after], [name], name=name),
+    ], name
+
+
+def _rows(graph: Graph, name: str) -> int | None:
+    """Return the number of rows of what is shaped to [1,rows,heads,size]."""
+    shaped = graph.maker(name, 'Reshape')
+    shape = graph.value(shaped.input[1]) if shaped is not None else None
+    return int(shape[1]) if shape is not None and len(shape) == 4 and shape[1] > 0 else None
+
+
+def _padded_rows(graph: Graph, source: str, front: int, back: int, name: str) -> NodeProto:
+    pads = np.array([0, front, 0, 0, 0, back, 0, 0], np.int64)
+    given = graph.constant(f'attention/pads{front}_{back}', pads)
+    return helper.make_node('Pad', [source, given], [name], name=name)
 
 
 def _bias(

@@ -90,23 +90,38 @@ def _norms(graph: Graph) -> Iterator[Change]:
 
 
 def _residuals(graph: Graph) -> Iterator[Change]:
-    """A sum of two streams and the norm that reads it first."""
+    """A sum of two streams and the norm that reads it first, with a bias of the second stream."""
     for norm in list(graph.nodes):
-        if norm.op_type != 'SimplifiedLayerNormalization':
+        if norm.op_type not in ('SimplifiedLayerNormalization', 'LayerNormalization'):
             continue
         added = graph.maker(norm.input[0], 'Add')
         if added is None or any(name in graph.constants for name in added.input):
             continue
+        streams, scales = list(added.input), list(norm.input[1:])
+        if norm.op_type == 'LayerNormalization':
+            biased = _biased(graph, streams[1])
+            if biased is None:  # of another shape than the sum, perhaps
+                continue
+            streams[1] = biased[0]
+            scales.append(biased[1])
         attributes = {a.name: helper.get_attribute_value(a) for a in norm.attribute}
         total = added.output[0]
         graph.drop(norm)
         yield added, [
             helper.make_node(
-                'SkipSimplifiedLayerNormalization', [*added.input, norm.input[1]],
-                [norm.output[0], '', '', total], name=norm.name, domain=OWN_DOMAIN,
-                epsilon=attributes['epsilon'],
+                f'Skip{norm.op_type}', [*streams, *scales], [norm.output[0], '', '', total],
+                name=norm.name, domain=OWN_DOMAIN, epsilon=attributes['epsilon'],
             )
         ]
+
+
+def _biased(graph: Graph, name: str) -> tuple[str, str] | None:
+    """Return a product and the bias that is added to it."""
+    added = graph.maker(name, 'Add')
+    if added is None or graph.maker(added.input[0], 'MatMul') is None:
+        return None
+    bias = graph.constants.get(added.input[1])
+    return tuple(added.input) if bias is not None and len(bias.dims) == 1 else None
 
 
 def _rotations(graph: Graph) -> Iterator[Change]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ _PRODUCTS = {
 ATTENTION = ('MultiHeadAttention',)  # softmax and sums inside are float32
 GATES = ('Sigmoid', 'Mul', 'Gelu')  # between products, of results that are in 16 bits already
 MOVES = ('Concat', 'Gather', 'Reshape', 'Transpose')  # of their first input; Concat of all
+PADDED = ('fp16',)  # ONNX Runtime pads no bf16
 # Parts of names of layers that stay float32.
 KEPT = ('time_mlp', 'action_in_proj', 'action_out_proj', 'state_proj', '.dense.')
 
@@ -79,9 +80,9 @@ def write_half_graphs(folder: Path, contract: Contract, precision: str) -> None:
             attention = GroupedAttention()
             together = fused(model, attention)
             weights |= _store_laid_out(model, attention.weights, folder, precision, store)
-            model = together
-            _write(folder, on_gpu, written, _rewritten(model, weights, precision, widened=False))
-            _write(folder, on_cpu, written, _rewritten(model, weights, precision, widened=True))
+            for graphs, widened in ((on_gpu, False), (on_cpu, True)):
+                rounded = _rewritten(together, weights, precision, widened, attention.placed)
+                _write(folder, graphs, written, rounded)
     for graphs in (target, on_gpu, on_cpu):
         compose_variants(folder, graphs, contract)
 
@@ -178,21 +179,22 @@ def _narrow_values(
 
 
 def _rewritten(
-    model: onnx.ModelProto, weights: dict[str, TensorProto], precision: str, widened: bool
+    model: onnx.ModelProto, weights: dict[str, TensorProto], precision: str, widened: bool,
+    placed: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
     """Return the graph with products in 16 bits, or, `widened`, with products in float32 of
-    factors and results that are rounded to 16 bits."""
+    factors and results that are rounded to 16 bits. `placed`: see GroupedAttention."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*kept, *weights.values()])
-    rounding = _Rounding(graph, Graph(model.graph), weights, precision, widened)
+    rounding = _Rounding(graph, Graph(model.graph), weights, precision, widened, placed)
     for node in model.graph.node:
         product = node.op_type == 'MatMul' and node.input[1] in weights
         gated = node.op_type in GATES and all(map(rounding.is_rounded, node.input))
-        if product or gated or node.op_type in ATTENTION:
+        if product or gated or node.op_type in ATTENTION or rounding.is_attended(node):
             rounding.append(node)
         else:
             graph.node.append(node)
@@ -212,11 +214,20 @@ class _Rounding:
     weights: Mapping[str, TensorProto]
     precision: str
     widened: bool
+    placed: Set[str]
     made: set[str] = field(default_factory=set)
 
     def is_rounded(self, name: str) -> bool:
         """Say whether a value is there in 16 bits already."""
         return f'{name}/{self.precision}' in self.made
+
+    def is_attended(self, node: NodeProto) -> bool:
+        """Say whether a node adds a bias to a product for attention alone, which rounds it."""
+        readers = {reader.op_type for reader in self.source.readers.get(node.output[0], [])}
+        return (
+            node.op_type == 'Add' and self.is_rounded(node.input[0])
+            and node.input[1] in self.source.constants and readers <= set(ATTENTION)
+        )
 
     def append(self, node: NodeProto) -> None:
         """Append a node that takes and gives rounded values, and its result in float32."""
@@ -240,17 +251,39 @@ class _Rounding:
             return self._cast(name, TensorProto.FLOAT) if self.widened else name
         mover = self.source.made.get(name)
         alone = len(self.source.readers.get(name, [])) == 1 and name not in self.source.outputs
-        if mover is None or mover.op_type not in MOVES or not alone or self.is_rounded(name):
-            short = self._cast(name, _ONNX_DTYPES[self.precision])
-            return self._cast(short, TensorProto.FLOAT) if self.widened else short
+        if mover is None or not alone or self.is_rounded(name) or not self._moves(mover):
+            return self._rounded(name)
         moved = NodeProto()
         moved.CopyFrom(mover)
-        count = len(mover.input) if mover.op_type == 'Concat' else 1
+        count = len(mover.input) if mover.op_type in ('Concat', 'Add') else 1
         moved.input[:count] = [self._factor(part) for part in mover.input[:count]]
         moved.output[:] = [f'{name}/moved']
         moved.name = moved.output[0]
         self.graph.node.append(moved)
-        return moved.output[0]
+        return str(moved.output[0])
+
+    def _moves(self, node: NodeProto) -> bool:
+        """Say whether a node moves values without a change, and can do it in 16 bits."""
+        pads = node.op_type == 'Pad' and self.precision in PADDED
+        return node.op_type in MOVES or pads or node.output[0] in self.placed
+
+    def _rounded(self, name: str) -> str:
+        """Return a value in 16 bits, or `widened` again; a small constant as a constant."""
+        value = self.source.value(name)
+        if value is None or self.widened:
+            short = self._cast(name, _ONNX_DTYPES[self.precision])
+            return self._cast(short, TensorProto.FLOAT) if self.widened else short
+        target = f'{name}/{self.precision}'
+        if target not in self.made:
+            self.made.add(target)
+            narrow = torch.from_numpy(value.copy()).to(DTYPES[self.precision])
+            self.graph.initializer.append(
+                helper.make_tensor(
+                    target, _ONNX_DTYPES[self.precision], value.shape,
+                    narrow.view(torch.int16).numpy().tobytes(), raw=True,
+                )
+            )
+        return target
 
     def _cast(self, name: str, to: int) -> str:
         """Append a cast, unless it is there, and return the name of its result."""
@@ -261,7 +294,7 @@ class _Rounding:
         return target
 
     def _node(
-        self, kind: str, inputs: Sequence[str], output: str, name: str = '', **attributes: int
+        self, kind: str, inputs: Sequence[str], output: str, name: str = '', **attributes: Any
     ) -> None:
         self.graph.node.append(
             helper.make_node(kind, inputs, [output], name=name or output, **attributes)
