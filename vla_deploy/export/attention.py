@@ -11,7 +11,7 @@ weight has its rows so.
 
 Its kernel for GPUs reads masks as something that is added to the scores, and takes such only where
 the number of rows is a multiple of 8, and their length too. Rows are made that many by heads of
-zeros, which the next weight has zeros for; keys by zeros behind the last, which are masked.
+zeros, which the next weight has zeros for; keys by copies of the last, which are masked.
 """
 
 from __future__ import annotations
@@ -77,14 +77,9 @@ class _Found:
 
 @dataclass
 class GroupedAttention:
-    """A pass over a graph, and what it leaves to others.
-
-    `weights`: those that are to be laid out anew, by their new names. `placed`: sums that add
-    zeros alone, and so only move values.
-    """
+    """A pass over a graph, and the weights that it wants laid out anew, by their new names."""
 
     weights: dict[str, ByRepeat] = field(default_factory=dict)
-    placed: set[str] = field(default_factory=set)
 
     def __call__(self, graph: Graph) -> Iterator[Change]:
         """Yield one node for each attention with a number of heads that fits."""
@@ -115,10 +110,8 @@ class GroupedAttention:
         rows, wide = found.queries * padded, found.groups * found.size
         parts = [_reshaped(graph, queries, [1, rows, wide], f'{name}/rows', nodes)]
         for what, source in (('keys', found.keys), ('values', found.values)):
-            made, source = _long_rows(graph, source, found, more, f'{name}/{what}')
+            made, source = _long_rows(graph, source, found, found.length + more, f'{name}/{what}')
             nodes += made
-            if len(made) > 1:
-                self.placed.add(source)
             shape = [1, found.length + more, wide]
             parts.append(_reshaped(graph, source, shape, f'{name}/{what}/flat', nodes))
         bias = _bias(graph, found, padded, more, masks, nodes)
@@ -217,22 +210,27 @@ def _reshaped(
 
 
 def _long_rows(
-    graph: Graph, source: str, found: _Found, more: int, name: str
+    graph: Graph, source: str, found: _Found, length: int, name: str
 ) -> tuple[list[NodeProto], str]:
-    """Return nodes that put rows of zeros behind keys or values, and their result.
+    """Return nodes that make keys or values `length` rows long, and their result; what stands
+    behind the last row does not count.
 
-    Two parts behind one another become a sum of both, each with zeros where the other is: to put
-    parts of unequal length together, the runtime would copy four lists from the host first.
+    Two parts that follow one another are each made so long, and each row taken from its own: to
+    put parts of unequal length together, the runtime would copy four lists from the host first.
     """
     beside = graph.maker(source, 'Concat')
     own = _rows(graph, beside.input[1]) if beside is not None and len(beside.input) == 2 else None
     if beside is None or own is None or beside.attribute[0].i != 1:
-        return ([_padded_rows(graph, source, 0, more, name)], name) if more else ([], source)
-    before, after = f'{name}/before', f'{name}/after'
+        if length == found.length:
+            return [], source
+        return [_gathered(graph, source, (0, found.length, length), 1, name)], name
+    first, before, after = found.length - own, f'{name}/before', f'{name}/after'
+    is_first = np.arange(length).reshape(1, length, 1, 1) < first
+    chosen = graph.constant(f'attention/first{first}of{length}', is_first)
     return [
-        _padded_rows(graph, beside.input[0], 0, own + more, before),
-        _padded_rows(graph, beside.input[1], found.length - own, more, after),
-        helper.make_node('Add', [before, after], [name], name=name),
+        _gathered(graph, beside.input[0], (0, first, length), 1, before),
+        _gathered(graph, beside.input[1], (first, own, length), 1, after),
+        helper.make_node('Where', [chosen, before, after], [name], name=name),
     ], name
 
 
@@ -243,10 +241,15 @@ def _rows(graph: Graph, name: str) -> int | None:
     return int(shape[1]) if shape is not None and len(shape) == 4 and shape[1] > 0 else None
 
 
-def _padded_rows(graph: Graph, source: str, front: int, back: int, name: str) -> NodeProto:
-    pads = np.array([0, front, 0, 0, 0, back, 0, 0], np.int64)
-    given = graph.constant(f'attention/pads{front}_{back}', pads)
-    return helper.make_node('Pad', [source, given], [name], name=name)
+def _gathered(
+    graph: Graph, source: str, place: tuple[int, int, int], axis: int, name: str
+) -> NodeProto:
+    """Return a node that puts rows in their place: the first of them, their number, and the number
+    of all; what is before and behind them is the first and the last of them again."""
+    first, count, length = place
+    indices = np.clip(np.arange(length) - first, 0, count - 1)
+    given = graph.constant(f'attention/place{first}_{count}_{length}', indices)
+    return helper.make_node('Gather', [source, given], [name], name=name, axis=axis)
 
 
 def _bias(
@@ -264,11 +267,13 @@ def _bias(
     unseen = graph.constant('attention/unseen', np.array(UNSEEN, np.float32))
     bias = f'{name}/bias'
     nodes.append(node('Where', [found.mask, seen, unseen], [bias], name=bias))
-    if more:
-        pads = graph.constant(f'attention/pads{more}', np.array([0] * 7 + [more], np.int64))
-        nodes.append(node('Pad', [bias, pads, unseen], [f'{name}/long'], name=f'{name}/long'))
-        bias = f'{name}/long'
     length = found.length + more
+    if more:
+        behind = np.where(np.arange(length) < found.length, 0.0, UNSEEN).astype(np.float32)
+        given = graph.constant(f'attention/behind{found.length}_{length}', behind)
+        long, bias = f'{name}/long', f'{name}/ended'
+        nodes.append(_gathered(graph, f'{name}/bias', (0, found.length, length), 3, long))
+        nodes.append(node('Add', [long, given], [bias], name=bias))
     if padded > 1:
         apart = _reshaped(graph, bias, [1, -1, 1, length], f'{name}/apart', nodes)
         shape = [1, found.queries, padded, length]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,14 @@ _PRODUCTS = {
 }
 ATTENTION = ('MultiHeadAttention',)  # softmax and sums inside are float32
 GATES = ('Sigmoid', 'Mul', 'Gelu')  # between products, of results that are in 16 bits already
-MOVES = ('Concat', 'Gather', 'Reshape', 'Transpose')  # of their first input; Concat of all
-PADDED = ('fp16',)  # ONNX Runtime pads no bf16
+# What only moves values: the precisions in which GPUs can, and which of so many inputs these are.
+MOVES: dict[str, tuple[tuple[str, ...], Callable[[int], range]]] = {
+    'Concat': (tuple(DTYPES), range),
+    'Gather': (tuple(DTYPES), lambda count: range(1)),
+    'Reshape': (tuple(DTYPES), lambda count: range(1)),
+    'Transpose': (tuple(DTYPES), range),
+    'Where': (('fp16',), lambda count: range(1, count)),
+}
 # Parts of names of layers that stay float32.
 KEPT = ('time_mlp', 'action_in_proj', 'action_out_proj', 'state_proj', '.dense.')
 
@@ -81,7 +87,7 @@ def write_half_graphs(folder: Path, contract: Contract, precision: str) -> None:
             together = fused(model, attention)
             weights |= _store_laid_out(model, attention.weights, folder, precision, store)
             for graphs, widened in ((on_gpu, False), (on_cpu, True)):
-                rounded = _rewritten(together, weights, precision, widened, attention.placed)
+                rounded = _rewritten(together, weights, precision, widened)
                 _write(folder, graphs, written, rounded)
     for graphs in (target, on_gpu, on_cpu):
         compose_variants(folder, graphs, contract)
@@ -179,18 +185,17 @@ def _narrow_values(
 
 
 def _rewritten(
-    model: onnx.ModelProto, weights: dict[str, TensorProto], precision: str, widened: bool,
-    placed: Set[str] = frozenset(),
+    model: onnx.ModelProto, weights: dict[str, TensorProto], precision: str, widened: bool
 ) -> onnx.ModelProto:
     """Return the graph with products in 16 bits, or, `widened`, with products in float32 of
-    factors and results that are rounded to 16 bits. `placed`: see GroupedAttention."""
+    factors and results that are rounded to 16 bits."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*kept, *weights.values()])
-    rounding = _Rounding(graph, Graph(model.graph), weights, precision, widened, placed)
+    rounding = _Rounding(graph, Graph(model.graph), weights, precision, widened)
     for node in model.graph.node:
         product = node.op_type == 'MatMul' and node.input[1] in weights
         gated = node.op_type in GATES and all(map(rounding.is_rounded, node.input))
@@ -214,7 +219,6 @@ class _Rounding:
     weights: Mapping[str, TensorProto]
     precision: str
     widened: bool
-    placed: Set[str]
     made: set[str] = field(default_factory=set)
 
     def is_rounded(self, name: str) -> bool:
@@ -251,21 +255,17 @@ class _Rounding:
             return self._cast(name, TensorProto.FLOAT) if self.widened else name
         mover = self.source.made.get(name)
         alone = len(self.source.readers.get(name, [])) == 1 and name not in self.source.outputs
-        if mover is None or not alone or self.is_rounded(name) or not self._moves(mover):
+        moves = mover is not None and self.precision in MOVES.get(mover.op_type, ((), range))[0]
+        if mover is None or not moves or not alone or self.is_rounded(name):
             return self._rounded(name)
         moved = NodeProto()
         moved.CopyFrom(mover)
-        count = len(mover.input) if mover.op_type in ('Concat', 'Add') else 1
-        moved.input[:count] = [self._factor(part) for part in mover.input[:count]]
+        for index in MOVES[mover.op_type][1](len(mover.input)):
+            moved.input[index] = self._factor(mover.input[index])
         moved.output[:] = [f'{name}/moved']
         moved.name = moved.output[0]
         self.graph.node.append(moved)
         return str(moved.output[0])
-
-    def _moves(self, node: NodeProto) -> bool:
-        """Say whether a node moves values without a change, and can do it in 16 bits."""
-        pads = node.op_type == 'Pad' and self.precision in PADDED
-        return node.op_type in MOVES or pads or node.output[0] in self.placed
 
     def _rounded(self, name: str) -> str:
         """Return a value in 16 bits, or `widened` again; a small constant as a constant."""
