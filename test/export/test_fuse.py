@@ -63,6 +63,9 @@ def test_when_fused_expect_norms_rotations_groups_and_towers_put_together(golden
     assert after['Expand'] == before['Expand'] - 2 * before['Softmax']
     before, after = kinds(folder / plain.prefix), kinds(folder / on_gpu.prefix)
     assert after['MultiHeadAttention'] == 2
+    # all but the first norm, whose sum has the positions, and with the bias of what is added
+    assert after['SkipLayerNormalization'] == before['LayerNormalization'] - 1
+    assert after['LayerNormalization'] == 1
     assert before['Softmax'] - after['Softmax'] == 2 * 3  # two layers, three slots for cameras
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from vla_deploy.export import build
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.families import family_of
 from vla_deploy.export.golden import golden_checkpoint
-from vla_deploy.export.half import KEPT, as_reference, write_half_graphs
+from vla_deploy.export.half import KEPT, MOVES, as_reference, write_half_graphs
 from vla_deploy.export.parity import Figure, GateError
 from vla_deploy.export.precisions import PrecisionParity, precision_failures
 from vla_deploy.pipeline import Policy
@@ -117,6 +118,24 @@ def test_when_written_expect_large_products_in_16_bits_and_the_rest_in_float32(b
     assert counts[False, TYPES[precision]] > 30
     assert counts[True, TensorProto.FLOAT] > 1
     assert (True, TYPES[precision]) not in counts
+
+
+def test_when_written_for_gpus_expect_nothing_widened_only_to_be_moved_and_rounded_again(
+    bundle, precision
+):
+    graphs = graphs_of(precision, 'cuda')
+    for name in (graphs.prefix, graphs.step):
+        graph = onnx.load(bundle / name, load_external_data=False).graph
+        made = {value: node for node in graph.node for value in node.output}
+        readers = Counter(value for node in graph.node for value in node.input)
+        for node in graph.node:
+            if node.op_type != 'Cast' or node.attribute[0].i != TYPES[precision]:
+                continue
+            source = node.input[0]
+            while source in made and made[source].op_type in MOVES and readers[source] == 1:
+                source = made[source].input[0]
+            widened = source in made and made[source].op_type == 'Cast' and readers[source] == 1
+            assert not widened or source == node.input[0]
 
 
 def test_when_a_provider_has_no_such_products_expect_the_same_weights(bundle, precision):

@@ -3,10 +3,12 @@
 """bf16 and fp16: the same graphs with the products of their large weights in 16 bits; and tf32.
 
 Both factors of such a product and its result are rounded to 16 bits; sums, norms, softmax,
-rotations, attention, everything that comes from the flow time, and the projections of states and
-actions stay float32. `as_reference` rounds the torch modules where LeRobot runs at the precision:
-factors and results of every linear layer, and the residual stream behind every block. That gives
-the error that the policy itself has at the precision.
+rotations, everything that comes from the flow time, and the projections of states and actions stay
+float32. On a GPU queries, keys and values are rounded as well where attention is one node, which
+keeps scores, softmax and sums in float32 inside; other attention stays float32. `as_reference`
+rounds the torch modules where LeRobot runs at the precision: factors and results of every linear
+layer, and the residual stream behind every block. That gives the error that the policy itself has
+at the precision.
 
 On CPUs ONNX Runtime has no bf16 products, and leaves out roundings to fp16. For them there is a
 second form of the graphs over the same weights: it rounds at the same places and multiplies in
@@ -257,7 +259,8 @@ class _Rounding:
         alone = len(self.source.readers.get(name, [])) == 1 and name not in self.source.outputs
         moves = mover is not None and self.precision in MOVES.get(mover.op_type, ((), range))[0]
         if mover is None or not moves or not alone or self.is_rounded(name):
-            return self._rounded(name)
+            short = self._cast(name, _ONNX_DTYPES[self.precision])
+            return self._cast(short, TensorProto.FLOAT) if self.widened else short
         moved = NodeProto()
         moved.CopyFrom(mover)
         for index in MOVES[mover.op_type][1](len(mover.input)):
@@ -266,24 +269,6 @@ class _Rounding:
         moved.name = moved.output[0]
         self.graph.node.append(moved)
         return str(moved.output[0])
-
-    def _rounded(self, name: str) -> str:
-        """Return a value in 16 bits, or `widened` again; a small constant as a constant."""
-        value = self.source.value(name)
-        if value is None or self.widened:
-            short = self._cast(name, _ONNX_DTYPES[self.precision])
-            return self._cast(short, TensorProto.FLOAT) if self.widened else short
-        target = f'{name}/{self.precision}'
-        if target not in self.made:
-            self.made.add(target)
-            narrow = torch.from_numpy(value.copy()).to(DTYPES[self.precision])
-            self.graph.initializer.append(
-                helper.make_tensor(
-                    target, _ONNX_DTYPES[self.precision], value.shape,
-                    narrow.view(torch.int16).numpy().tobytes(), raw=True,
-                )
-            )
-        return target
 
     def _cast(self, name: str, to: int) -> str:
         """Append a cast, unless it is there, and return the name of its result."""
