@@ -205,7 +205,8 @@ def test_when_a_run_fails_expect_one_line_naming_the_graph(backends):
 def test_when_a_node_would_go_to_the_cpu_expect_error_instead(tiny_bundle):
     # a provider that is in every onnxruntime for CPUs and has no kernel for these nodes
     where = onnx_session.Placement((('AzureExecutionProvider', {}),), 'cuda', False, 1)
-    with pytest.raises(PolicyError, match='fallback to CPU EP has been explicitly disabled'):
+    disabled = 'fallback to CPU EP has been explicitly disabled.*cannot compute: choose another'
+    with pytest.raises(PolicyError, match=disabled):
         onnx_session.open_session(tiny_bundle() / 'prefix.onnx', where)
 
 
@@ -260,12 +261,19 @@ def test_when_the_graph_is_a_loop_expect_no_cuda_graph(placed):
 
 def test_when_tensorrt_serves_expect_engines_kept_in_the_bundle_by_its_digest(placed):
     providers, _, bundle = placed(provider='tensorrt', precision='fp16')
-    assert list(providers) == [onnx_session.TENSORRT, onnx_session.CUDA]
     engines = str(bundle.path / 'engines' / bundle.model_sha256)
     assert providers[onnx_session.TENSORRT]['trt_engine_cache_path'] == engines
     for precision, flags in (('tf32', ('0', '0')), ('bf16', ('0', '1')), ('fp16', ('1', '0'))):
         own = placed(provider='tensorrt', precision=precision)[0][onnx_session.TENSORRT]
         assert (own['trt_fp16_enable'], own['trt_bf16_enable']) == flags
+
+
+def test_when_tensorrt_replays_a_cuda_graph_expect_no_other_provider_beside_it(placed):
+    for variant, helped in (('split', False), ('unrolled', False), ('loop', True)):
+        providers, where, _ = placed(provider='tensorrt', precision='fp16', variant=variant)
+        assert where.replays is not helped
+        assert list(providers) == [onnx_session.TENSORRT, *[onnx_session.CUDA] * helped]
+        assert providers[onnx_session.TENSORRT]['trt_cuda_graph_enable'] == str(int(not helped))
 
 
 def test_when_engines_lie_in_the_bundle_expect_it_whole_and_other_folders_refused(tiny_bundle):

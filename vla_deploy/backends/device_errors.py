@@ -14,6 +14,11 @@ from vla_deploy.pipeline.backend import PolicyError
 # Parts of what libraries say, in small letters, and what to do; the first that fits.
 _ADVICE = (
     (
+        ('fallback to cpu ep has been explicitly disabled',),
+        "the graph has nodes that this provider cannot compute: choose another (with 'tensorrt', "
+        "variant 'loop' hands them to CUDA)",
+    ),
+    (
         ('out of memory', 'failed to allocate', 'bfcarena', 'cudamalloc', 'status_alloc_failed'),
         'stop what else uses the device, or choose bf16 or fp16',
     ),

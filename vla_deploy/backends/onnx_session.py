@@ -28,8 +28,7 @@ from vla_deploy.pipeline.bundle import ENGINES, Bundle
 CPU = 'CPUExecutionProvider'
 CUDA = 'CUDAExecutionProvider'
 TENSORRT = 'TensorrtExecutionProvider'
-# Of each provider by its name here: what ONNX Runtime is given, the first choice first.
-PROVIDERS = {'cpu': (CPU,), 'cuda': (CUDA,), 'tensorrt': (TENSORRT, CUDA)}
+PROVIDERS = ('cpu', 'cuda', 'tensorrt')
 PRECISIONS = {
     'cpu': ('fp32', 'bf16', 'fp16', 'int8'),
     'cuda': ('fp32', 'tf32', 'bf16', 'fp16'),
@@ -70,7 +69,7 @@ def placement(bundle: Bundle, options: BackendOptions) -> Placement:
 
     A loop holds a graph of its own, which no CUDA graph can replay.
     """
-    require('provider', options.provider, tuple(PROVIDERS), 'onnx_runtime')
+    require('provider', options.provider, PROVIDERS, 'onnx_runtime')
     require(
         'precision', options.precision, PRECISIONS[options.provider],
         f'onnx_runtime on {options.provider}',
@@ -78,11 +77,14 @@ def placement(bundle: Bundle, options: BackendOptions) -> Placement:
     if options.provider == 'cpu':
         return Placement(((CPU, {}),), 'cpu', replays=False, threads=options.threads or 0)
     replays = options.variant != 'loop'
-    cuda = cuda_options(options.precision, replays and options.provider == 'cuda')
-    given: list[tuple[str, Mapping[str, str]]] = [(CUDA, cuda)]
+    given: list[tuple[str, Mapping[str, str]]] = []
     if options.provider == 'tensorrt':
         engines = bundle.path / ENGINES / bundle.model_sha256
-        given.insert(0, (TENSORRT, tensorrt_options(options.precision, engines, replays)))
+        given.append((TENSORRT, tensorrt_options(options.precision, engines, replays)))
+    if options.provider == 'cuda' or not replays:
+        # TensorRT replays one engine and no node of another provider, so that it gets no help
+        cuda = cuda_options(options.precision, replays and options.provider == 'cuda')
+        given.append((CUDA, cuda))
     return Placement(tuple(given), 'cuda', replays, threads=options.threads or 1)
 
 
