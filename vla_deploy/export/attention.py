@@ -12,6 +12,9 @@ weight has its rows so.
 Its kernel for GPUs reads masks as something that is added to the scores, and takes such only where
 the number of rows is a multiple of 8, and their length too. Rows are made that many by heads of
 zeros, which the next weight has zeros for; keys by copies of the last, which are masked.
+
+A row of queries that sees no key mixes values by its scores, where the exporter's takes their
+mean; such rows are padding.
 """
 
 from __future__ import annotations
@@ -151,7 +154,7 @@ def _found(graph: Graph, scores: NodeProto) -> _Found | None:
     turned = graph.reader(mixed.output[0], 'Transpose') if mixed else None
     joined = graph.reader(turned.output[0], 'Reshape') if turned else None
     out = graph.reader(joined.output[0], 'MatMul') if joined else None
-    if not (scaled and masked and mixed and joined and out):
+    if not (scaled and masked and mixed and joined and out) or out.input[1] not in graph.constants:
         return None
     keys = repeated(graph, scores.input[1], [0, 2, 3, 1])
     values = repeated(graph, mixed.input[1], [0, 2, 1, 3])

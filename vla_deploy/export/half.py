@@ -32,7 +32,7 @@ import onnx
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -163,10 +163,14 @@ def _store_laid_out(
 ) -> dict[str, TensorProto]:
     """Write weights of `model` in another order and in 16 bits; return them by their new name."""
     wide = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def values(name: str) -> NDArray[np.float32]:
+        tensor = wide[name]
+        outside = tensor.data_location == TensorProto.EXTERNAL
+        return mapped_values(tensor, folder) if outside else numpy_helper.to_array(tensor)
+
     return {
-        name: _narrow_values(
-            name, order.of(mapped_values(wide[order.source], folder)), precision, store
-        )
+        name: _narrow_values(name, order.of(values(order.source)), precision, store)
         for name, order in orders.items()
     }
 
