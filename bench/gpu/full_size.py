@@ -175,14 +175,15 @@ def _alone_and_together(
     backend: Any, arrays: list[tuple[ModelInputs, Any]], alone: list[Any], together: list[Any]
 ) -> dict[str, float]:
     """Return how far chunks are from those of each observation alone, and how many change when
-    their neighbours do."""
+    their neighbours do. One text of each group is the longest, so that the size of the graph, with
+    which bits may change, stays the same."""
     far = float(np.max([  # whose maximum of anything and NaN is NaN
         np.linalg.norm(ours - own) / np.linalg.norm(own)
         for ours, own in zip(together, alone, strict=False)
     ]))
     changed = 0
     for index, own in enumerate(arrays):
-        others = [arrays[index - 1]] * len(arrays)
+        others = [arrays[0 if index else 1]] * len(arrays)
         others[index] = own
         again = backend.several(*zip(*others, strict=True))
         changed += not np.array_equal(again[index], together[index])

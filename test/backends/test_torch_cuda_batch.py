@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from vla_deploy.backends import torch_cuda  # noqa: E402
+from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
 from vla_deploy.backends.roofline import phase_costs  # noqa: E402
 from vla_deploy.backends.tuning import (  # noqa: E402
     LIBRARY,
@@ -83,6 +84,17 @@ def test_when_the_neighbours_change_expect_the_same_bits(name, serve, mixed):
     other = dataclasses.replace(two, images=brighter, instruction='wave')
     second = policy.infer_batch([one, other, two], noise_seeds=[7, 1, 2])[0]
     assert np.array_equal(first.raw, second.raw)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('name', SETS)
+def test_when_a_longer_text_came_before_expect_products_of_a_shorter_one_to_load(name, serve):
+    backend = serve(name)._backend
+    policy, config = backend._policy, backend._policy.config
+    policy.length.fill_(config.prefix_length)  # as what was measured with the longest text left
+    policy.load_products(backend._inputs_of(bucket_of(config, config.camera_slots, 1, BATCH)))
+    rows = config.camera_slots * config.tokens_per_image + policy.state_rows
+    assert policy.length.tolist() == [rows] * BATCH
 
 
 def test_when_fewer_come_than_go_together_expect_their_chunks_alone(serve, mixed):

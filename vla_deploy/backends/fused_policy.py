@@ -100,26 +100,25 @@ class FusedPolicy:
 
     def prefix_without_state(self, inputs: Inputs) -> None:
         """Fill keys and values but those of pi0's state token, which `first_step` can bring."""
-        for index, count in self._prefix_layers(inputs):
+        for index, count in self._prefix_layers(inputs, self.ops):
             self._project(index, count, len(inputs.state))
 
     def load_products(self, inputs: Inputs) -> None:
         """Run the products of the prefix and the tower's attention, and nothing else of it, so
-        that their libraries and kernels are loaded."""
-        ops, self.ops = self.ops, ProductOps(self.ops)
-        try:
-            self.prefix_without_state(inputs)
-        finally:
-            self.ops = ops
+        that their libraries and kernels are loaded. Overwrites keys, values and `length`."""
+        images = len(inputs.images) // len(inputs.state) * self.config.tokens_per_image
+        self.length.fill_(images + self.state_rows)  # an earlier one may be beyond these rows
+        for index, count in self._prefix_layers(inputs, ProductOps(self.ops)):
+            self._project(index, count, len(inputs.state))
 
-    def _prefix_layers(self, inputs: Inputs) -> Iterator[tuple[int, int]]:
+    def _prefix_layers(self, inputs: Inputs, ops: Ops) -> Iterator[tuple[int, int]]:
         """Run the prefix; yields each layer whose keys and values are there, and an
         observation's rows."""
         count = len(inputs.state)
-        rows, mode = self._embed(inputs), LAST_APART if self._smolvla else ALL
+        rows, mode = self._embed(inputs, ops), LAST_APART if self._smolvla else ALL
         places = self._behind_prefix(count)
         cache = (self._of(self.keys, count), self._of(self.values, count))
-        for index in self.language.run(self.ops, rows, self._turn, places, cache, mode):
+        for index in self.language.run(ops, rows, self._turn, places, cache, mode):
             yield index, len(rows) // count
 
     def prefix_and_first_step(
@@ -132,7 +131,7 @@ class FusedPolicy:
         """
         expert, rows = self._first_rows(inputs, x, constants), None
         with self.ops.side() as side:
-            for index, count in self._prefix_layers(inputs):
+            for index, count in self._prefix_layers(inputs, self.ops):
                 with side.behind():
                     self._project(index, count, len(inputs.state))
                     rows = next(expert)
@@ -241,7 +240,7 @@ class FusedPolicy:
         of_all = (self._first, self.length, self._seen, self._own)
         return Places(*(places[:count] for places in of_all))
 
-    def _embed(self, inputs: Inputs) -> Tensor:
+    def _embed(self, inputs: Inputs, ops: Ops) -> Tensor:
         """Return the rows that enter the language model; those of padding come last of each
         observation's.
 
@@ -251,7 +250,7 @@ class FusedPolicy:
         images = len(inputs.images) // count * self.config.tokens_per_image
         width = self._embedding.shape[1]
         rows = self._embedding.new_empty((count, images + tokens + self.state_rows, width))
-        with self.ops.side() as side:
+        with ops.side() as side:
             with side.behind():
                 torch.add(self.length, int(self.has_state_token), out=self._seen)
                 torch.add(self._seen, self._first, out=self._own)
@@ -264,7 +263,7 @@ class FusedPolicy:
                     at = torch.arange(-1, rows.shape[0] * rows.shape[1] - 1, rows.shape[1],
                                       device=self.device) + self.length[:count]
                     rows.view(-1, width).index_copy_(0, at, state)
-            features = self.tower.run(self.ops, inputs.images)
+            features = self.tower.run(ops, inputs.images)
             if self._smolvla:
                 features = shuffled(features, self.config.grid, self.config.scale_factor)
             weight, bias = self._projector

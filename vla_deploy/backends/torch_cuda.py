@@ -81,7 +81,6 @@ class TorchCudaBackend:
         there, for every length of a text. None of this needs the weights' values; `arrive`: see
         `serve`."""
         policy, config = self._policy, self._policy.config
-        policy.length.fill_(1)
         for count in sorted({1, self.batch}):
             lengths = range(1, config.max_tokens + 1)
             sizes = sorted({bucket_of(config, self._cameras, n, count) for n in lengths})
