@@ -104,12 +104,9 @@ def test_when_rows_are_read_in_chunks_expect_the_checkpoints_parameters(
         assert torch.equal(*filled), name
 
 
-@pytest.mark.parametrize('small', [True, False])
 def test_when_the_file_ends_before_its_table_does_expect_the_parameter_named(
-    golden_bundle, monkeypatch, tmp_path, small
+    golden_bundle, tmp_path
 ):
-    if not small:
-        monkeypatch.setattr(parameters, 'SMALL_BYTES', 0)
     source = golden_bundle('pi0')
     table = json.loads((source / PARAMETERS).read_bytes())['tensors']
     last = max(table, key=lambda name: table[name]['offset'])
@@ -117,12 +114,42 @@ def test_when_the_file_ends_before_its_table_does_expect_the_parameter_named(
     path.write_bytes((source / 'weights.bin').read_bytes()[: table[last]['offset'] + 100])
     found = FileParameters(path, table, CPU)
 
-    def fill():
-        found.fill(torch.empty(found.shape(last)), last)
+    found.fill(torch.empty(found.shape(last)), last)
+    with pytest.raises(PolicyError, match=f'ends before {last}; export again'):
         found.finish()
 
-    with pytest.raises(PolicyError, match=f'ends before {last}; export again'):
-        fill()
+
+def test_when_loading_fails_before_all_is_asked_for_expect_nothing_read(golden_bundle, monkeypatch):
+    bundle, begun = open_bundle(golden_bundle('pi0')), []
+
+    def policy(config, source, *_):
+        name, entry = next(iter(source._entries.items()))
+        source.fill(torch.empty(entry.shape), name)
+        raise MemoryError
+
+    monkeypatch.setattr(torch_cuda, 'FusedPolicy', policy)
+    monkeypatch.setattr(FileParameters, '_fetch', lambda *given: begun.append(given))
+    with pytest.raises(MemoryError):
+        torch_cuda.load(bundle, BackendOptions(provider='cpu'))
+    assert begun == []
+
+
+def test_when_parameters_are_asked_for_expect_reading_to_begin_when_all_were(
+    golden_bundle, monkeypatch
+):
+    begun = []
+    right = FileParameters._fetch
+    monkeypatch.setattr(
+        FileParameters, '_fetch', lambda *given: (begun.append(given), right(*given))[1]
+    )
+    source = BundleParameters(open_bundle(golden_bundle('pi0')), CPU)
+    targets = {name: torch.empty(source.shape(name)) for name in source._entries}
+    for name, target in targets.items():
+        source.fill(target, name)
+    assert begun == []
+    source.close()
+    source.finish()
+    assert 0 < len(begun) < len(targets)  # small ones go together
 
 
 @torch.inference_mode()

@@ -4,7 +4,9 @@
 
 A bundle's are read by several threads, in chunks through two pinned buffers of each, so that the
 process never holds more than these of the file, and each byte goes to the device once. Who asks
-for a parameter gets its place at once: what needs no values can be done beside reading.
+for a parameter gets its place at once: what needs no values can be done beside reading. Reading
+begins when all has been asked for: beside it, asking would take several times as long, since each
+of its many short calls into torch would have to wait for the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +39,7 @@ SCHEMA_VERSION = 1
 MAX_TABLE_BYTES = 16 << 20
 READERS = 2
 CHUNK_BYTES = 2 << 20
-PIECE_BYTES = 16 << 20  # of a parameter, which one reader takes
-SMALL_BYTES = 64 << 10  # of a parameter that is sooner read than handed to a reader
+PIECE_BYTES = 16 << 20  # of parameters, which one reader takes
 BYTES_PER_ELEMENT = 4  # the weights file is float32
 
 
@@ -86,6 +87,16 @@ class ModuleParameters:
 
     def finish(self) -> None:
         """See ParameterSource."""
+
+
+class _Piece(NamedTuple):
+    """Rows `begin` to `end` of a parameter whose place is `stored`, as the file has them."""
+
+    stored: Tensor
+    name: str
+    begin: int
+    end: int
+    factor: Tensor | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,16 +154,28 @@ class FileParameters:
         self._on_gpu = device.type == 'cuda'
         self._buffers = _Buffers(self._on_gpu)
         self._readers = ThreadPoolExecutor(READERS, 'weights', self._begin)
-        self._asked: list[Future[None]] = []
+        self._asked: list[list[_Piece]] = []  # what one reader takes at a time
+        self._room = 0  # bytes of the last of these
         self._ender = ThreadPoolExecutor(1, 'weights_end')
         self._end: Future[None] | None = None
 
     def close(self) -> None:
-        """Take no more requests; what was asked for goes on, until `finish` returns."""
+        """Take no more requests, and begin to read what was asked for, until `finish` returns."""
         if self._end is None:
             self._buffers.drop()
-            self._end = self._ender.submit(self._give_back)
+            allocated = None
+            if self._on_gpu:
+                allocated = torch.cuda.Event()
+                allocated.record()
+            read = [self._readers.submit(self._fetch, own, allocated) for own in self._asked]
+            self._asked = []  # targets and factors are let go of as they have been read
+            self._end = self._ender.submit(self._give_back, read)
             self._ender.shutdown(wait=False)
+
+    def drop(self) -> None:
+        """Take no more requests, and read nothing that was only asked for."""
+        self._asked.clear()
+        self.close()
 
     def finish(self) -> None:
         """See ParameterSource. Raises PolicyError where the file is shorter than its table."""
@@ -160,14 +183,14 @@ class FileParameters:
         assert self._end is not None
         self._end.result()
 
-    def _give_back(self) -> None:
+    def _give_back(self, read: list[Future[None]]) -> None:
         """Give back the readers, their buffers and the file as soon as nothing is left to read."""
         self._readers.shutdown()
         os.close(self._file)
         if self._on_gpu:
             torch._C._host_emptyCache()  # torch keeps pinned memory for the next who asks
-        for asked in self._asked:
-            asked.result()
+        for done in read:
+            done.result()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See ParameterSource."""
@@ -177,25 +200,22 @@ class FileParameters:
         """See ParameterSource."""
         value = torch.empty(self._entry(name).shape, dtype=torch.float32, device=self.device)
         stored = self._stored(value, name)
-        self._copy(stored, name, 0, len(stored), None, None)
+        self._copy(_Piece(stored, name, 0, len(stored), None))
         return value
 
     def fill(self, target: Tensor, name: str, factor: Tensor | None = None) -> None:
         """See ParameterSource."""
         stored = self._stored(target, name)
-        if stored.numel() * BYTES_PER_ELEMENT <= SMALL_BYTES:
-            self._copy(stored, name, 0, len(stored), factor, None)
-            return
-        allocated = None
-        if self._on_gpu:
-            allocated = torch.cuda.Event()
-            allocated.record()
-        rows = max(1, PIECE_BYTES // (stored.shape[1] * BYTES_PER_ELEMENT))
+        row_bytes = stored.shape[1] * BYTES_PER_ELEMENT
+        rows = max(1, PIECE_BYTES // row_bytes)
         for begin in range(0, len(stored), rows):
             end = min(begin + rows, len(stored))
-            self._asked.append(
-                self._readers.submit(self._copy, stored, name, begin, end, factor, allocated)
-            )
+            taken = (end - begin) * row_bytes
+            if taken > self._room:
+                self._asked.append([])
+                self._room = PIECE_BYTES
+            self._room -= taken
+            self._asked[-1].append(_Piece(stored, name, begin, end, factor))
 
     def _begin(self) -> None:
         """Give a reader a stream of its own."""
@@ -220,15 +240,20 @@ class FileParameters:
         return self._entries[name]
 
     @torch.inference_mode()
-    def _copy(
-        self, stored: Tensor, name: str, begin: int, end: int, factor: Tensor | None,
-        allocated: torch.cuda.Event | None,
-    ) -> None:
-        """Copy some rows of the file in this thread, on its current stream. With an event, behind
-        it, and to the end: other threads may capture, when nobody may await the whole device."""
-        entry, columns = self._entries[name], stored.shape[1]
+    def _fetch(self, pieces: list[_Piece], allocated: torch.cuda.Event | None) -> None:
+        """Copy pieces in this thread, on its current stream. With an event, behind it, and to the
+        end: other threads may capture, when nobody may await the whole device."""
         if allocated is not None:
             allocated.wait()
+        for piece in pieces:
+            self._copy(piece)
+        if allocated is not None:
+            torch.cuda.current_stream().synchronize()
+
+    def _copy(self, piece: _Piece) -> None:
+        """Copy some rows of the file on the current stream."""
+        stored, name, begin, end, factor = piece
+        entry, columns = self._entries[name], stored.shape[1]
         rows = max(1, CHUNK_BYTES // (columns * BYTES_PER_ELEMENT))
         for first in range(begin, end, rows):
             last = min(first + rows, end)
@@ -237,8 +262,6 @@ class FileParameters:
             if factor is not None:
                 chunk *= factor[first:last, None] if entry.transposed else factor
             stored[first:last].copy_(chunk)
-        if allocated is not None:
-            torch.cuda.current_stream().synchronize()
 
     def _pull(self, offset: int, count: int, name: str) -> Tensor:
         """Read `count` elements at a byte offset, to be on the device."""

@@ -356,6 +356,9 @@ def _load(
         policy = FusedPolicy(source.config, source, dtype, ops, batch)
         source.close()
         return serve(policy, bundle.contract, unrolled, stream, source.finish)
+    except BaseException:
+        source.drop()
+        raise
     finally:
         source.finish()
 
