@@ -22,6 +22,7 @@ from torch import Tensor
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
 from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn, joined
+from vla_deploy.backends.triton_identity import tell_by_files
 from vla_deploy.backends.triton_launch import NARROW, PLAIN, WIDE, Launcher
 from vla_deploy.backends.triton_tuning import Recorded, compiled, measure_each, refine
 from vla_deploy.backends.tuning import ONE_BLOCK, Config, Tuning, by_library, padded_rows
@@ -224,9 +225,10 @@ class TritonOps(Launcher):
         return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
 
     def _wake(self) -> None:
-        """Let Triton read itself, which it does once to tell what it compiled before: 0.4 s, in
-        which weights can be read."""
+        """Let Triton do what it does once to tell what it compiled before; it asks other programs
+        for their versions and the system for its libraries."""
         if self._device.type == 'cuda':
+            tell_by_files()
             triton_rows.glu_kernel.warmup(
                 *[self._none] * 4, 0.0, FEATURES=8, SILU=True, BLOCK=8, PDL=False, grid=(1,),
                 **self._ending(None, None, 0.0)[1],
