@@ -18,7 +18,7 @@ torch = pytest.importorskip('torch')
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from vla_deploy.backends import parameters, torch_cuda  # noqa: E402
+from vla_deploy.backends import parameters, torch_cuda, torch_start  # noqa: E402
 from vla_deploy.backends.fused_inputs import Inputs, bucket_of  # noqa: E402
 from vla_deploy.backends.fused_layers import _add_product  # noqa: E402
 from vla_deploy.backends.fused_policy import FusedPolicy  # noqa: E402
@@ -127,7 +127,7 @@ def test_when_loading_fails_before_all_is_asked_for_expect_nothing_read(golden_b
         source.fill(torch.empty(entry.shape), name)
         raise MemoryError
 
-    monkeypatch.setattr(torch_cuda, 'FusedPolicy', policy)
+    monkeypatch.setattr(torch_start, 'FusedPolicy', policy)
     monkeypatch.setattr(FileParameters, '_fetch', lambda *given: begun.append(given))
     with pytest.raises(MemoryError):
         torch_cuda.load(bundle, BackendOptions(provider='cpu'))

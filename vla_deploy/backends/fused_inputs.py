@@ -35,6 +35,12 @@ def bucket_of(config: Config, cameras: int, tokens: int, observations: int = 1) 
     return Bucket(cameras, length, observations)
 
 
+def buckets_of(config: Config, cameras: int, observations: int) -> list[Bucket]:
+    """Return the sizes that hold any number of tokens, the smallest first."""
+    lengths = range(1, config.max_tokens + 1)
+    return sorted({bucket_of(config, cameras, length, observations) for length in lengths})
+
+
 @dataclasses.dataclass(eq=False)
 class Inputs:
     """Observations of a bucket's size on the device. images [observations·cameras,3,H,W] in

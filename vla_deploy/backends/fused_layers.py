@@ -64,7 +64,7 @@ class Tower:
             _TowerLayer(source, f'{name}encoder.layers.{index}.', dtype)
             for index in range(config.num_hidden_layers)
         ]
-        self.last_norm = _vectors(source, f'{name}post_layernorm', dtype)
+        self.last_norm = vectors(source, f'{name}post_layernorm', dtype)
 
     def run(self, ops: Ops, images: Tensor) -> Tensor:
         """Map images [N,3,H,W] to features [N·patches,hidden]. The tower is where most memory is
@@ -114,14 +114,15 @@ class _TowerLayer:
             merged(source, [f'{p}.weight' for p in projections], dtype, None),
             merged(source, [f'{p}.bias' for p in projections], dtype, None),
         )
-        self.norm1 = _vectors(source, f'{name}layer_norm1', dtype)
-        self.norm2 = _vectors(source, f'{name}layer_norm2', dtype)
-        self.out = _vectors(source, f'{name}self_attn.out_proj', dtype)
-        self.fc1 = _vectors(source, f'{name}mlp.fc1', dtype)
-        self.fc2 = _vectors(source, f'{name}mlp.fc2', dtype)
+        self.norm1 = vectors(source, f'{name}layer_norm1', dtype)
+        self.norm2 = vectors(source, f'{name}layer_norm2', dtype)
+        self.out = vectors(source, f'{name}self_attn.out_proj', dtype)
+        self.fc1 = vectors(source, f'{name}mlp.fc1', dtype)
+        self.fc2 = vectors(source, f'{name}mlp.fc2', dtype)
 
 
-def _vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight and bias."""
     return (
         merged(source, [f'{name}.weight'], dtype, None),
         merged(source, [f'{name}.bias'], dtype, None),
@@ -251,7 +252,7 @@ class Expert:
         if spec.conditioned:
             self._norms = [
                 tuple(
-                    _vectors(source, f'{name}{index}.{norm}.dense', dtype)
+                    vectors(source, f'{name}{index}.{norm}.dense', dtype)
                     for norm in ('input_layernorm', 'post_attention_layernorm')
                 )
                 for index in range(len(crosses))

@@ -10,8 +10,6 @@ together have as many rows each, and see nothing of one another.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,16 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_deploy.backends.fused_inputs import Config, Inputs
-from vla_deploy.backends.fused_layers import (
-    Expert,
-    Language,
-    Places,
-    StackSpec,
-    Tower,
-    fold_norm,
-    merged,
-    shuffled,
-)
+from vla_deploy.backends.fused_layers import Places, fold_norm, shuffled, vectors
+from vla_deploy.backends.fused_stacks import Stacks
 from vla_deploy.backends.parameters import ParameterSource
 from vla_deploy.backends.product_ops import ProductOps
 from vla_deploy.backends.step_constants import StepConstants
@@ -39,18 +29,13 @@ from vla_deploy.backends.torch_ops import (
     CAUSAL,
     FIRST_APART,
     LAST_APART,
-    Heads,
     Ops,
     Rows,
     Turn,
 )
-from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.gemma import gemma_rope_tables
 from vla_deploy.models.language import rope_tables
 from vla_deploy.models.smolvla import SmolVLAConfig
-
-PI = 'paligemma_with_expert.'
-SMOLVLA = 'vlm_with_expert.'
 
 
 class FusedPolicy:
@@ -63,15 +48,19 @@ class FusedPolicy:
 
     def __init__(
         self, config: Config, source: ParameterSource, dtype: torch.dtype, ops: Ops,
-        batch: int = 1,
+        batch: int = 1, stacks: Stacks | None = None,
     ) -> None:
         """Read all parameters from `source`, in `dtype`, onto its device. `batch`: observations
-        at most that can be computed together."""
+        at most that can be computed together. `stacks`: those of this source, if made before."""
         self.config, self.dtype, self.device, self.ops = config, dtype, source.device, ops
         self._smolvla = isinstance(config, SmolVLAConfig)
         self.state_rows = int(self._smolvla)  # rows of `length` that are the state's
-        self._read(source)
-        self._read_actions(source)
+        stacks = stacks or Stacks(config, source, dtype)
+        self.tower, self.language, self.expert = stacks.tower, stacks.language, stacks.expert
+        self.heads, self.width = stacks.heads, stacks.width
+        self._projector, self._embedding = stacks.projector, stacks.embedding
+        self._crossing, self._cross_weights = stacks.crossing, stacks.cross_weights
+        self._read_actions(source, stacks.expert_norm)
         self.has_state_token = self._state_weights is not None and not self._smolvla
         heads, places = self.heads, config.prefix_length + config.chunk_size
         layers = len(self.expert.layers)
@@ -289,48 +278,7 @@ class FusedPolicy:
                 )
                 torch.mm(raw, weight[at], out=target)
 
-    def _read(self, source: ParameterSource) -> None:
-        """Read tower, projector, language layers and expert."""
-        config, dtype = self.config, self.dtype
-        if isinstance(config, SmolVLAConfig):
-            text, model = config.text, f'{SMOLVLA}vlm.model.'
-            expert, language = f'{SMOLVLA}lm_expert.', f'{model}text_model.'
-            tower, projector = f'{model}vision_model.', f'{model}connector.modality_projection.proj'
-            hw, spec = (config.image_height, config.image_width), (True, 0.0)
-            every, layers = config.self_attn_every_n_layers, config.num_vlm_layers
-            crosses = [not (every > 0 and index % every == 0) for index in range(layers)]
-            self.width, _ = expert_sizes(text, config.expert_width_multiplier)
-            image_scale = math.sqrt(text.hidden_size)
-        else:
-            text, model = config.text, f'{PI}paligemma.model.'
-            expert, language = f'{PI}gemma_expert.model.', f'{model}language_model.'
-            tower = f'{model}vision_tower.vision_model.'
-            projector, image_scale = f'{model}multi_modal_projector.linear', 1.0
-            hw, spec = (config.image_height, config.image_width), (False, 1.0)
-            layers, self.width = text.num_layers, config.expert.hidden_size
-            crosses = [False] * layers
-        heads = Heads(text.num_attention_heads, text.num_key_value_heads, text.head_dim)
-        self.heads = heads
-        conditioned = not self._smolvla and config.state_in_text
-        own = StackSpec(heads, text.rms_norm_eps, *spec)
-        self.tower = Tower(source, tower, config.vision, hw, dtype)
-        scale = torch.full(
-            (source.shape(f'{projector}.weight')[1],), image_scale, device=self.device
-        )
-        weight = merged(source, [f'{projector}.weight'], dtype, scale)
-        bias = None if self._smolvla else merged(source, [f'{projector}.bias'], dtype, None)
-        self._projector = (weight, bias)
-        scale = torch.full((text.hidden_size,), math.sqrt(text.hidden_size), device=self.device)
-        self._embedding = merged(source, [f'{language}embed_tokens.weight'], dtype, scale)
-        self.language = Language(source, f'{language}layers.', layers, own, dtype)
-        eps = text.rms_norm_eps if self._smolvla else config.expert.rms_norm_eps
-        spec = dataclasses.replace(own, eps=eps, conditioned=conditioned)
-        self.expert = Expert(source, f'{expert}layers.', crosses, spec, dtype)
-        self._crossing = [i for i, cross in enumerate(crosses) if cross]
-        self._cross_weights = _cross_weights(source, f'{expert}layers.', crosses, dtype)
-        self._expert_norm = f'{expert}norm'
-
-    def _read_actions(self, source: ParameterSource) -> None:
+    def _read_actions(self, source: ParameterSource, expert_norm: str) -> None:
         """Read the way of actions, time and state into and out of the expert."""
         config, dtype = self.config, self.dtype
         out, out_bias = (source.read(f'action_out_proj.{part}') for part in ('weight', 'bias'))
@@ -345,20 +293,20 @@ class FusedPolicy:
                 (source.read(f'{name}.weight'), source.read(f'{name}.bias'))
                 for name in ('time_mlp_in', 'time_mlp_out')
             ]
-            self._last_norm = _vectors(source, f'{self._expert_norm}.dense', dtype)
+            self._last_norm = vectors(source, f'{expert_norm}.dense', dtype)
             self._action_in = (into.to(dtype), into_bias.to(dtype))
             self._action_out = (out.to(dtype), out_bias)
             return
         offset = self.expert.spec.norm_offset
-        norm = source.read(f'{self._expert_norm}.weight') + offset
+        norm = source.read(f'{expert_norm}.weight') + offset
         self._action_out = ((out * norm).to(dtype), out_bias)
         mix = source.read('action_time_mlp_in.weight')
         of_actions, of_time = mix[:, : self.width], mix[:, self.width :]
         bias = source.read('action_time_mlp_in.bias') + of_actions @ into_bias
         self._action_in = ((of_actions @ into).to(dtype), None)
         self._mix = (of_time.contiguous(), bias)
-        self._mix_out = _vectors(source, 'action_time_mlp_out', dtype)
-        self._state_weights = _vectors(source, 'state_proj', dtype)
+        self._mix_out = vectors(source, 'action_time_mlp_out', dtype)
+        self._state_weights = vectors(source, 'state_proj', dtype)
 
 
 def _last(rows: Iterator[Rows]) -> Rows:
@@ -367,29 +315,3 @@ def _last(rows: Iterator[Rows]) -> Rows:
     for following in rows:
         last = following
     return last
-
-
-def _vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return (
-        merged(source, [f'{name}.weight'], dtype, None),
-        merged(source, [f'{name}.bias'], dtype, None),
-    )
-
-
-def _cross_weights(
-    source: ParameterSource, name: str, crosses: list[bool], dtype: torch.dtype
-) -> tuple[Tensor, Tensor] | None:
-    """Return the transposed projections of keys and of values, [cross layers,in,out]."""
-    if not any(crosses):
-        return None
-    stacks = []
-    for which in 'kv':
-        names = [
-            f'{name}{i}.self_attn.{which}_proj.weight' for i, cross in enumerate(crosses) if cross
-        ]
-        rows, columns = source.shape(names[0])
-        stack = torch.empty((len(names), columns, rows), dtype=dtype, device=source.device)
-        for target, projection in zip(stack, names, strict=True):
-            source.fill(target.T, projection)
-        stacks.append(stack)
-    return stacks[0], stacks[1]

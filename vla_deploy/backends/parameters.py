@@ -114,15 +114,19 @@ class _Buffers(threading.local):
 
     def __init__(self, pinned: bool) -> None:
         self._pinned = pinned
-        self._buffers = [
-            torch.empty(CHUNK_BYTES // BYTES_PER_ELEMENT, dtype=torch.float32, pin_memory=pinned)
-            for _ in range(2)
-        ]
+        self._buffers: list[Tensor] = []  # of a thread that reads
         self._sent = [torch.cuda.Event(), torch.cuda.Event()] if pinned else []
         self._turn = 0
 
     def take(self, count: int) -> Tensor:
         """Return `count` elements of the buffer whose turn it is, once they are free."""
+        if not self._buffers:
+            self._buffers = [
+                torch.empty(
+                    CHUNK_BYTES // BYTES_PER_ELEMENT, dtype=torch.float32, pin_memory=self._pinned
+                )
+                for _ in range(2)
+            ]
         self._turn = 1 - self._turn
         if self._pinned:
             self._sent[self._turn].synchronize()  # the copy that last used this buffer
@@ -153,23 +157,29 @@ class FileParameters:
         self._file = os.open(self._path, os.O_RDONLY)
         self._on_gpu = device.type == 'cuda'
         self._buffers = _Buffers(self._on_gpu)
-        self._readers = ThreadPoolExecutor(READERS, 'weights', self._begin)
+        self._readers = ThreadPoolExecutor(READERS, 'weights', self._give_stream)
         self._asked: list[list[_Piece]] = []  # what one reader takes at a time
-        self._room = 0  # bytes of the last of these
+        self._room = 0  # bytes that the last of these has left
+        self._read: list[Future[None]] = []
         self._ender = ThreadPoolExecutor(1, 'weights_end')
         self._end: Future[None] | None = None
 
+    def begin(self) -> None:
+        """Begin to read what was asked for since reading began last."""
+        allocated = None
+        if self._on_gpu:
+            allocated = torch.cuda.Event()
+            allocated.record()
+        # targets and factors are let go of as they have been read
+        asked, self._asked, self._room = self._asked, [], 0
+        self._read += [self._readers.submit(self._fetch, own, allocated) for own in asked]
+
     def close(self) -> None:
-        """Take no more requests, and begin to read what was asked for, until `finish` returns."""
+        """Take no more requests, and begin to read the last, until `finish` returns."""
         if self._end is None:
+            self.begin()
             self._buffers.drop()
-            allocated = None
-            if self._on_gpu:
-                allocated = torch.cuda.Event()
-                allocated.record()
-            read = [self._readers.submit(self._fetch, own, allocated) for own in self._asked]
-            self._asked = []  # targets and factors are let go of as they have been read
-            self._end = self._ender.submit(self._give_back, read)
+            self._end = self._ender.submit(self._give_back)
             self._ender.shutdown(wait=False)
 
     def drop(self) -> None:
@@ -183,13 +193,13 @@ class FileParameters:
         assert self._end is not None
         self._end.result()
 
-    def _give_back(self, read: list[Future[None]]) -> None:
+    def _give_back(self) -> None:
         """Give back the readers, their buffers and the file as soon as nothing is left to read."""
         self._readers.shutdown()
         os.close(self._file)
         if self._on_gpu:
             torch._C._host_emptyCache()  # torch keeps pinned memory for the next who asks
-        for done in read:
+        for done in self._read:
             done.result()
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -217,7 +227,7 @@ class FileParameters:
             self._room -= taken
             self._asked[-1].append(_Piece(stored, name, begin, end, factor))
 
-    def _begin(self) -> None:
+    def _give_stream(self) -> None:
         """Give a reader a stream of its own."""
         if self._on_gpu:
             torch.cuda.set_stream(torch.cuda.Stream(self.device))

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from vla_deploy.backends.cuda_graph import Captured, new_pool
 from vla_deploy.backends.device_errors import told
-from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of
+from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of, buckets_of
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.parameters import BundleParameters
 from vla_deploy.backends.step_constants import PackedConstants
-from vla_deploy.backends.torch_device import make_ops, own_stream, tune
+from vla_deploy.backends.torch_device import launch_step, make_ops, own_stream, tune
 from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
+from vla_deploy.backends.torch_start import beside, make_policy
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import BackendOptions, ModelInputs, PolicyError, require
 from vla_deploy.pipeline.bundle import Bundle
@@ -80,18 +81,19 @@ class TorchCudaBackend:
         """Measure what kernels have not been, and make the graphs that serve when all cameras are
         there, for every length of a text. None of this needs the weights' values; `arrive`: see
         `serve`."""
-        policy, config = self._policy, self._policy.config
-        for count in sorted({1, self.batch}):
-            lengths = range(1, config.max_tokens + 1)
-            sizes = sorted({bucket_of(config, self._cameras, n, count) for n in lengths})
-            for bucket in sizes:
-                policy.load_products(self._inputs_of(bucket))
+        policy, counts = self._policy, sorted({1, self.batch})
+        sizes = [buckets_of(policy.config, self._cameras, count) for count in counts]
+        with beside(self._stream) as other:
             constants = self._constants_of(self._steps[0]).views
-            tune(policy, self._inputs_of(sizes[-1]), constants, arrive)
-            self._launched.add(sizes[-1])
-            for bucket in sizes:
-                if count == 1:
-                    self._run('prefix', bucket)
+            launched = other.run(launch_step, policy, self._x_of(1), self._dt, constants)
+            for bucket in (own for buckets in sizes for own in buckets):
+                policy.load_products(self._inputs_of(bucket))
+            launched.result()
+        for buckets in sizes:
+            tune(policy, self._inputs_of(buckets[-1]), constants, arrive)
+            self._launched.add(buckets[-1])
+            for bucket in buckets:
+                self._prefix_run(bucket)
                 if hasattr(self, 'whole'):
                     self._chunk_run(bucket)
         self._step_run(self._steps[0])
@@ -117,7 +119,7 @@ class TorchCudaBackend:
     def prefix(self, inputs: ModelInputs) -> int:
         """Compute keys and values, which stay on the device; returns the prefix's number."""
         bucket = self._fill([inputs])
-        self._run('prefix', bucket)()
+        self._prefix_run(bucket)()
         self._prefixes += 1
         return self._prefixes
 
@@ -213,6 +215,11 @@ class TorchCudaBackend:
     def _put(self, target: Tensor, value: NDArray[Any]) -> None:
         """Copy to the device, and convert there."""
         target.copy_(torch.from_numpy(np.ascontiguousarray(value)).to(target.device))
+
+    def _prefix_run(self, bucket: Bucket) -> Callable[[], None]:
+        """Return what leaves the prefix's keys and values: where chunks come in one run, the graph
+        that they begin with, whose first step leaves nothing that is read."""
+        return self._run('first' if hasattr(self, 'whole') else 'prefix', bucket)
 
     def _chunk_run(self, bucket: Bucket) -> Callable[[], Tensor]:
         """Return the whole chunk: a graph of the prefix and the first step for a size, and one of
@@ -353,8 +360,8 @@ def _load(
     try:
         if device.type == 'cuda':
             require_sizes(source.config)
-        policy = FusedPolicy(source.config, source, dtype, ops, batch)
-        source.close()
+        cameras = len(bundle.contract.cameras)
+        policy = make_policy(source, dtype, ops, batch, cameras, stream)
         return serve(policy, bundle.contract, unrolled, stream, source.finish)
     except BaseException:
         source.drop()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vla_deploy.backends.fused_inputs import Inputs
 from vla_deploy.backends.fused_policy import FusedPolicy
@@ -49,7 +50,7 @@ def tune(
 
     def run() -> None:
         policy.prefix_and_first_step(inputs, x, dt, constants)
-        if count == 1:
+        if count == 1 and policy.has_state_token:  # alone, as steps that are taken apart have it
             policy.prefix(inputs)
         policy.step(x, dt, constants)
 
@@ -58,6 +59,12 @@ def tune(
     if ops.tuning.changed:
         run()  # what was chosen
         keep_tuning(ops.tuning, cache_path(torch.cuda.get_device_name(), policy.dtype))
+
+
+def launch_step(policy: FusedPolicy, x: Tensor, dt: Tensor, constants: StepConstants) -> None:
+    """Launch a step's kernels once Triton can tell which of them it compiled before."""
+    policy.ops.awake()
+    policy.step(x, dt, constants)
 
 
 def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:

@@ -55,6 +55,10 @@ class Ops(Protocol):
     [observations] on the device, so that one captured graph serves any length of the prefix. Keys
     and values [places,kv,dim] have as many places for each observation, one after the other."""
 
+    def awake(self) -> None:
+        """Return when kernels can be launched without waiting for what finds them; raises what
+        keeps it from that."""
+
     def side(self) -> Side:
         """Return where operations can be put that need not wait for those that follow here."""
 
@@ -151,6 +155,9 @@ class Inline:
 
 class TorchOps:
     """See Ops."""
+
+    def awake(self) -> None:
+        """See Ops."""
 
     def side(self) -> Side:
         """See Ops."""

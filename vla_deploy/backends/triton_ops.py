@@ -48,6 +48,10 @@ class TritonOps(Launcher):
         self._recorded: dict[str, Recorded] | None = None
         self._woken = ThreadPoolExecutor(1).submit(self._wake)
 
+    def awake(self) -> None:
+        """See Ops."""
+        self._woken.result()
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See Ops."""
         return self._linear(x, weight, bias=bias, silu=True)[0]
@@ -240,7 +244,7 @@ class TritonOps(Launcher):
         """Time every candidate of every kernel that `run` calls and whose sizes have none yet,
         in a CUDA graph over all its calls; then the best few of each within a whole `step`,
         where kernels overlap with others. `quiet` is called before something is timed."""
-        self._woken.result()
+        self.awake()
         recorded = self._record(run)
         missing = {key: found for key, found in recorded.items() if not self.tuning.knows(key)}
         if not missing:

@@ -1,0 +1,119 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What two threads do for a start of the torch backend, on a stand-in for streams: no card."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+torch = pytest.importorskip('torch')
+
+from vla_deploy.backends.fused_layers import Language, Tower  # noqa: E402
+from vla_deploy.backends.parameters import BundleParameters  # noqa: E402
+from vla_deploy.backends.torch_ops import TorchOps  # noqa: E402
+from vla_deploy.backends.torch_start import beside, make_policy  # noqa: E402
+from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+CPU, STREAM, CAMERAS = torch.device('cpu'), object(), 2
+SETS = ('pi0', 'pi05', 'smolvla_2cam_empty')
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Return what was done by which thread, in order."""
+    done = []
+
+    def note(owner, name):
+        right = getattr(owner, name)
+
+        def noted(*given, **named):
+            done.append((name, threading.current_thread() is threading.main_thread()))
+            return right(*given, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    for name in ('set_stream', 'current_blas_handle'):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+        note(torch.cuda, name)
+    note(Tower, 'run')
+    note(BundleParameters, 'begin')
+    return done
+
+
+@pytest.fixture
+def source(golden_bundle):
+    """Return name -> the parameters of a golden bundle."""
+    opened = []
+
+    def load(name):
+        opened.append(BundleParameters(open_bundle(golden_bundle(name)), CPU))
+        return opened[-1]
+
+    yield load
+    for own in opened:
+        own.drop()
+        own.finish()
+
+
+def weights(policy):
+    """Return some of each stack."""
+    layers = [own for stack in (policy.tower, policy.language) for own in stack.layers[:-1]]
+    found = [policy._embedding, policy._action_out[0], policy.tower.patch]
+    for layer in (*layers, *policy.expert.layers):
+        found += layer.qkv if isinstance(layer.qkv, tuple) else [layer.qkv]
+    return found
+
+
+@pytest.mark.parametrize('name', SETS)
+@torch.inference_mode()
+def test_when_another_thread_makes_the_stacks_expect_the_weights_of_one(name, source, threads):
+    made = []
+    for stream in (None, STREAM):
+        own = source(name)
+        made.append(make_policy(own, torch.float32, TorchOps(), 1, CAMERAS, stream))
+        own.finish()
+    one, two = map(weights, made)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert ('run', True) in threads  # of the tower, in the thread that captures
+    assert ('begin', False) in threads
+    assert threads.index(('set_stream', False)) < threads.index(('begin', False))
+
+
+@pytest.mark.parametrize('part', [Tower, Language])
+@torch.inference_mode()
+def test_when_stacks_cannot_be_made_expect_why_and_nothing_awaited(
+    part, source, threads, monkeypatch
+):
+    def fail(*_):
+        raise MemoryError('no memory for a stack')
+
+    monkeypatch.setattr(part, '__init__', fail)
+    with pytest.raises(MemoryError, match='no memory for a stack'):
+        make_policy(source('pi0'), torch.float32, TorchOps(), 1, CAMERAS, STREAM)
+    assert ('begin', False) not in threads
+
+
+@pytest.mark.usefixtures('threads')
+@torch.inference_mode()
+def test_when_products_fail_expect_the_other_thread_done(
+    source, monkeypatch
+):
+    def fail(*_):
+        raise MemoryError('no memory for products')
+
+    monkeypatch.setattr(Tower, 'run', fail)
+    with pytest.raises(MemoryError, match='no memory for products'):
+        make_policy(source('pi0'), torch.float32, TorchOps(), 1, CAMERAS, STREAM)
+    assert not [t for t in threading.enumerate() if t.name.startswith('beside')]
+
+
+def test_when_a_function_runs_beside_expect_its_result_in_inference_mode():
+    with beside(None) as other:
+        found = other.run(lambda given: (given, torch.is_inference_mode_enabled()), 3)
+        failed = other.run(lambda: 1 / 0)
+        assert found.result() == (3, True)
+        with pytest.raises(ZeroDivisionError):
+            failed.result()

@@ -1,0 +1,97 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""What two threads do for a start: one waits for libraries to load, the other one makes modules.
+
+Libraries and kernels are loaded outside Python, so that another thread can run it meanwhile. They
+are loaded in the thread that captures afterwards: cuBLAS has a handle, and the tower's attention a
+plan for its sizes, for each thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from vla_deploy.backends.fused_inputs import Inputs, bucket_of
+from vla_deploy.backends.fused_layers import Tower
+from vla_deploy.backends.fused_policy import FusedPolicy
+from vla_deploy.backends.fused_stacks import Stacks
+from vla_deploy.backends.parameters import BundleParameters
+from vla_deploy.backends.product_ops import ProductOps
+from vla_deploy.backends.torch_ops import Ops
+
+Result = TypeVar('Result')
+
+
+class Beside:
+    """A second thread, which runs one function after the other, in inference mode and on the
+    stream that is its maker's current one: the same memory serves both."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Return what a function will have returned, or raised."""
+        return self._pool.submit(torch.inference_mode()(function), *arguments)
+
+
+@contextmanager
+def beside(stream: torch.cuda.Stream | None) -> Iterator[Beside]:
+    """Give a second thread, which is done, or begins nothing more, at the end. A product in it
+    would take a workspace of its own (32 MiB on Hopper), which torch would keep."""
+    begin = None if stream is None else lambda: torch.cuda.set_stream(stream)
+    pool = ThreadPoolExecutor(1, 'beside', begin)
+    try:
+        yield Beside(pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def make_policy(
+    source: BundleParameters, dtype: torch.dtype, ops: Ops, batch: int, cameras: int,
+    stream: torch.cuda.Stream | None,
+) -> FusedPolicy:
+    """Return a policy, whose parameters are asked for and are being read.
+
+    With a stream, which is the current one, another thread makes its stacks; this one runs the
+    tower's products and attention, of so many cameras, as soon as there is a tower.
+    """
+    config = source.config
+    stacks = None if stream is None else _make_stacks(source, dtype, ops, cameras, stream)
+    policy = FusedPolicy(config, source, dtype, ops, batch, stacks)
+    source.close()
+    return policy
+
+
+def _make_stacks(
+    source: BundleParameters, dtype: torch.dtype, ops: Ops, cameras: int,
+    stream: torch.cuda.Stream,
+) -> Stacks:
+    tower: Future[Tower] = Future()
+    stacks = None
+    try:
+        with beside(stream) as other:
+            stacks = other.run(_ask, source, dtype, tower)
+            torch.cuda.current_blas_handle()  # loads cuBLAS
+            bucket = bucket_of(source.config, cameras, 1)
+            images = Inputs.empty(source.config, bucket, dtype, source.device).images
+            tower.result().run(ProductOps(ops), images)
+            return stacks.result()
+    finally:
+        del stacks, tower  # which refer to what was raised, and that to this frame
+
+
+def _ask(source: BundleParameters, dtype: torch.dtype, tower: Future[Tower]) -> Stacks:
+    """Make stacks, whose tower comes first, and begin to read what they asked for."""
+    try:
+        made = Stacks(source.config, source, dtype, tower.set_result)
+    except BaseException as error:
+        if not tower.done():  # who waits for it
+            tower.set_exception(error)
+        raise
+    source.begin()
+    return made
