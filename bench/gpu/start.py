@@ -6,8 +6,10 @@
 
 Writes a file of published size with random weights, and loads it by the way that serves, each time
 in a new process: first with an empty cache of Triton's, so that kernels are compiled, then with
-what the first left. The file is in the page cache. Before loading begins, torch and Triton are
-imported and the device's context is made.
+what the first left. The file is in the page cache; then as many times, as after a boot, it is not:
+it is written to the disk, let go of, and read to see whether that was heeded. Before loading
+begins, torch and Triton are imported and the device's context is made. Each start says by when,
+in seconds, its parts were done.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ READ_BYTES = 8 << 20
 ALIGNMENT_BYTES = 64
 NOISE_ELEMENTS = 1 << 22
 SMALL = 0.02
+SLOWER = 1.5  # times as slow is reading at least where the file was let go of
 
 
 def main() -> int:
@@ -54,23 +57,43 @@ def main() -> int:
     figures: dict[str, Any] = {'model': arguments.model, 'bytes': bytes_}
     _read(folder)
     figures['reading_s'] = min(_read(folder) for _ in range(3))
-    figures['starts'] = []
+    evicted = [_read_evicted(folder) for _ in range(2)]
+    figures['reading_from_disk_s'] = min(evicted)
+    figures['eviction_worked'] = min(evicted) > SLOWER * figures['reading_s']
     with tempfile.TemporaryDirectory() as cache:
+        _read(folder)
+        figures['starts'] = [
+            _start(arguments, cache, bytes_, figures['reading_s'])
+            for _ in range(arguments.starts)
+        ]
+        figures['starts_from_disk'] = []
         for _ in range(arguments.starts):
-            path = Path(cache) / 'figures.json'
-            subprocess.run(
-                [sys.executable, __file__, str(path), '--one', '--model', arguments.model,
-                 '--folder', str(arguments.folder)],
-                check=True, env={**os.environ, 'TRITON_CACHE_DIR': cache},
+            _evict(folder)
+            figures['starts_from_disk'].append(
+                _start(arguments, cache, bytes_, figures['reading_from_disk_s'])
             )
-            found = json.loads(path.read_text())
-            found['load_of_reading'] = found['load_s'] / figures['reading_s']
-            found['growth_of_file'] = found['growth_bytes'] / bytes_
-            figures['starts'].append(found)
-            print(json.dumps(found), flush=True)
     arguments.output.write_text(json.dumps(figures, indent=1) + '\n')
-    print(json.dumps({k: v for k, v in figures.items() if k != 'starts'}))
+    print(json.dumps({k: v for k, v in figures.items() if not k.startswith('starts')}))
+    if not figures['eviction_worked']:
+        print('the file stayed in memory: starts_from_disk are no starts from the disk')
     return 0
+
+
+def _start(
+    arguments: argparse.Namespace, cache: str, bytes_: int, reading_s: float
+) -> dict[str, Any]:
+    """Load the file in a new process, print and return what it found."""
+    path = Path(cache) / 'figures.json'
+    subprocess.run(
+        [sys.executable, __file__, str(path), '--one', '--model', arguments.model,
+         '--folder', str(arguments.folder)],
+        check=True, env={**os.environ, 'TRITON_CACHE_DIR': cache},
+    )
+    found: dict[str, Any] = json.loads(path.read_text())
+    found['load_of_reading'] = found['load_s'] / reading_s
+    found['growth_of_file'] = found['growth_bytes'] / bytes_
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def _write(name: str, folder: Path) -> int:
@@ -121,11 +144,49 @@ def _read(folder: Path) -> float:
     return time.perf_counter() - begin
 
 
+def _evict(folder: Path) -> None:
+    """Let the system let go of the file's pages, which all have to be on the disk for that."""
+    from vla_deploy.pipeline.bundle import WEIGHTS
+
+    file = os.open(folder / WEIGHTS, os.O_RDONLY)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+
+
+def _read_evicted(folder: Path) -> float:
+    """Return the seconds that one thread takes to read the file when it is not in memory."""
+    _evict(folder)
+    return _read(folder)
+
+
+class _Parts:
+    """When parts of loading were done, in seconds since it began."""
+
+    def __init__(self) -> None:
+        self.begin = time.perf_counter()
+        self.done: dict[str, float] = {}
+
+    def note(self, owner: Any, name: str, part: str) -> None:
+        """Note when a function returns: the last time that it is called, or, of a part that is
+        called `first_...`, the first."""
+        right = getattr(owner, name)
+
+        def noted(*given: Any, **named: Any) -> Any:
+            result = right(*given, **named)
+            if part not in self.done or not part.startswith('first_'):
+                self.done[part] = time.perf_counter() - self.begin
+            return result
+
+        setattr(owner, name, noted)
+
+
 def _load(folder: Path) -> dict[str, Any]:
     """Load the file, and return seconds and bytes."""
     import torch
 
-    from vla_deploy.backends import torch_cuda, triton_ops  # noqa: F401
+    from vla_deploy.backends import torch_cuda, torch_start, triton_ops
+    from vla_deploy.backends.parameters import BundleParameters
     from vla_deploy.core.contract import TimeEmbedding
     from vla_deploy.models.expert import expert_sizes
     from vla_deploy.models.published import PUBLISHED
@@ -148,21 +209,26 @@ def _load(folder: Path) -> dict[str, Any]:
     )
     torch.zeros(1, device='cuda')
     torch.cuda.synchronize()
-    serving: list[float] = []
-    serve = torch_cuda.serve
-
-    def timed(*given: Any) -> Any:
-        serving.append(time.perf_counter())
-        return serve(*given)
-
-    torch_cuda.serve = timed
+    parts = _Parts()
+    for owner, name, part in (
+        (torch_start, '_ask', 'weights_asked_for_s'),
+        (torch_start.Tower, 'run', 'first_tower_s'),
+        (torch_cuda, 'make_policy', 'modules_s'),
+        (triton_ops.TritonOps, '_wake', 'triton_awake_s'),
+        (torch_cuda, 'launch_step', 'step_launched_s'),
+        (torch_cuda.FusedPolicy, 'load_products', 'products_s'),
+        (torch_cuda, 'tune', 'all_launched_s'),
+        (torch_cuda.TorchCudaBackend, 'prepare', 'captures_s'),
+        (BundleParameters, '_give_back', 'weights_there_s'),
+    ):
+        parts.note(owner, name, part)
     torch.cuda.reset_peak_memory_stats()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
+    parts.begin = time.perf_counter()
     backend = torch_cuda.load(
         bundle, BackendOptions(provider='cuda', precision='bf16', variant='unrolled')
     )
-    end = time.perf_counter()
+    load_s = time.perf_counter() - parts.begin
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = torch.cuda.max_memory_allocated()
     assert math.isfinite(float(backend._moved.sum()))
@@ -171,9 +237,8 @@ def _load(folder: Path) -> dict[str, Any]:
          for t in _tensors(backend._policy, set())}.values()
     )
     return {
-        'load_s': end - begin,
-        'weights_s': serving[0] - begin,
-        'graphs_s': end - serving[0],
+        'load_s': load_s,
+        'parts': dict(sorted(parts.done.items(), key=lambda part: part[1])),
         'growth_bytes': (after - before) << 10,
         'resident_before_bytes': before << 10,
         'gpu_weights_bytes': weights,
