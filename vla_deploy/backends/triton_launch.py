@@ -68,6 +68,17 @@ class Launcher:
         self._launch(kernel, (len(x),), config, arguments, PDL=self._overlap, **constants)
 
 
+def blocks_of(count: int, size: int) -> int:
+    """Return how many blocks of a size hold so many. Triton's own takes several times as long: it
+    asks each number whether it is one that a kernel is compiled with."""
+    return -(-count // size)
+
+
+def power_of_2(count: int) -> int:
+    """Return the smallest power of 2 that is not less than a positive number; see `blocks_of`."""
+    return 1 << (count - 1).bit_length()
+
+
 def _kind(argument: Any) -> Any:
     """Return what Triton compiles an argument of a kernel by."""
     if isinstance(argument, Tensor):

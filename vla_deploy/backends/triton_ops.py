@@ -16,14 +16,20 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
 from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn, joined
 from vla_deploy.backends.triton_identity import tell_by_files
-from vla_deploy.backends.triton_launch import NARROW, PLAIN, WIDE, Launcher
+from vla_deploy.backends.triton_launch import (
+    NARROW,
+    PLAIN,
+    WIDE,
+    Launcher,
+    blocks_of,
+    power_of_2,
+)
 from vla_deploy.backends.triton_tuning import Recorded, compiled, measure_each, refine
 from vla_deploy.backends.tuning import ONE_BLOCK, Config, Tuning, by_library, padded_rows
 
@@ -120,7 +126,7 @@ class TritonOps(Launcher):
         out = torch.empty((rows, heads * dim), dtype=queries.dtype, device=queries.device)
 
         def launch(config: Config) -> Tensor:
-            blocks = triton.cdiv(tokens * heads // kv, config.rows)
+            blocks = blocks_of(tokens * heads // kv, config.rows)
             parts = config.split * rows * heads if config.split > 1 else 1
             partial, stats = self._float(parts * dim), self._float(2 * parts)
             self._launch(
@@ -139,7 +145,7 @@ class TritonOps(Launcher):
                 )
             return out
 
-        near = triton.cdiv(tokens, TOKEN_STEP) * TOKEN_STEP  # with a state token or without
+        near = blocks_of(tokens, TOKEN_STEP) * TOKEN_STEP  # with a state token or without
         several = (count,) if count > 1 else ()
         return self._call('attention', (near, heads, kv, dim, *several), launch)
 
@@ -148,7 +154,7 @@ class TritonOps(Launcher):
         y = torch.empty_like(x)
         self._launch_rows(
             triton_rows.norm_kernel, x, (x, x if parts is None else parts, y, eps),
-            WIDTH=x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]),
+            WIDTH=x.shape[1], BLOCK=power_of_2(x.shape[1]),
             PARTS=0 if parts is None else len(parts), TOTAL=0 if parts is None else x.numel(),
         )
         return y
@@ -172,7 +178,7 @@ class TritonOps(Launcher):
             triton_rows.rope_kernel, product,
             (product, queries, keys, values, turn.cosine, turn.sine, offset, *given),
             HEADS=heads.query, KV_HEADS=heads.kv, HEAD_DIM=heads.dim,
-            BH=triton.next_power_of_2(heads.rows // heads.dim), KEYS_ONLY=keys_only,
+            BH=power_of_2(heads.rows // heads.dim), KEYS_ONLY=keys_only,
             **_shared(len(product), offset), **ending,
         )
         return None if keys_only else queries
@@ -187,10 +193,10 @@ class TritonOps(Launcher):
         """act(gate) · up of a product; of `rows`, where the norm is still to be taken."""
         features = x.shape[1] // 2
         out = x.new_empty((len(x), features))
-        block = min(2048, triton.next_power_of_2(features))
+        block = min(2048, power_of_2(features))
         given, ending = self._ending(rows, bias, eps)
         self._launch(
-            triton_rows.glu_kernel, (len(x), triton.cdiv(features, block)), WIDE,
+            triton_rows.glu_kernel, (len(x), blocks_of(features, block)), WIDE,
             (x, out, *given), FEATURES=features, SILU=silu, BLOCK=block, PDL=self._overlap,
             **ending,
         )
@@ -217,7 +223,7 @@ class TritonOps(Launcher):
             triton_rows.add_norm_kernel, x,
             (x, x if update is None else update, weight if bias is None else bias, weight, shift,
              y, eps),
-            WIDTH=x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]),
+            WIDTH=x.shape[1], BLOCK=power_of_2(x.shape[1]),
             UPDATE=update is not None,
         )
         return y
@@ -287,18 +293,18 @@ class TritonOps(Launcher):
                 self._launch_rows(
                     triton_rows.finish_kernel, y,
                     [self._none if t is None else t for t in ended],
-                    WIDTH=n, BLOCK=triton.next_power_of_2(n), BIAS=bias is not None, SILU=silu,
+                    WIDTH=n, BLOCK=power_of_2(n), BIAS=bias is not None, SILU=silu,
                     GATE=gate is not None, RESIDUAL=residual is not None,
                     SCALE=scale is not None,
                 )
                 return y, scaled, sums, raw
-            block, blocks = config.rows or padded, triton.cdiv(n, config.columns)
+            block, blocks = config.rows or padded, blocks_of(n, config.columns)
             squares_out = self._float(blocks * padded).view(blocks, padded) if squares else None
             parts = config.split * padded * blocks * config.columns
             partial = self._float(parts) if config.split > 1 else self._none
             given = (squares_in, bias, gate, residual, scale, scaled, squares_out, raw)
             self._launch(
-                triton_products.linear_kernel, (blocks * triton.cdiv(m, block), config.split),
+                triton_products.linear_kernel, (blocks * blocks_of(m, block), config.split),
                 config,
                 (x, weight, y, *(self._none if t is None else t for t in given), partial,
                  self._counters, eps),
@@ -307,7 +313,7 @@ class TritonOps(Launcher):
                 RESIDUAL=residual is not None, SQUARES=squares, SCALE=scale is not None,
                 RAW=raw is not None, ROWS=padded, BM=block, BN=config.columns,
                 BK=config.depth, SPLIT=config.split,
-                LINES=self._lines(triton.cdiv(k, config.split)),
+                LINES=self._lines(blocks_of(k, config.split)),
                 PDL=self._overlap and n >= config.columns, EXACT=self._exact,
             )
             return y, scaled, squares_out, raw
@@ -334,7 +340,7 @@ class TritonOps(Launcher):
                 return self._turned(product, heads, cache, False, rows, bias, eps)
             block = config.rows or padded
             self._launch(
-                triton_products.pair_kernel, (count // config.columns * triton.cdiv(m, block),),
+                triton_products.pair_kernel, (count // config.columns * blocks_of(m, block),),
                 config,
                 (rows.scaled, weight, y, keys, values, squares,
                  self._none if bias is None else bias, turn.cosine, turn.sine, offset, eps),
@@ -369,12 +375,12 @@ class TritonOps(Launcher):
 
     def _lines(self, elements: int) -> int:
         size = torch.finfo(self._dtype).bits // 8
-        return triton.next_power_of_2(triton.cdiv(elements * size, PREFETCH_LINE))
+        return power_of_2(blocks_of(elements * size, PREFETCH_LINE))
 
 
 def _blocks(squares: Tensor | None) -> dict[str, int]:
     count = 0 if squares is None else len(squares)
-    return {'BLOCKS': count, 'PADDED': triton.next_power_of_2(max(1, count))}
+    return {'BLOCKS': count, 'PADDED': power_of_2(max(1, count))}
 
 
 def _shared(rows: int, offset: Tensor) -> dict[str, int]:
