@@ -93,7 +93,12 @@ def test_when_all_cameras_are_there_expect_the_largest_size_prepared(
     assert len(fixture.observation.images) == len(policy.contract.cameras)
     long = dataclasses.replace(fixture.observation, instruction='pick it up ' * 100)
     policy.infer(long)
+    backend.prefix(policy._take(0, long).inputs)
+    backend.step(
+        backend._prefixes, noise(policy.contract, 1.0), backend._steps[0], np.float32(-0.1)
+    )
     assert set(backend._runs) == prepared  # nothing is made while the robot waits
+    assert len(prepared) == sum(what == 'first' for what, _ in prepared) + len(('later', 'step'))
     largest = max(bucket for what, bucket in prepared if what == 'first')
     assert [tuple(own.tokens.shape) for own in tuned] == [(1, largest.tokens)]
     assert len(tuned[0].images) == largest.cameras == len(policy.contract.cameras)

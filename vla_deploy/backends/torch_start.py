@@ -25,6 +25,7 @@ from vla_deploy.backends.product_ops import ProductOps
 from vla_deploy.backends.torch_ops import Ops
 
 Result = TypeVar('Result')
+ANY_SIZE = 64
 
 
 class Beside:
@@ -76,7 +77,10 @@ def _make_stacks(
     try:
         with beside(stream) as other:
             stacks = other.run(_ask, source, dtype, tower)
-            torch.cuda.current_blas_handle()  # loads cuBLAS
+            # any product makes cuBLAS's handle, which `current_blas_handle` would do without letting
+            # others have the interpreter
+            some = torch.zeros((ANY_SIZE, ANY_SIZE), dtype=dtype, device=source.device)
+            torch.mm(some, some)
             bucket = bucket_of(source.config, cameras, 1)
             images = Inputs.empty(source.config, bucket, dtype, source.device).images
             tower.result().run(ProductOps(ops), images)
