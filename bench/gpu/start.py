@@ -215,7 +215,7 @@ def _load(folder: Path) -> dict[str, Any]:
         (torch_start.Tower, 'run', 'first_tower_s'),
         (torch_cuda, 'make_policy', 'modules_s'),
         (triton_ops.TritonOps, '_wake', 'triton_awake_s'),
-        (torch_cuda, 'launch_step', 'step_launched_s'),
+        (torch_cuda, 'launch_early', 'launched_early_s'),
         (torch_cuda.FusedPolicy, 'load_products', 'products_s'),
         (torch_cuda, 'tune', 'all_launched_s'),
         (torch_cuda.TorchCudaBackend, 'prepare', 'captures_s'),

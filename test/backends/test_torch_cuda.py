@@ -203,6 +203,38 @@ def test_when_only_products_are_run_expect_no_other_arithmetic(serve):
     assert multiplied - products.functions == set()
 
 
+@pytest.mark.parametrize('name', SETS)
+@torch.inference_mode()
+def test_when_kernels_are_loaded_expect_those_of_the_language_layers_and_no_product(
+    name, serve, monkeypatch
+):
+    backend = serve(name)._backend
+    policy, config = backend._policy, backend._policy.config
+    inputs = backend._inputs_of(bucket_of(config, config.camera_slots, config.max_tokens))
+    called = []
+
+    def note(operation):
+        right = getattr(policy.ops, operation)
+
+        def noted(*given):
+            called.append((operation, given[0].shape))
+            return right(*given)
+
+        monkeypatch.setattr(policy.ops, operation, noted)
+
+    for operation in ('norm', 'rope', 'attend', 'activate'):
+        note(operation)
+    policy.length.fill_(config.camera_slots * config.tokens_per_image + policy.state_rows)
+    policy.prefix_without_state(inputs)
+    whole = called.copy()
+    called.clear()
+    with _Count() as counted, monkeypatch.context() as patch:
+        patch.setattr(policy.ops, 'attend', lambda queries, *_: queries.flatten(1))
+        policy.load_kernels(inputs)
+    assert not any('mm' in str(function) for function in counted.functions)
+    assert called == [own for own in whole if own[0] != 'attend']
+
+
 def test_when_a_sum_is_long_expect_its_parts_to_make_the_whole_product():
     rows, width = 5, 32
     x, weight = torch.randn(rows, width), torch.randn(width, 6 * width)

@@ -208,7 +208,7 @@ class Language:
         spec = self.spec
         normed = ops.norm(x, spec.eps)
         for index, (layer, key, value) in enumerate(zip(self.layers, *cache, strict=True)):
-            product = F.linear(normed, layer.qkv)
+            product = ops.product(normed, layer.qkv)
             last = layer is self.layers[-1]
             queries = ops.rope(product, spec.heads, turn, places.first, key, value, last)
             if queries is None:
@@ -217,22 +217,18 @@ class Language:
             attended = ops.attend(queries, key, value, places.length, 0, mode)
             yield index
             normed = _add_product(ops, x, attended, layer.out, spec.eps)
-            active = ops.activate(F.linear(normed, layer.gate_up), spec.silu)
+            active = ops.activate(ops.product(normed, layer.gate_up), spec.silu)
             normed = _add_product(ops, x, active, layer.down, spec.eps)
 
 
 def _add_product(ops: Ops, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x += y · weightᵀ in place; return its norm. Long sums are taken in parts, which fill the
     processors, and the kernel of the norm adds them."""
-    (rows, depth), width = y.shape, len(weight)
+    depth, width = y.shape[1], len(weight)
     if depth <= LONG_SUM * width or depth % (SUM_PARTS * ALIGNMENT):
-        x.addmm_(y, weight.T)
+        ops.add_product(x, y, weight)
         return ops.norm(x, eps)
-    parts = torch.bmm(
-        y.view(rows, SUM_PARTS, -1).transpose(0, 1),
-        weight.view(width, SUM_PARTS, -1).permute(1, 2, 0),
-    )
-    return ops.norm(x, eps, parts)
+    return ops.norm(x, eps, ops.product_parts(y, weight, SUM_PARTS))
 
 
 class Expert:

@@ -22,7 +22,7 @@ from vla_deploy.backends.fused_inputs import Config, Inputs
 from vla_deploy.backends.fused_layers import Places, fold_norm, shuffled, vectors
 from vla_deploy.backends.fused_stacks import Stacks
 from vla_deploy.backends.parameters import ParameterSource
-from vla_deploy.backends.product_ops import ProductOps
+from vla_deploy.backends.product_ops import KernelOps, ProductOps
 from vla_deploy.backends.step_constants import StepConstants
 from vla_deploy.backends.torch_ops import (
     ALL,
@@ -95,20 +95,38 @@ class FusedPolicy:
     def load_products(self, inputs: Inputs) -> None:
         """Run the products of the prefix and the tower's attention, and nothing else of it, so
         that their libraries and kernels are loaded. Overwrites keys, values and `length`."""
-        images = len(inputs.images) // len(inputs.state) * self.config.tokens_per_image
-        self.length.fill_(images + self.state_rows)  # an earlier one may be beyond these rows
+        self._set_shortest(inputs)
         for index, count in self._prefix_layers(inputs, ProductOps(self.ops)):
             self._project(index, count, len(inputs.state))
+
+    def load_kernels(self, inputs: Inputs) -> None:
+        """Run the language layers without their products, so that their kernels are loaded.
+        Overwrites keys, values and `length`, this to what `load_products` does."""
+        tokens = self._set_shortest(inputs) + inputs.tokens.shape[1] + self.state_rows
+        count = len(inputs.state)
+        rows = self._embedding.new_empty((count * tokens, self._embedding.shape[1]))
+        for _ in self._language_layers(rows, count, KernelOps(self.ops)):
+            pass
+
+    def _set_shortest(self, inputs: Inputs) -> int:
+        """Let observations be without text, since an earlier length may be beyond their rows;
+        returns the rows of an observation's images."""
+        images = len(inputs.images) // len(inputs.state) * self.config.tokens_per_image
+        self.length.fill_(images + self.state_rows)
+        return images
 
     def _prefix_layers(self, inputs: Inputs, ops: Ops) -> Iterator[tuple[int, int]]:
         """Run the prefix; yields each layer whose keys and values are there, and an
         observation's rows."""
-        count = len(inputs.state)
-        rows, mode = self._embed(inputs, ops), LAST_APART if self._smolvla else ALL
+        rows, count = self._embed(inputs, ops), len(inputs.state)
+        for index in self._language_layers(rows, count, ops):
+            yield index, len(rows) // count
+
+    def _language_layers(self, rows: Tensor, count: int, ops: Ops) -> Iterator[int]:
+        mode = LAST_APART if self._smolvla else ALL
         places = self._behind_prefix(count)
         cache = (self._of(self.keys, count), self._of(self.values, count))
-        for index in self.language.run(ops, rows, self._turn, places, cache, mode):
-            yield index, len(rows) // count
+        return self.language.run(ops, rows, self._turn, places, cache, mode)
 
     def prefix_and_first_step(
         self, inputs: Inputs, x: Tensor, dt: Tensor, constants: StepConstants

@@ -1,8 +1,11 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""The operations of a prefix of which only products have a meaning, to load their libraries."""
+"""Operations of which only products have a meaning, to load their libraries; and all others, to
+load their kernels."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 
@@ -52,3 +55,26 @@ class ProductOps(TorchOps):
     ) -> Tensor:
         """See Ops."""
         return x
+
+
+class KernelOps:
+    """See Ops. Products of the language layers return numbers without a meaning, of the right
+    shape; they launch nothing, and make no handle of cuBLAS."""
+
+    def __init__(self, ops: Ops) -> None:
+        """`ops`: whose others they are."""
+        self._ops = ops
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ops, name)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See Ops."""
+        return x.new_empty((len(x), len(weight)))
+
+    def product_parts(self, x: Tensor, weight: Tensor, parts: int) -> Tensor:
+        """See Ops."""
+        return x.new_empty((parts, len(x), len(weight)))
+
+    def add_product(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """See Ops."""

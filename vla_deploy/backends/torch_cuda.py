@@ -22,7 +22,7 @@ from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of, buckets_
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.parameters import BundleParameters
 from vla_deploy.backends.step_constants import PackedConstants
-from vla_deploy.backends.torch_device import launch_step, make_ops, own_stream, tune
+from vla_deploy.backends.torch_device import launch_early, make_ops, own_stream, tune
 from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
 from vla_deploy.backends.torch_start import beside, make_policy
 from vla_deploy.core.contract import Contract
@@ -85,9 +85,12 @@ class TorchCudaBackend:
         sizes = [buckets_of(policy.config, self._cameras, count) for count in counts]
         with beside(self._stream) as other:
             constants = self._constants_of(self._steps[0]).views
-            launched = other.run(launch_step, policy, self._x_of(1), self._dt, constants)
-            for bucket in (own for buckets in sizes for own in buckets):
-                policy.load_products(self._inputs_of(bucket))
+            inputs = [self._inputs_of(bucket) for buckets in sizes for bucket in buckets]
+            launched = other.run(
+                launch_early, policy, inputs, self._x_of(1), self._dt, constants
+            )
+            for own in inputs:
+                policy.load_products(own)
             launched.result()
         for buckets in sizes:
             tune(policy, self._inputs_of(buckets[-1]), constants, arrive)

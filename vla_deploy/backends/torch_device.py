@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,10 +61,15 @@ def tune(
         keep_tuning(ops.tuning, cache_path(torch.cuda.get_device_name(), policy.dtype))
 
 
-def launch_step(policy: FusedPolicy, x: Tensor, dt: Tensor, constants: StepConstants) -> None:
-    """Launch a step's kernels once Triton can tell which of them it compiled before."""
+def launch_early(
+    policy: FusedPolicy, sizes: Sequence[Inputs], x: Tensor, dt: Tensor, constants: StepConstants
+) -> None:
+    """Launch the kernels of a step of one observation, and of the language layers for all sizes,
+    which loads them, once Triton can tell what it compiled before. Multiplies nothing."""
     policy.ops.awake()
     policy.step(x, dt, constants)
+    for inputs in sizes:
+        policy.load_kernels(inputs)
 
 
 def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:

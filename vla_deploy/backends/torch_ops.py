@@ -62,6 +62,15 @@ class Ops(Protocol):
     def side(self) -> Side:
         """Return where operations can be put that need not wait for those that follow here."""
 
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x · weightᵀ, which is left to a library."""
+
+    def product_parts(self, x: Tensor, weight: Tensor, parts: int) -> Tensor:
+        """The same as so many parts of its sums, [parts,rows,out]."""
+
+    def add_product(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """x += y · weightᵀ in place, which is left to a library."""
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """silu(x · weightᵀ + bias); x, here and in `enter`, is rounded to the weight's dtype."""
 
@@ -153,7 +162,26 @@ class Inline:
         return nullcontext()
 
 
-class TorchOps:
+class LibraryProducts:
+    """See Ops."""
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See Ops."""
+        return F.linear(x, weight)
+
+    def product_parts(self, x: Tensor, weight: Tensor, parts: int) -> Tensor:
+        """See Ops."""
+        return torch.bmm(
+            x.view(len(x), parts, -1).transpose(0, 1),
+            weight.view(len(weight), parts, -1).permute(1, 2, 0),
+        )
+
+    def add_product(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """See Ops."""
+        x.addmm_(y, weight.T)
+
+
+class TorchOps(LibraryProducts):
     """See Ops."""
 
     def awake(self) -> None:

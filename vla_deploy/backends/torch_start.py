@@ -77,8 +77,7 @@ def _make_stacks(
     try:
         with beside(stream) as other:
             stacks = other.run(_ask, source, dtype, tower)
-            # any product makes cuBLAS's handle, which `current_blas_handle` would do without letting
-            # others have the interpreter
+            # any product makes cuBLAS's handle; `current_blas_handle` would keep the interpreter
             some = torch.zeros((ANY_SIZE, ANY_SIZE), dtype=dtype, device=source.device)
             torch.mm(some, some)
             bucket = bucket_of(source.config, cameras, 1)

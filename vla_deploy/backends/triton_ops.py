@@ -20,7 +20,15 @@ from torch import Tensor
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
-from vla_deploy.backends.torch_ops import Heads, Inline, Rows, Side, Turn, joined
+from vla_deploy.backends.torch_ops import (
+    Heads,
+    Inline,
+    LibraryProducts,
+    Rows,
+    Side,
+    Turn,
+    joined,
+)
 from vla_deploy.backends.triton_identity import tell_by_files
 from vla_deploy.backends.triton_launch import (
     NARROW,
@@ -39,7 +47,7 @@ TOKEN_STEP = 8
 Result = TypeVar('Result')
 
 
-class TritonOps(Launcher):
+class TritonOps(Launcher, LibraryProducts):
     """See `torch_ops.Ops`. Calls must come from one thread and on one stream."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, tuning: Tuning, overlap: bool):
