@@ -18,7 +18,7 @@ torch = pytest.importorskip('torch')
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from vla_deploy.backends import parameters, torch_cuda, torch_start  # noqa: E402
+from vla_deploy.backends import parameters, torch_cuda  # noqa: E402
 from vla_deploy.backends.fused_inputs import Inputs, bucket_of  # noqa: E402
 from vla_deploy.backends.fused_layers import _add_product  # noqa: E402
 from vla_deploy.backends.fused_policy import FusedPolicy  # noqa: E402
@@ -117,39 +117,6 @@ def test_when_the_file_ends_before_its_table_does_expect_the_parameter_named(
     found.fill(torch.empty(found.shape(last)), last)
     with pytest.raises(PolicyError, match=f'ends before {last}; export again'):
         found.finish()
-
-
-def test_when_loading_fails_before_all_is_asked_for_expect_nothing_read(golden_bundle, monkeypatch):
-    bundle, begun = open_bundle(golden_bundle('pi0')), []
-
-    def policy(config, source, *_):
-        name, entry = next(iter(source._entries.items()))
-        source.fill(torch.empty(entry.shape), name)
-        raise MemoryError
-
-    monkeypatch.setattr(torch_start, 'FusedPolicy', policy)
-    monkeypatch.setattr(FileParameters, '_fetch', lambda *given: begun.append(given))
-    with pytest.raises(MemoryError):
-        torch_cuda.load(bundle, BackendOptions(provider='cpu'))
-    assert begun == []
-
-
-def test_when_parameters_are_asked_for_expect_reading_to_begin_when_all_were(
-    golden_bundle, monkeypatch
-):
-    begun = []
-    right = FileParameters._fetch
-    monkeypatch.setattr(
-        FileParameters, '_fetch', lambda *given: (begun.append(given), right(*given))[1]
-    )
-    source = BundleParameters(open_bundle(golden_bundle('pi0')), CPU)
-    targets = {name: torch.empty(source.shape(name)) for name in source._entries}
-    for name, target in targets.items():
-        source.fill(target, name)
-    assert begun == []
-    source.close()
-    source.finish()
-    assert 0 < len(begun) < len(targets)  # small ones go together
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from vla_deploy.backends import torch_cuda  # noqa: E402
+from vla_deploy.backends.fused_inputs import buckets_of  # noqa: E402
 from vla_deploy.pipeline import PolicyError  # noqa: E402
 from vla_deploy.pipeline.backend import BackendOptions, ModelInputs  # noqa: E402
 from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
@@ -77,6 +78,23 @@ def test_when_steps_are_many_and_other_times_come_expect_what_graphs_read_kept(l
         backend.step(prefix, x, other, np.float32(-0.1))
     assert all(backend._constants[time] is kept for time, kept in own.items())
     assert len(backend._constants) == steps + torch_cuda.MAX_KNOWN_TIMES
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('measured', [True, False])
+def test_when_kernels_were_measured_expect_those_of_other_sizes_launched_before_a_capture(
+    measured, serve, monkeypatch
+):
+    backend, rehearsed = serve('pi0', variant='unrolled')._backend, []
+    monkeypatch.setattr(torch_cuda, 'tune', lambda *_: measured)
+    monkeypatch.setattr(
+        backend, '_captured',
+        lambda function, rehearsal: rehearsed.append(rehearsal is not None) or function,
+    )  # fmt: skip
+    backend.prepare(lambda: None)
+    sizes = len(buckets_of(backend._policy.config, backend._cameras, 1))
+    assert sizes > 1
+    assert sum(rehearsed) == (sizes - 1 if measured else 0)
 
 
 @torch.inference_mode()

@@ -10,10 +10,12 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
+from vla_deploy.backends import torch_cuda, torch_start  # noqa: E402
 from vla_deploy.backends.fused_layers import Language, Tower  # noqa: E402
-from vla_deploy.backends.parameters import BundleParameters  # noqa: E402
+from vla_deploy.backends.parameters import BundleParameters, FileParameters  # noqa: E402
 from vla_deploy.backends.torch_ops import TorchOps  # noqa: E402
 from vla_deploy.backends.torch_start import beside, make_policy  # noqa: E402
+from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
 from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -107,6 +109,39 @@ def test_when_products_fail_expect_the_other_thread_done(
     with pytest.raises(MemoryError, match='no memory for products'):
         make_policy(source('pi0'), torch.float32, TorchOps(), 1, CAMERAS, STREAM)
     assert not [t for t in threading.enumerate() if t.name.startswith('beside')]
+
+
+def test_when_loading_fails_before_all_is_asked_for_expect_nothing_read(golden_bundle, monkeypatch):
+    bundle, begun = open_bundle(golden_bundle('pi0')), []
+
+    def policy(config, source, *_):
+        name, entry = next(iter(source._entries.items()))
+        source.fill(torch.empty(entry.shape), name)
+        raise MemoryError
+
+    monkeypatch.setattr(torch_start, 'FusedPolicy', policy)
+    monkeypatch.setattr(FileParameters, '_fetch', lambda *given: begun.append(given))
+    with pytest.raises(MemoryError):
+        torch_cuda.load(bundle, BackendOptions(provider='cpu'))
+    assert begun == []
+
+
+def test_when_parameters_are_asked_for_expect_reading_to_begin_when_all_were(
+    golden_bundle, monkeypatch
+):
+    begun = []
+    right = FileParameters._fetch
+    monkeypatch.setattr(
+        FileParameters, '_fetch', lambda *given: (begun.append(given), right(*given))[1]
+    )
+    source = BundleParameters(open_bundle(golden_bundle('pi0')), CPU)
+    targets = {name: torch.empty(source.shape(name)) for name in source._entries}
+    for name, target in targets.items():
+        source.fill(target, name)
+    assert begun == []
+    source.close()
+    source.finish()
+    assert 0 < len(begun) < len(targets)  # small ones go together
 
 
 def test_when_a_function_runs_beside_expect_its_result_in_inference_mode():

@@ -93,8 +93,9 @@ class TorchCudaBackend:
                 policy.load_products(own)
             launched.result()
         for buckets in sizes:
-            tune(policy, self._inputs_of(buckets[-1]), constants, arrive)
-            self._launched.add(buckets[-1])
+            measured = tune(policy, self._inputs_of(buckets[-1]), constants, arrive)
+            # the largest size has loaded all kernels, `launch_early` what others have of their own
+            self._launched.update(buckets[-1:] if measured else buckets)
             for bucket in buckets:
                 self._prefix_run(bucket)
                 if hasattr(self, 'whole'):

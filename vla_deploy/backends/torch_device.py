@@ -38,10 +38,11 @@ def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
 @torch.inference_mode()
 def tune(
     policy: FusedPolicy, inputs: Inputs, constants: StepConstants, quiet: Callable[[], None]
-) -> None:
+) -> bool:
     """Launch all kernels, measure those whose sizes no table knows for this card, and keep what
     was found. `inputs`: of the largest size, of one observation or of as many as go together;
-    `quiet` is called before something is measured."""
+    `quiet` is called before something is measured. Returns whether something was: kernels of other
+    sizes, too, may then be launched otherwise than they were before."""
     config, device, count = policy.config, policy.device, len(inputs.state)
     images = len(inputs.images) // count * config.tokens_per_image
     policy.length.fill_(images + config.max_tokens + policy.state_rows)
@@ -59,6 +60,7 @@ def tune(
     if ops.tuning.changed:
         run()  # what was chosen
         keep_tuning(ops.tuning, cache_path(torch.cuda.get_device_name(), policy.dtype))
+    return bool(ops.tuning.changed)
 
 
 def launch_early(
