@@ -97,6 +97,18 @@ def test_when_stacks_cannot_be_made_expect_why_and_nothing_awaited(
     assert ('begin', False) not in threads
 
 
+@torch.inference_mode()
+def test_when_the_other_thread_cannot_begin_expect_an_error_and_nothing_awaited(
+    source, monkeypatch
+):
+    def fail(_):
+        raise RuntimeError('CUDA error: invalid device context')
+
+    monkeypatch.setattr(torch.cuda, 'set_stream', fail)
+    with pytest.raises(RuntimeError):
+        make_policy(source('pi0'), torch.float32, TorchOps(), 1, CAMERAS, STREAM)
+
+
 @pytest.mark.usefixtures('threads')
 @torch.inference_mode()
 def test_when_products_fail_expect_the_other_thread_done(

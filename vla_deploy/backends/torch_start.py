@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -77,6 +78,7 @@ def _make_stacks(
     try:
         with beside(stream) as other:
             stacks = other.run(_ask, source, dtype, tower)
+            stacks.add_done_callback(partial(_tell, tower))
             # any product makes cuBLAS's handle; `current_blas_handle` would keep the interpreter
             some = torch.zeros((ANY_SIZE, ANY_SIZE), dtype=dtype, device=source.device)
             torch.mm(some, some)
@@ -90,11 +92,13 @@ def _make_stacks(
 
 def _ask(source: BundleParameters, dtype: torch.dtype, tower: Future[Tower]) -> Stacks:
     """Make stacks, whose tower comes first, and begin to read what they asked for."""
-    try:
-        made = Stacks(source.config, source, dtype, tower.set_result)
-    except BaseException as error:
-        if not tower.done():  # who waits for it
-            tower.set_exception(error)
-        raise
+    made = Stacks(source.config, source, dtype, tower.set_result)
     source.begin()
     return made
+
+
+def _tell(tower: Future[Tower], stacks: Future[Stacks]) -> None:
+    """Let who waits for a tower know that there will be none."""
+    error = stacks.exception()
+    if error is not None and not tower.done():
+        tower.set_exception(error)
