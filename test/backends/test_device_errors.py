@@ -56,7 +56,7 @@ def test_when_loading_fails_expect_one_line_with_what_to_do(line, serve, monkeyp
     def fail(*_):
         raise ERRORS[line]
 
-    monkeypatch.setattr(torch_cuda, 'FusedPolicy', fail)
+    monkeypatch.setattr(torch_cuda, 'make_policy', fail)
     with pytest.raises(PolicyError, match=f'pi0.*: cannot be loaded: .*{line}') as caught:
         serve('pi0')
     assert '\n' not in str(caught.value)
@@ -80,6 +80,6 @@ def test_when_the_program_itself_is_wrong_expect_its_error_as_it_is(serve, monke
     def fail(*_):
         raise TypeError('no such argument')
 
-    monkeypatch.setattr(torch_cuda, 'FusedPolicy', fail)
+    monkeypatch.setattr(torch_cuda, 'make_policy', fail)
     with pytest.raises(TypeError):
         serve('pi0')
