@@ -5,8 +5,8 @@
 A bundle's are read by several threads, in chunks through two pinned buffers of each, so that the
 process never holds more than these of the file, and each byte goes to the device once. Who asks
 for a parameter gets its place at once: what needs no values can be done beside reading. Reading
-begins when all has been asked for: beside it, asking would take several times as long, since each
-of its many short calls into torch would have to wait for the interpreter's lock.
+begins when all has been asked for: beside it, each of the many short calls into torch that asking
+takes would have to wait for the interpreter's lock.
 """
 
 from __future__ import annotations
