@@ -272,6 +272,7 @@ class FileParameters:
             if factor is not None:
                 chunk *= factor[first:last, None] if entry.transposed else factor
             stored[first:last].copy_(chunk)
+            del chunk  # before the next one takes its place
 
     def _pull(self, offset: int, count: int, name: str) -> Tensor:
         """Read `count` elements at a byte offset, to be on the device."""
