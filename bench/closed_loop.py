@@ -3,10 +3,12 @@
 """Closed loop: does the bundle that is served do what the policy does in PyTorch?
 
 The demonstration is run twice, on the same scenes, through the whole ROS graph with the guard on:
-by ONNX Runtime, as it is served, and by PyTorch on the CPU. Both rates stand with their 95 %
-interval, and each episode's final distances side by side.
+by ONNX Runtime, as it is served, and by PyTorch on the CPU, in float32 or at another precision that
+a bundle was exported with. Both rates stand with their 95 % interval, and each episode's final
+distances side by side.
 
     python bench/closed_loop.py [OUTPUT.json] [--episodes 12] [--seed 1]
+        [--precision fp8 --bundle BUNDLE]
 """
 
 from __future__ import annotations
@@ -24,14 +26,15 @@ sys.path[:0] = [str(ROOT)]
 
 from _record import parser, write  # noqa: E402
 
-SERVED = ('onnx_runtime', 'cpu')
-PYTORCH = ('torch_cuda', 'cpu')
+SERVED, PYTORCH = 'onnx_runtime', 'torch_cuda'
 
 
-def run(backend: str, provider: str, episodes: int, seed: int, folder: Path) -> dict[str, Any]:
+def run(
+    backend: str, precision: str, bundle: str, episodes: int, seed: int, folder: Path
+) -> dict[str, Any]:
     """Run the demonstration on one backend; return its report."""
-    words = ['--backend', backend, '--provider', provider, '--controls', '0', '--clock',
-             'simulated', '--episodes', str(episodes), '--seed', str(seed),
+    words = ['--backend', backend, '--precision', precision, '--bundle', bundle, '--controls', '0',
+             '--clock', 'simulated', '--episodes', str(episodes), '--seed', str(seed),
              '--output', str(folder)]  # fmt: skip
     subprocess.run([sys.executable, '-m', 'vla_deploy.cli.demo', *words], check=True)
     report: dict[str, Any] = json.loads((folder / 'report.json').read_text())
@@ -48,11 +51,17 @@ def main() -> int:
     options = parser(__doc__ or '', 'closed_loop')
     options.add_argument('--episodes', type=int, default=12)
     options.add_argument('--seed', type=int, default=1)
+    options.add_argument('--precision', default='fp32', help='in which PyTorch computes (fp32)')
+    options.add_argument('--bundle', default='', help="another bundle than the robot's own")
     arguments = options.parse_args()
     reports = {}
-    for name, (backend, provider) in (('served', SERVED), ('pytorch', PYTORCH)):
+    for name, backend, precision in (
+        ('served', SERVED, 'fp32'), ('pytorch', PYTORCH, arguments.precision),
+    ):
         folder = arguments.output.parent / f'closed_loop_{name}'
-        reports[name] = run(backend, provider, arguments.episodes, arguments.seed, folder)
+        reports[name] = run(
+            backend, precision, arguments.bundle, arguments.episodes, arguments.seed, folder
+        )
     apart_m = np.abs(distances_m(reports['served']) - distances_m(reports['pytorch']))
     rates = {name: report['reached'] for name, report in reports.items()}
     write(arguments.output, {

@@ -50,7 +50,7 @@ class BringUpOptions:
     backend: str = parameter('onnx_runtime', 'What computes the policy.')
     provider: str = parameter('cpu', 'Where it computes, as cpu or cuda; never another one.')
     precision: str = parameter(
-        'fp32', 'In which precision: fp32, tf32, bf16, fp16 or int8, if the bundle has it.'
+        'fp32', 'In which precision: fp32, tf32, bf16, fp16, fp8 or int8, if the bundle has it.'
     )
     variant: str = parameter('split', 'Form of the graphs: split, unrolled or loop.')
     inference: bool = parameter(

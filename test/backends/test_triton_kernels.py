@@ -20,7 +20,8 @@ numpy = pytest.importorskip('numpy')
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from vla_deploy.backends import triton_attention, triton_products  # noqa: E402
+from vla_deploy.backends import triton_attention, triton_products, triton_rows  # noqa: E402
+from vla_deploy.backends.triton_launch import PLAIN, WIDE, WIDEST  # noqa: E402
 from vla_deploy.backends.triton_ops import TritonOps  # noqa: E402
 from vla_deploy.backends.tuning import Config, Tuning, default, padded_rows  # noqa: E402
 
@@ -29,8 +30,10 @@ TOLERANCE = 1e-4  # float32, values near 10
 ASSEMBLERS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
 CARDS = {80: 'sm_80', 89: 'sm_89', 90: 'sm_90a', 100: 'sm_100a'}
 PDL_SINCE = 90
+FLOAT8_SINCE = 89
 BLACKWELL = 100
-FLOAT32 = {'squares_in', 'squares_out', 'raw', 'partial', 'stats', 'cosine', 'sine'}
+FLOAT32 = {'scales', 'squares', 'squares_in', 'squares_out', 'raw', 'partial', 'stats', 'cosine',
+           'sine'}
 INT32 = {'counters', 'offset', 'length'}
 FLAGS = {'BIAS': False, 'SILU': False, 'GATE': True, 'RESIDUAL': True, 'SQUARES': True,
          'SCALE': True, 'RAW': False, 'EXACT': False}
@@ -69,7 +72,29 @@ def attention(tokens, heads, kv, dim, mode, count=1):
     }
 
 
+def norm(width, narrow):
+    """Return the norm of a product's rows and what it is added to, likewise."""
+    return triton_rows.norm_kernel, PLAIN, {
+        'WIDTH': width, 'BLOCK': triton.next_power_of_2(width), 'PARTS': 1, 'TOTAL': 816 * width,
+        'QUANTISE': narrow,
+    }
+
+
+def gate(features, narrow, config):
+    """Return the gate of a language layer's MLP likewise."""
+    block = triton.next_power_of_2(features)
+    return triton_rows.glu_kernel, config, {
+        'FEATURES': features, 'BLOCK': block if narrow else min(block, 2048), 'K': 0, 'BLOCKS': 0,
+        'PADDED': 1, 'ROWS': 0, 'QUANTISE': narrow,
+    }
+
+
 CASES = {
+    'pi norm': norm(2048, False),
+    'pi norm in 8 bits': norm(2048, True),
+    'pi gate': gate(16384, False, WIDE),
+    'pi gate in 8 bits': gate(16384, True, WIDEST),
+    'smolvla gate in 8 bits': gate(2560, True, WIDEST),
     'pi out': linear(1024, 2048),
     'pi down': linear(1024, 4096),
     'smolvla down': linear(720, 2048),
@@ -107,8 +132,10 @@ def test_when_interpreted_expect_every_kernel_to_compute_its_definition():
         assert {n: d for n, d in figures.items() if not d < TOLERANCE} == {}, configs
 
 
-@pytest.mark.parametrize('capability', CARDS)
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(('case', 'capability'), [
+    (case, card) for case, (_, _, constants) in CASES.items() for card in CARDS
+    if card >= FLOAT8_SINCE or not constants.get('QUANTISE')
+])  # fmt: skip
 def test_when_compiled_for_a_card_expect_no_register_spilled(case, capability, tmp_path):
     kernel, config, constants = CASES[case]
     constants = {**FLAGS, **constants, 'PDL': capability >= PDL_SINCE}
@@ -121,6 +148,8 @@ def test_when_compiled_for_a_card_expect_no_register_spilled(case, capability, t
             signature[name] = 'fp32'
         else:
             kind = 'fp32' if name in FLOAT32 else 'i32' if name in INT32 else 'bf16'
+            if name == 'y' and constants.get('QUANTISE'):
+                kind = 'fp8e4nv'
             signature[name] = f'*{kind}'
             aligned[(index,)] = [['tt.divisibility', 16]]
     compiled = triton.compile(

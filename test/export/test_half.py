@@ -37,7 +37,8 @@ from vla_deploy.pipeline.bundle import (
 )
 from vla_deploy.pipeline.fixtures import read_fixtures
 
-GOLDEN = Path(__file__).parents[1] / 'goldens' / 'pi05'
+GOLDENS = Path(__file__).parents[1] / 'goldens'
+GOLDEN = GOLDENS / 'pi05'
 DIMS = GOLDEN / 'backbone' / 'tiny_model_config.json'
 TYPES = {'bf16': TensorProto.BFLOAT16, 'fp16': TensorProto.FLOAT16}
 
@@ -195,3 +196,23 @@ def test_when_validated_expect_the_figures_again(bundle, precision, tmp_path):
     assert validate_cli.main(command) == 0
     figures = json.loads(output.read_text(encoding='ascii'))['parity'][precision]
     assert figures == open_bundle(bundle).receipt['parity'][precision]
+
+
+@pytest.mark.parametrize('name', ['pi0', 'pi05', 'smolvla_3cam'])
+def test_when_run_at_fp8_expect_only_the_language_layers_mlps_coarser_than_at_bf16(name):
+    checkpoint = golden_checkpoint(GOLDENS / name)
+    model, _ = family_of(checkpoint).load(checkpoint)
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+
+    def products(precision):
+        with as_reference(model, precision):
+            return {
+                n: layer(torch.linspace(-1, 2, layer.in_features)[None])
+                for n, layer in layers.items()
+            }
+
+    both = [products(precision) for precision in ('bf16', 'fp8')]
+    coarser = {n for n in layers if not torch.equal(*(found[n] for found in both))}
+    stacks = tuple(f'.{part}.layers.' for part in ('language_model', 'text_model'))
+    assert coarser == {n for n in layers if '.mlp.' in n and any(s in n for s in stacks)}
+    assert len(coarser) >= 9

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.quantised import CODES, Matrix, Quantised, fits
 from vla_deploy.backends.step_constants import LayerConstants
 from vla_deploy.backends.torch_ops import ALL, Heads, Ops, Rows, Turn
 from vla_deploy.models.vision import VisionConfig, position_ids
@@ -32,14 +33,34 @@ def merged(
     source: ParameterSource, names: Sequence[str], dtype: torch.dtype, factor: Tensor | None
 ) -> Tensor:
     """Return parameters [out,in] (or [out]) over one another, each column times `factor`."""
-    shapes = [source.shape(name) for name in names]
-    rows = sum(shape[0] for shape in shapes)
-    target = torch.empty((rows, *shapes[0][1:]), dtype=dtype, device=source.device)
-    begin = 0
-    for name, shape in zip(names, shapes, strict=True):
-        source.fill(target[begin : begin + shape[0]], name, factor)
-        begin += shape[0]
+    rows = sum(source.shape(name)[0] for name in names)
+    size = (rows, *source.shape(names[0])[1:])
+    target = torch.empty(size, dtype=dtype, device=source.device)
+    _fill(target, source, names, factor)
     return target
+
+
+def merged_mlp(
+    source: ParameterSource, names: Sequence[str], dtype: torch.dtype,
+    mlp_dtype: torch.dtype | None, factor: Tensor | None,
+) -> Matrix:
+    """Return what `merged` does; with float8 as `mlp_dtype` in 8 bits, where the sizes fit."""
+    rows, columns = sum(source.shape(name)[0] for name in names), source.shape(names[0])[1]
+    if mlp_dtype != CODES or not fits(rows, columns):
+        return merged(source, names, dtype, factor)
+    target = Quantised.empty(rows, columns, source.device)
+    _fill(target, source, names, factor)
+    return target
+
+
+def _fill(
+    target: Matrix, source: ParameterSource, names: Sequence[str], factor: Tensor | None
+) -> None:
+    begin = 0
+    for name in names:
+        end = begin + source.shape(name)[0]
+        source.fill(target[begin:end], name, factor)
+        begin = end
 
 
 class Tower:
@@ -153,9 +174,10 @@ class Layer:
 
     def __init__(
         self, source: ParameterSource, name: str, spec: StackSpec, dtype: torch.dtype,
-        cross: bool = False, last: bool = False,
+        cross: bool = False, last: bool = False, mlp_dtype: torch.dtype | None = None,
     ) -> None:
-        """Read a layer; of the `last` one of a prefix only keys and values are needed."""
+        """Read a layer; of the `last` one of a prefix only keys and values are needed.
+        `mlp_dtype`: of both factors of the MLP's products, where it is another one."""
         self.cross = cross
         first, second = (
             None if spec.conditioned else source.read(f'{name}{norm}.weight') + spec.norm_offset
@@ -168,8 +190,8 @@ class Layer:
             return
         self.out = merged(source, [f'{name}self_attn.o_proj.weight'], dtype, None)
         names = [f'{name}mlp.{part}_proj.weight' for part in ('gate', 'up')]
-        self.gate_up = merged(source, names, dtype, second)
-        self.down = merged(source, [f'{name}mlp.down_proj.weight'], dtype, None)
+        self.gate_up = merged_mlp(source, names, dtype, mlp_dtype, second)
+        self.down = merged_mlp(source, [f'{name}mlp.down_proj.weight'], dtype, mlp_dtype, None)
 
 
 class Places(NamedTuple):
@@ -189,11 +211,16 @@ class Language:
     """The language layers over the prefix; what they leave is keys and values."""
 
     def __init__(
-        self, source: ParameterSource, name: str, count: int, spec: StackSpec, dtype: torch.dtype
+        self, source: ParameterSource, name: str, count: int, spec: StackSpec,
+        dtype: torch.dtype, mlp_dtype: torch.dtype | None = None,
     ) -> None:
+        """`mlp_dtype`: see `Layer`."""
         self.spec = spec
         self.layers = [
-            Layer(source, f'{name}{index}.', spec, dtype, last=index + 1 == count)
+            Layer(
+                source, f'{name}{index}.', spec, dtype, last=index + 1 == count,
+                mlp_dtype=mlp_dtype,
+            )
             for index in range(count)
         ]
 
@@ -208,27 +235,34 @@ class Language:
         spec = self.spec
         normed = ops.norm(x, spec.eps)
         for index, (layer, key, value) in enumerate(zip(self.layers, *cache, strict=True)):
-            product = ops.product(normed, layer.qkv)
+            projected = ops.product(normed, layer.qkv)
             last = layer is self.layers[-1]
-            queries = ops.rope(product, spec.heads, turn, places.first, key, value, last)
+            queries = ops.rope(projected, spec.heads, turn, places.first, key, value, last)
             if queries is None:
                 yield index
                 return
             attended = ops.attend(queries, key, value, places.length, 0, mode)
             yield index
-            normed = _add_product(ops, x, attended, layer.out, spec.eps)
-            active = ops.activate(ops.product(normed, layer.gate_up), spec.silu)
+            narrow = isinstance(layer.gate_up, Quantised)
+            normed = _add_product(ops, x, attended, layer.out, spec.eps, narrow)
+            gates = ops.product(normed, layer.gate_up)
+            active = ops.activate(gates, spec.silu, isinstance(layer.down, Quantised))
             normed = _add_product(ops, x, active, layer.down, spec.eps)
 
 
-def _add_product(ops: Ops, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x += y · weightᵀ in place; return its norm. Long sums are taken in parts, which fill the
-    processors, and the kernel of the norm adds them."""
+def _add_product(
+    ops: Ops, x: Tensor, y: Matrix, weight: Matrix, eps: float, narrow: bool = False
+) -> Matrix:
+    """x += y · weightᵀ in place; return its norm, in 8 bits if `narrow`. Long sums are taken in
+    parts, which fill the processors, and the kernel of the norm adds them; those of factors in 8
+    bits are one part."""
+    if isinstance(y, Quantised) or isinstance(weight, Quantised):
+        return ops.norm(x, eps, ops.product(y, weight)[None], narrow)
     depth, width = y.shape[1], len(weight)
     if depth <= LONG_SUM * width or depth % (SUM_PARTS * ALIGNMENT):
         ops.add_product(x, y, weight)
-        return ops.norm(x, eps)
-    return ops.norm(x, eps, ops.product_parts(y, weight, SUM_PARTS))
+        return ops.norm(x, eps, None, narrow)
+    return ops.norm(x, eps, ops.product_parts(y, weight, SUM_PARTS), narrow)
 
 
 class Expert:

@@ -48,14 +48,15 @@ class FusedPolicy:
 
     def __init__(
         self, config: Config, source: ParameterSource, dtype: torch.dtype, ops: Ops,
-        batch: int = 1, stacks: Stacks | None = None,
+        batch: int = 1, mlp_dtype: torch.dtype | None = None, stacks: Stacks | None = None,
     ) -> None:
         """Read all parameters from `source`, in `dtype`, onto its device. `batch`: observations
-        at most that can be computed together. `stacks`: those of this source, if made before."""
+        at most that can be computed together. `mlp_dtype`: of the language layers' MLPs, see
+        `fused_layers.Layer`. `stacks`: those of this source, if made before."""
         self.config, self.dtype, self.device, self.ops = config, dtype, source.device, ops
         self._smolvla = isinstance(config, SmolVLAConfig)
         self.state_rows = int(self._smolvla)  # rows of `length` that are the state's
-        stacks = stacks or Stacks(config, source, dtype)
+        stacks = stacks or Stacks(config, source, dtype, mlp_dtype)
         self.tower, self.language, self.expert = stacks.tower, stacks.language, stacks.expert
         self.heads, self.width = stacks.heads, stacks.width
         self._projector, self._embedding = stacks.projector, stacks.embedding

@@ -32,10 +32,11 @@ class Stacks:
 
     def __init__(
         self, config: Config, source: ParameterSource, dtype: torch.dtype,
+        mlp_dtype: torch.dtype | None = None,
         tower_made: Callable[[Tower], object] = lambda _: None,
     ) -> None:
-        """Read from `source`, in `dtype`, onto its device. `tower_made` is given the tower, which
-        comes first."""
+        """Read from `source`, in `dtype`, onto its device. `mlp_dtype`: of the language layers'
+        MLPs, see `fused_layers.Layer`. `tower_made` is given the tower, which comes first."""
         smolvla = isinstance(config, SmolVLAConfig)
         if isinstance(config, SmolVLAConfig):
             text, model = config.text, f'{SMOLVLA}vlm.model.'
@@ -67,7 +68,7 @@ class Stacks:
         self.projector = (weight, bias)
         scale = torch.full((text.hidden_size,), math.sqrt(text.hidden_size), device=device)
         self.embedding = merged(source, [f'{language}embed_tokens.weight'], dtype, scale)
-        self.language = Language(source, f'{language}layers.', layers, own, dtype)
+        self.language = Language(source, f'{language}layers.', layers, own, dtype, mlp_dtype)
         expert_spec = dataclasses.replace(own, eps=eps, conditioned=conditioned)
         self.expert = Expert(source, f'{expert}layers.', crosses, expert_spec, dtype)
         self.crossing = [i for i, cross in enumerate(crosses) if cross]

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from vla_deploy.backends.quantised import Matrix, Quantised
 from vla_deploy.core import strict
 from vla_deploy.files import FileError, read_bytes
 from vla_deploy.models.pi import PiConfig
@@ -51,8 +52,8 @@ class ParameterSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a parameter."""
 
-    def fill(self, target: Tensor, name: str, factor: Tensor | None = None) -> None:
-        """Copy a parameter into `target` of its shape, converted to the target's dtype, before
+    def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
+        """Copy a parameter into `target` of its shape, converted to what the target is, before
         `finish` returns.
 
         `factor` float32 [last axis] multiplies it first, in float32.
@@ -76,10 +77,15 @@ class ModuleParameters:
         """See ParameterSource."""
         return tuple(self._parameters[name].shape)
 
-    def fill(self, target: Tensor, name: str, factor: Tensor | None = None) -> None:
+    def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
         """See ParameterSource."""
         value = self.read(name)
-        target.copy_(value if factor is None else value * factor)
+        if factor is not None:
+            value = value * factor
+        if isinstance(target, Quantised):
+            target.set(value)
+        else:
+            target.copy_(value)
 
     def read(self, name: str) -> Tensor:
         """See ParameterSource."""
@@ -96,6 +102,14 @@ class _Piece(NamedTuple):
     name: str
     begin: int
     end: int
+    factor: Tensor | None
+
+
+class _Whole(NamedTuple):
+    """A parameter whose place is in 8 bits."""
+
+    target: Quantised
+    name: str
     factor: Tensor | None
 
 
@@ -158,7 +172,7 @@ class FileParameters:
         self._on_gpu = device.type == 'cuda'
         self._buffers = _Buffers(self._on_gpu)
         self._readers = ThreadPoolExecutor(READERS, 'weights', self._give_stream)
-        self._asked: list[list[_Piece]] = []  # what one reader takes at a time
+        self._asked: list[list[_Piece | _Whole]] = []  # what one reader takes at a time
         self._room = 0  # bytes that the last of these has left
         self._read: list[Future[None]] = []
         self._ender = ThreadPoolExecutor(1, 'weights_end')
@@ -213,8 +227,13 @@ class FileParameters:
         self._copy(_Piece(stored, name, 0, len(stored), None))
         return value
 
-    def fill(self, target: Tensor, name: str, factor: Tensor | None = None) -> None:
+    def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
         """See ParameterSource."""
+        if isinstance(target, Quantised):
+            self._stored(target.codes, name)  # which refuses another shape
+            self._asked.append([_Whole(target, name, factor)])
+            self._room = 0
+            return
         stored = self._stored(target, name)
         row_bytes = stored.shape[1] * BYTES_PER_ELEMENT
         rows = max(1, PIECE_BYTES // row_bytes)
@@ -250,13 +269,16 @@ class FileParameters:
         return self._entries[name]
 
     @torch.inference_mode()
-    def _fetch(self, pieces: list[_Piece], allocated: torch.cuda.Event | None) -> None:
+    def _fetch(self, pieces: Sequence[_Piece | _Whole], allocated: torch.cuda.Event | None) -> None:
         """Copy pieces in this thread, on its current stream. With an event, behind it, and to the
         end: other threads may capture, when nobody may await the whole device."""
         if allocated is not None:
             allocated.wait()
         for piece in pieces:
-            self._copy(piece)
+            if isinstance(piece, _Whole):
+                self._quantise(piece)
+            else:
+                self._copy(piece)
         if allocated is not None:
             torch.cuda.current_stream().synchronize()
 
@@ -273,6 +295,15 @@ class FileParameters:
                 chunk *= factor[first:last, None] if entry.transposed else factor
             stored[first:last].copy_(chunk)
             del chunk  # before the next one takes its place
+
+    def _quantise(self, whole: _Whole) -> None:
+        """Copy a whole parameter on the current stream and put it in 8 bits: the scale of a row
+        takes all of it. No more than one for each reader is held in float32."""
+        target, name, factor = whole
+        value = torch.empty(target.codes.shape, dtype=torch.float32, device=self.device)
+        stored = self._stored(value, name)
+        self._copy(_Piece(stored, name, 0, len(stored), factor))
+        target.set(value)
 
     def _pull(self, offset: int, count: int, name: str) -> Tensor:
         """Read `count` elements at a byte offset, to be on the device."""

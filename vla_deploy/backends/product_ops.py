@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from vla_deploy.backends.quantised import Matrix, Quantised
 from vla_deploy.backends.torch_ops import Heads, Inline, Ops, Side, TorchOps, Turn
 
 
@@ -34,9 +36,11 @@ class ProductOps(TorchOps):
         """See Ops."""
         return queries.flatten(1)
 
-    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
+    def norm(
+        self, x: Tensor, eps: float, parts: Tensor | None = None, narrow: bool = False
+    ) -> Matrix:
         """See Ops."""
-        return x
+        return Quantised.empty(*x.shape, x.device) if narrow else x
 
     def rope(
         self, qkv: Tensor, heads: Heads, turn: Turn, offset: Tensor, keys: Tensor,
@@ -45,9 +49,10 @@ class ProductOps(TorchOps):
         """See Ops."""
         return None if keys_only else qkv.new_empty((len(qkv), heads.query, heads.dim))
 
-    def activate(self, x: Tensor, silu: bool) -> Tensor:
+    def activate(self, x: Tensor, silu: bool, narrow: bool = False) -> Matrix:
         """See Ops."""
-        return x.new_empty((len(x), x.shape[1] // 2))
+        size = len(x), x.shape[1] // 2
+        return Quantised.empty(*size, x.device) if narrow else x.new_empty(size)
 
     def add_norm(
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
@@ -68,9 +73,12 @@ class KernelOps:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ops, name)
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product(self, x: Matrix, weight: Matrix) -> Tensor:
         """See Ops."""
-        return x.new_empty((len(x), len(weight)))
+        size = len(x), len(weight)
+        if isinstance(x, Quantised):
+            return x.scale.new_empty(size, dtype=torch.bfloat16)
+        return x.new_empty(size)
 
     def product_parts(self, x: Tensor, weight: Tensor, parts: int) -> Tensor:
         """See Ops."""

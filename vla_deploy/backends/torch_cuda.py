@@ -21,6 +21,7 @@ from vla_deploy.backends.device_errors import told
 from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of, buckets_of
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.parameters import BundleParameters
+from vla_deploy.backends.quantised import CODES
 from vla_deploy.backends.step_constants import PackedConstants
 from vla_deploy.backends.torch_device import launch_early, make_ops, own_stream, tune
 from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
@@ -32,7 +33,8 @@ from vla_deploy.pipeline.sampler import time_embeddings
 
 Float32 = NDArray[np.float32]
 Result = TypeVar('Result')
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16, fp8=torch.bfloat16)
+MLP_DTYPES = {'fp8': CODES}  # of the language layers, where it is another one
 PROVIDERS = ('cuda', 'cpu')
 VARIANTS = ('split', 'unrolled')
 MOST_OBSERVATIONS = 32  # whose elements a kernel can count
@@ -335,20 +337,20 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
             f'{bundle.path}: the policy continues its previous chunk, which backend torch_cuda '
             "does not compute: use 'onnx_runtime'"
         )
-    device, dtype = torch.device(options.provider), DTYPES[options.precision]
+    device, precision = torch.device(options.provider), options.precision
     on_gpu = device.type == 'cuda'
     if on_gpu:
-        require_gpu()
+        require_gpu(precision)
     elif options.threads is not None:
         torch.set_num_threads(options.threads)
     with told(f'{bundle.path}: cannot be loaded'):
         try:
             with own_stream(on_gpu) as stream:
-                return _load(bundle, dtype, device, unrolled, stream, options.batch)
+                return _load(bundle, precision, device, unrolled, stream, options.batch)
         except torch.OutOfMemoryError as error:
             free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
             raise PolicyError(
-                f'{bundle.path}: does not fit at {options.precision} on '
+                f'{bundle.path}: does not fit at {precision} on '
                 f'{torch.cuda.get_device_name()} ({free:.1f} of {total:.1f} GiB free); stop what '
                 'else uses it, or choose bf16 or a smaller batch'
             ) from error
@@ -356,16 +358,17 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
 
 @torch.inference_mode()
 def _load(
-    bundle: Bundle, dtype: torch.dtype, device: torch.device, unrolled: bool,
+    bundle: Bundle, precision: str, device: torch.device, unrolled: bool,
     stream: torch.cuda.Stream | None, batch: int,
 ) -> TorchCudaBackend:
+    dtype = DTYPES[precision]
     ops = make_ops(device, dtype)
     source = BundleParameters(bundle, device)
     try:
         if device.type == 'cuda':
             require_sizes(source.config)
-        cameras = len(bundle.contract.cameras)
-        policy = make_policy(source, dtype, ops, batch, cameras, stream)
+        cameras, mlp_dtype = len(bundle.contract.cameras), MLP_DTYPES.get(precision)
+        policy = make_policy(source, dtype, ops, batch, cameras, stream, mlp_dtype)
         return serve(policy, bundle.contract, unrolled, stream, source.finish)
     except BaseException:
         source.drop()

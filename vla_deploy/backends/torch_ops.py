@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vla_deploy.backends.quantised import Matrix, product, quantised
+
 ALL, CAUSAL, LAST_APART, FIRST_APART = 0, 1, 2, 3
 
 
@@ -53,7 +55,8 @@ class Rows:
 class Ops(Protocol):
     """What the fused modules are made of. Weights are [out,in]; `offset` and `length` are int32
     [observations] on the device, so that one captured graph serves any length of the prefix. Keys
-    and values [places,kv,dim] have as many places for each observation, one after the other."""
+    and values [places,kv,dim] have as many places for each observation, one after the other.
+    With `narrow`, rows come out in 8 bits, for a product that takes them so."""
 
     def awake(self) -> None:
         """Return when kernels can be launched without waiting for what finds them; raises what
@@ -62,7 +65,7 @@ class Ops(Protocol):
     def side(self) -> Side:
         """Return where operations can be put that need not wait for those that follow here."""
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product(self, x: Matrix, weight: Matrix) -> Tensor:
         """x · weightᵀ, which is left to a library."""
 
     def product_parts(self, x: Tensor, weight: Tensor, parts: int) -> Tensor:
@@ -113,7 +116,9 @@ class Ops(Protocol):
         """Put the second's rows of each of `count` observations behind the first's, both as
         `enter` left them without a scale."""
 
-    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
+    def norm(
+        self, x: Tensor, eps: float, parts: Tensor | None = None, narrow: bool = False
+    ) -> Matrix:
         """x / rms(x); where there are parts [n,rows,W], x += their sum in place first."""
 
     def rope(
@@ -123,7 +128,7 @@ class Ops(Protocol):
         """Split a product, rotate it, write keys and values of each observation from its place
         `offset` on; return queries, or None where the product is `keys_only`."""
 
-    def activate(self, x: Tensor, silu: bool) -> Tensor:
+    def activate(self, x: Tensor, silu: bool, narrow: bool = False) -> Matrix:
         """act(gate) · up of x [rows, 2·features]."""
 
     def add_norm(
@@ -165,9 +170,9 @@ class Inline:
 class LibraryProducts:
     """See Ops."""
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product(self, x: Matrix, weight: Matrix) -> Tensor:
         """See Ops."""
-        return F.linear(x, weight)
+        return product(x, weight)
 
     def product_parts(self, x: Tensor, weight: Tensor, parts: int) -> Tensor:
         """See Ops."""
@@ -263,10 +268,14 @@ class TorchOps(LibraryProducts):
         hidden = joined(first.hidden, second.hidden, count)
         return Rows(hidden, hidden)
 
-    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
+    def norm(
+        self, x: Tensor, eps: float, parts: Tensor | None = None, narrow: bool = False
+    ) -> Matrix:
         """See Ops."""
         if parts is not None:
             x += parts.sum(0, dtype=torch.float32)
+        if narrow:
+            return quantised(F.rms_norm(x.float(), (x.shape[-1],), eps=eps))
         return F.rms_norm(x, (x.shape[-1],), eps=eps)
 
     def rope(
@@ -282,9 +291,9 @@ class TorchOps(LibraryProducts):
         values.index_copy_(0, at, product[:, turning:])
         return None if keys_only else turned[:, : heads.query]
 
-    def activate(self, x: Tensor, silu: bool) -> Tensor:
+    def activate(self, x: Tensor, silu: bool, narrow: bool = False) -> Matrix:
         """See Ops."""
-        return _glu(x, silu)
+        return quantised(_glu(x.float(), silu)) if narrow else _glu(x, silu)
 
     def add_norm(
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,

@@ -12,6 +12,7 @@ from vla_deploy.models.smolvla import SmolVLAConfig
 from vla_deploy.pipeline.backend import PolicyError
 
 OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
+OLDEST_OF_PRECISION = {'fp8': (8, 9)}  # on tensor cores
 SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
 
 
@@ -33,8 +34,9 @@ def require_sizes(config: Config) -> None:
             raise PolicyError(f'backend torch_cuda on a GPU: {what}; choose backend onnx_runtime')
 
 
-def require_gpu() -> None:
-    """Raise PolicyError, which says what to do, unless there is a GPU that can serve."""
+def require_gpu(precision: str) -> None:
+    """Raise PolicyError, which says what to do, unless there is a GPU that can serve at a
+    precision."""
     if torch.version.cuda is None:
         raise PolicyError(
             f'torch {torch.__version__} is built without CUDA; install a CUDA build of torch, or '
@@ -53,4 +55,10 @@ def require_gpu() -> None:
         raise PolicyError(
             f'{torch.cuda.get_device_name()} has compute capability {capability}, but '
             f'{OLDEST_CAPABILITY} is needed; choose another backend'
+        )
+    oldest = OLDEST_OF_PRECISION.get(precision, OLDEST_CAPABILITY)
+    if capability < oldest:
+        raise PolicyError(
+            f'{torch.cuda.get_device_name()} has compute capability {capability}, but {oldest} is '
+            f"needed for precision '{precision}'; choose 'bf16'"
         )

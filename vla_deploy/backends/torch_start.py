@@ -55,29 +55,32 @@ def beside(stream: torch.cuda.Stream | None) -> Iterator[Beside]:
 
 def make_policy(
     source: BundleParameters, dtype: torch.dtype, ops: Ops, batch: int, cameras: int,
-    stream: torch.cuda.Stream | None,
+    stream: torch.cuda.Stream | None, mlp_dtype: torch.dtype | None = None,
 ) -> FusedPolicy:
     """Return a policy, whose parameters are asked for and are being read.
 
     With a stream, which is the current one, another thread makes its stacks; this one runs the
-    tower's products and attention, of so many cameras, as soon as there is a tower.
+    tower's products and attention, of so many cameras, as soon as there is a tower. `mlp_dtype`:
+    see `fused_layers.Layer`.
     """
     config = source.config
-    stacks = None if stream is None else _make_stacks(source, dtype, ops, cameras, stream)
-    policy = FusedPolicy(config, source, dtype, ops, batch, stacks)
+    stacks = None
+    if stream is not None:
+        stacks = _make_stacks(source, dtype, mlp_dtype, ops, cameras, stream)
+    policy = FusedPolicy(config, source, dtype, ops, batch, mlp_dtype, stacks)
     source.close()
     return policy
 
 
 def _make_stacks(
-    source: BundleParameters, dtype: torch.dtype, ops: Ops, cameras: int,
-    stream: torch.cuda.Stream,
+    source: BundleParameters, dtype: torch.dtype, mlp_dtype: torch.dtype | None, ops: Ops,
+    cameras: int, stream: torch.cuda.Stream,
 ) -> Stacks:
     tower: Future[Tower] = Future()
     stacks = None
     try:
         with beside(stream) as other:
-            stacks = other.run(_ask, source, dtype, tower)
+            stacks = other.run(_ask, source, dtype, mlp_dtype, tower)
             stacks.add_done_callback(partial(_tell, tower))
             # any product makes cuBLAS's handle; `current_blas_handle` would keep the interpreter
             some = torch.zeros((ANY_SIZE, ANY_SIZE), dtype=dtype, device=source.device)
@@ -90,9 +93,12 @@ def _make_stacks(
         del stacks, tower  # which refer to what was raised, and that to this frame
 
 
-def _ask(source: BundleParameters, dtype: torch.dtype, tower: Future[Tower]) -> Stacks:
+def _ask(
+    source: BundleParameters, dtype: torch.dtype, mlp_dtype: torch.dtype | None,
+    tower: Future[Tower],
+) -> Stacks:
     """Make stacks, whose tower comes first, and begin to read what they asked for."""
-    made = Stacks(source.config, source, dtype, tower.set_result)
+    made = Stacks(source.config, source, dtype, mlp_dtype, tower.set_result)
     source.begin()
     return made
 

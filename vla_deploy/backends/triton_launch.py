@@ -16,7 +16,7 @@ from vla_deploy.backends.tuning import Config
 POINTER_ALIGNMENT = 16  # bytes, which kernels are compiled for where a pointer has it
 COMPILING_S = 0.05  # what was compiled before takes less to load
 PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
-NARROW, WIDE = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8))
+NARROW, WIDE, WIDEST = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8, 16))
 NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
 
 
@@ -77,6 +77,19 @@ def blocks_of(count: int, size: int) -> int:
 def power_of_2(count: int) -> int:
     """Return the smallest power of 2 that is not less than a positive number; see `blocks_of`."""
     return 1 << (count - 1).bit_length()
+
+
+def squares_of(squares: Tensor | None) -> dict[str, int]:
+    """Return in how many parts a kernel finds the sums of squares."""
+    count = 0 if squares is None else len(squares)
+    return {'BLOCKS': count, 'PADDED': power_of_2(max(1, count))}
+
+
+def sharing(rows: int, offset: Tensor) -> dict[str, int]:
+    """Return how the rows are shared by observations; of one alone their number stays open, so
+    that one kernel serves any."""
+    count = len(offset)
+    return {'BATCH': count, 'TOKENS': rows // count if count > 1 else 0}
 
 
 def _kind(argument: Any) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
+from vla_deploy.backends.quantised import Matrix, Quantised
 from vla_deploy.backends.torch_ops import (
     Heads,
     Inline,
@@ -34,16 +35,18 @@ from vla_deploy.backends.triton_launch import (
     NARROW,
     PLAIN,
     WIDE,
+    WIDEST,
     Launcher,
     blocks_of,
     power_of_2,
+    sharing,
+    squares_of,
 )
 from vla_deploy.backends.triton_tuning import Recorded, compiled, measure_each, refine
 from vla_deploy.backends.tuning import ONE_BLOCK, Config, Tuning, by_library, padded_rows
 
-MAX_COUNTERS = 8192
-PREFETCH_LINE = 128
-TOKEN_STEP = 8
+MAX_COUNTERS, PREFETCH_LINE, TOKEN_STEP = 8192, 128, 8
+GLU_COLUMNS = 2048  # of a block of a gate
 Result = TypeVar('Result')
 
 
@@ -157,15 +160,25 @@ class TritonOps(Launcher, LibraryProducts):
         several = (count,) if count > 1 else ()
         return self._call('attention', (near, heads, kv, dim, *several), launch)
 
-    def norm(self, x: Tensor, eps: float, parts: Tensor | None = None) -> Tensor:
+    def norm(
+        self, x: Tensor, eps: float, parts: Tensor | None = None, narrow: bool = False
+    ) -> Matrix:
         """See Ops."""
-        y = torch.empty_like(x)
+        y, places = self._out(x, x.shape[1], narrow)
         self._launch_rows(
-            triton_rows.norm_kernel, x, (x, x if parts is None else parts, y, eps),
-            WIDTH=x.shape[1], BLOCK=power_of_2(x.shape[1]),
+            triton_rows.norm_kernel, x, (x, x if parts is None else parts, *places, eps),
+            WIDTH=x.shape[1], BLOCK=power_of_2(x.shape[1]), QUANTISE=narrow,
             PARTS=0 if parts is None else len(parts), TOTAL=0 if parts is None else x.numel(),
         )
         return y
+
+    def _out(self, x: Tensor, columns: int, narrow: bool) -> tuple[Matrix, tuple[Tensor, Tensor]]:
+        """Return a matrix of as many rows, and what a kernel writes it to."""
+        if not narrow:
+            y = x.new_empty((len(x), columns))
+            return y, (y, self._none)
+        rows = Quantised.empty(len(x), columns, x.device)
+        return rows, (rows.codes, rows.scale)
 
     def rope(
         self, qkv: Tensor, heads: Heads, turn: Turn, offset: Tensor, keys: Tensor,
@@ -187,26 +200,28 @@ class TritonOps(Launcher, LibraryProducts):
             (product, queries, keys, values, turn.cosine, turn.sine, offset, *given),
             HEADS=heads.query, KV_HEADS=heads.kv, HEAD_DIM=heads.dim,
             BH=power_of_2(heads.rows // heads.dim), KEYS_ONLY=keys_only,
-            **_shared(len(product), offset), **ending,
+            **sharing(len(product), offset), **ending,
         )
         return None if keys_only else queries
 
-    def activate(self, x: Tensor, silu: bool) -> Tensor:
+    def activate(self, x: Tensor, silu: bool, narrow: bool = False) -> Matrix:
         """See Ops."""
-        return self._activated(x, silu, None, None, 0.0)
+        return self._activated(x, silu, None, None, 0.0, narrow)
 
     def _activated(
-        self, x: Tensor, silu: bool, rows: Rows | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
+        self, x: Tensor, silu: bool, rows: Rows | None, bias: Tensor | None, eps: float,
+        narrow: bool = False,
+    ) -> Matrix:
         """act(gate) · up of a product; of `rows`, where the norm is still to be taken."""
         features = x.shape[1] // 2
-        out = x.new_empty((len(x), features))
-        block = min(2048, power_of_2(features))
+        out, places = self._out(x, features, narrow)
+        whole = power_of_2(features)
+        block = whole if narrow else min(GLU_COLUMNS, whole)
         given, ending = self._ending(rows, bias, eps)
         self._launch(
-            triton_rows.glu_kernel, (len(x), blocks_of(features, block)), WIDE,
-            (x, out, *given), FEATURES=features, SILU=silu, BLOCK=block, PDL=self._overlap,
-            **ending,
+            triton_rows.glu_kernel, (len(x), blocks_of(features, block)),
+            WIDE if block <= GLU_COLUMNS else WIDEST, (x, *places, *given), FEATURES=features,
+            SILU=silu, BLOCK=block, QUANTISE=narrow, PDL=self._overlap, **ending,
         )
         return out
 
@@ -217,7 +232,7 @@ class TritonOps(Launcher, LibraryProducts):
         squares = None if rows is None else rows.squares
         given = tuple(self._none if t is None else t for t in (squares, bias))
         return (*given, eps), {
-            'K': 0 if rows is None else rows.hidden.shape[1], **_blocks(squares),
+            'K': 0 if rows is None else rows.hidden.shape[1], **squares_of(squares),
             'ROWS': 0 if squares is None else squares.shape[1], 'BIAS': bias is not None,
         }
 
@@ -243,13 +258,12 @@ class TritonOps(Launcher, LibraryProducts):
         return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
 
     def _wake(self) -> None:
-        """Let Triton do what it does once to tell what it compiled before; it asks other programs
-        for their versions and the system for its libraries."""
+        """Let Triton find what it compiles with, which it does once."""
         if self._device.type == 'cuda':
             tell_by_files()
             triton_rows.glu_kernel.warmup(
-                *[self._none] * 4, 0.0, FEATURES=8, SILU=True, BLOCK=8, PDL=False, grid=(1,),
-                **self._ending(None, None, 0.0)[1],
+                *[self._none] * 5, 0.0, FEATURES=8, SILU=True, BLOCK=8, QUANTISE=False, PDL=False,
+                grid=(1,), **self._ending(None, None, 0.0)[1],
             )
 
     def tune(
@@ -316,7 +330,7 @@ class TritonOps(Launcher, LibraryProducts):
                 config,
                 (x, weight, y, *(self._none if t is None else t for t in given), partial,
                  self._counters, eps),
-                M=m, N=n, K=k, **_blocks(squares_in),
+                M=m, N=n, K=k, **squares_of(squares_in),
                 BIAS=bias is not None, SILU=silu, GATE=gate is not None,
                 RESIDUAL=residual is not None, SQUARES=squares, SCALE=scale is not None,
                 RAW=raw is not None, ROWS=padded, BM=block, BN=config.columns,
@@ -352,7 +366,7 @@ class TritonOps(Launcher, LibraryProducts):
                 config,
                 (rows.scaled, weight, y, keys, values, squares,
                  self._none if bias is None else bias, turn.cosine, turn.sine, offset, eps),
-                M=m, K=k, **_blocks(squares), BIAS=bias is not None, ROPE=heads is not None,
+                M=m, K=k, **squares_of(squares), BIAS=bias is not None, ROPE=heads is not None,
                 SILU=silu, FEATURES=count, HEADS=heads.query if heads else 0,
                 KV_HEADS=heads.kv if heads else 0, HEAD_DIM=heads.dim if heads else 0,
                 BATCH=len(offset), ROWS=padded, BM=block, BN=config.columns, BK=config.depth,
@@ -384,15 +398,3 @@ class TritonOps(Launcher, LibraryProducts):
     def _lines(self, elements: int) -> int:
         size = torch.finfo(self._dtype).bits // 8
         return power_of_2(blocks_of(elements * size, PREFETCH_LINE))
-
-
-def _blocks(squares: Tensor | None) -> dict[str, int]:
-    count = 0 if squares is None else len(squares)
-    return {'BLOCKS': count, 'PADDED': power_of_2(max(1, count))}
-
-
-def _shared(rows: int, offset: Tensor) -> dict[str, int]:
-    """Return how the rows are shared by observations; of one alone their number stays open, so
-    that one kernel serves any."""
-    count = len(offset)
-    return {'BATCH': count, 'TOKENS': rows // count if count > 1 else 0}

@@ -1,14 +1,18 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 """Triton kernels that take a row a program: norms, rotation, the gate of an MLP, and what ends a
-product that was left to cuBLAS."""
+product that was left to cuBLAS. With QUANTISE a row comes out in 8 bits, see `quantised`."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from vla_deploy.backends.quantised import LARGEST, SMALLEST
 from vla_deploy.backends.triton_products import gelu, place_of, silu
+
+_LARGEST: tl.constexpr = tl.constexpr(LARGEST)
+_SMALLEST: tl.constexpr = tl.constexpr(SMALLEST)
 
 
 @triton.jit
@@ -20,6 +24,16 @@ def _rms(
     block = tl.arange(0, PADDED)
     sums = tl.load(squares + block * ROWS + row, mask=block < BLOCKS, other=0.0)
     return tl.rsqrt(tl.sum(sums, axis=0) / K + eps)
+
+
+@triton.jit
+def _store_row(y, scales, row, at, inside, value, QUANTISE: tl.constexpr):
+    """Store a row, with QUANTISE a whole one; its elements that are not `inside` are 0."""
+    if QUANTISE:
+        largest = tl.maximum(tl.max(tl.abs(value), axis=0), _SMALLEST)
+        tl.store(scales + row, largest / _LARGEST)
+        value = value * (_LARGEST / largest)
+    tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -56,8 +70,8 @@ def finish_kernel(
 
 @triton.jit
 def norm_kernel(
-    x, parts, y, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
-    TOTAL: tl.constexpr, PDL: tl.constexpr
+    x, parts, y, scales, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    TOTAL: tl.constexpr, QUANTISE: tl.constexpr, PDL: tl.constexpr
 ):
     """x += the PARTS parts of TOTAL elements each, and y = x / rms(x), a row a program; the
     learned scale is in the weights that follow."""
@@ -76,7 +90,7 @@ def norm_kernel(
         tl.store(x + at, rounded, mask=inside)
         value = rounded.to(tl.float32)
     scale = tl.rsqrt(tl.sum(value * value, axis=0) / WIDTH + eps)
-    tl.store(y + at, (value * scale).to(y.dtype.element_ty), mask=inside)
+    _store_row(y, scales, row, at, inside, value * scale, QUANTISE)
 
 
 @triton.jit
@@ -162,12 +176,13 @@ def rope_kernel(
 
 @triton.jit
 def glu_kernel(
-    x, y, squares, bias, eps, FEATURES: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr,
-    K: tl.constexpr, BLOCKS: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
-    BIAS: tl.constexpr, PDL: tl.constexpr,
+    x, y, scales, squares, bias, eps, FEATURES: tl.constexpr, SILU: tl.constexpr,
+    BLOCK: tl.constexpr, K: tl.constexpr, BLOCKS: tl.constexpr, PADDED: tl.constexpr,
+    ROWS: tl.constexpr, BIAS: tl.constexpr, QUANTISE: tl.constexpr, PDL: tl.constexpr,
 ):
-    """y = act(gate) · up of x [rows,2·FEATURES]; grid (rows, FEATURES / BLOCK). With BLOCKS the
-    norm of the product's rows is still to be taken, and then its bias."""
+    """y = act(gate) · up of x [rows,2·FEATURES]; grid (rows, FEATURES / BLOCK), with QUANTISE one
+    block a row. With BLOCKS the norm of the product's rows is still to be taken, and then its
+    bias."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -183,4 +198,4 @@ def glu_kernel(
         gate += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
         up += tl.load(bias + FEATURES + column, mask=inside, other=0.0).to(tl.float32)
     active = silu(gate) if SILU else gelu(gate)
-    tl.store(y + row * FEATURES + column, (active * up).to(y.dtype.element_ty), mask=inside)
+    _store_row(y, scales, row, row * FEATURES + column, inside, active * up, QUANTISE)

@@ -86,6 +86,7 @@ def _run(
         use_sim_time=simulated,
         backend=arguments.backend,
         provider=arguments.provider,
+        precision=arguments.precision,
         log_folder=str(Path(arguments.output) / 'audit'),
     )
     processes = [_with_controls(p) for p in bring_up(_ROBOT, options, bundle)]
@@ -182,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--bundle', default='', help="another bundle than the robot's own")
     parser.add_argument('--backend', default='onnx_runtime', help='what computes the policy')
     parser.add_argument('--provider', default='cpu', help='where the backend computes it')
+    parser.add_argument(
+        '--precision', default='fp32', help='in which precision, if the bundle has it (fp32)'
+    )
     parser.add_argument(
         '--clock',
         choices=('auto', 'wall', 'simulated'),

@@ -104,11 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--precision',
-        choices=('fp32', 'tf32', 'bf16', 'fp16', 'int8'),
+        choices=('fp32', 'tf32', 'bf16', 'fp16', 'fp8', 'int8'),
         default='fp32',
         help='bf16 and fp16 add graphs with products in 16 bits for GPUs, int8 graphs for CPUs, to '
         'the float32 ones, which are always there; tf32 adds what a GPU is held to that computes '
-        'those with tf32 products (fp32)',
+        'those with tf32 products, and fp8 what backend torch_cuda is held to at fp8 (fp32)',
     )
     parser.add_argument(
         '--tokenizer', type=Path, metavar='DIR', help='folder with tokenizer.json'

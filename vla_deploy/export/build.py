@@ -270,8 +270,9 @@ def _prove(
     if options.precision == TF32 and traced.reference_error is not None:
         receipt = with_tf32(receipt, traced.reference_error)
     elif options.precision != 'fp32':
-        progress(f'writing the graphs of {options.precision}')
-        write_graphs(folder, contract, options.precision)
+        if options.precision in GRAPHS:
+            progress(f'writing the graphs of {options.precision}')
+            write_graphs(folder, contract, options.precision)
         sealed = _seal(folder, receipt, sealed['files'])
         parity = run_precision(
             open_bundle(folder), options.precision, contract, cases, chunks, traced.actions,

@@ -1,6 +1,6 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""bf16 and fp16: the same graphs with the products of their large weights in 16 bits; and tf32.
+"""bf16 and fp16: the same graphs with the products of their large weights in 16 bits; tf32, fp8.
 
 Both factors of such a product and its result are rounded to 16 bits; sums, norms, softmax,
 rotations, everything that comes from the flow time, and the projections of states and actions stay
@@ -16,12 +16,17 @@ float32, so that a bundle for a GPU can be proven anywhere.
 
 tf32 has no graphs of its own: it is how a GPU multiplies the float32 ones if it is told to. The
 reference's error is there that of its torch modules with all factors cut to tf32.
+
+fp8 has none either: it is served from the bundle's weights. The reference is there the one at bf16,
+with both factors of the products of the language layers' MLPs rounded to float8 (e4m3), by a scale
+for each row of a weight and for each token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +51,17 @@ from vla_deploy.export.weight_store import WeightStore, mapped_values
 from vla_deploy.models.gemma import GemmaLayer
 from vla_deploy.models.language import DecoderLayer
 from vla_deploy.models.vision import VisionLayer
-from vla_deploy.pipeline.bundle import GRAPHS, TF32, Graphs, graphs_of
+from vla_deploy.pipeline.bundle import FP8, GRAPHS, TF32, Graphs, graphs_of
 
-DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, FP8: torch.bfloat16}
 _ONNX_DTYPES = {'bf16': TensorProto.BFLOAT16, 'fp16': TensorProto.FLOAT16}
 BLOCKS = (VisionLayer, DecoderLayer, GemmaLayer)
 REFERENCES = (*DTYPES, TF32)  # precisions that the reference can be run at
+FP8_LARGEST, FP8_SMALLEST = 448.0, 1e-30  # magnitudes: of float8, and what is told from none
+# of the language model, beside which there is an expert
+FP8_LAYERS = re.compile(
+    r'\.(?:text_model|language_model)\.layers\.\d+\.mlp\.(?:gate|up|down)_proj$'
+)
 TF32_MASK = -1 << 13  # matrix units read no further than 10 bits of the mantissa
 # Of each product, how many of its first arguments are factors.
 _PRODUCTS = {
@@ -104,19 +114,22 @@ def as_reference(model: nn.Module, precision: str) -> Iterator[None]:
         return
     dtype = DTYPES[precision]
     patched: list[tuple[nn.Module, str]] = []
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            module.forward = functools.partial(_rounded_linear, module, dtype)  # type: ignore[method-assign]
+            in_8_bits = precision == FP8 and FP8_LAYERS.search(name) is not None
+            module.forward = functools.partial(  # type: ignore[method-assign]
+                _rounded_linear, module, _in_8_bits if in_8_bits else _rounded(dtype), dtype
+            )
             patched.append((module, 'forward'))
         elif isinstance(module, BLOCKS):
-            name = 'forward' if isinstance(module, VisionLayer) else 'finish'
-            setattr(module, name, _rounded_result(getattr(module, name), dtype))
-            patched.append((module, name))
+            method = 'forward' if isinstance(module, VisionLayer) else 'finish'
+            setattr(module, method, _rounded_result(getattr(module, method), dtype))
+            patched.append((module, method))
     try:
         yield
     finally:
-        for module, name in patched:
-            delattr(module, name)  # the class's own is back
+        for module, method in patched:
+            delattr(module, method)  # the class's own is back
 
 
 class _CutFactors(TorchFunctionMode):
@@ -135,9 +148,21 @@ def _rounded_result(function: Callable[..., Tensor], dtype: torch.dtype) -> Call
     return lambda *arguments: function(*arguments).to(dtype).float()
 
 
-def _rounded_linear(layer: nn.Linear, dtype: torch.dtype, hidden: Tensor) -> Tensor:
-    product = F.linear(hidden.to(dtype).float(), layer.weight.to(dtype).float())
-    product = product.to(dtype).float()
+def _rounded(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda factor: factor.to(dtype).float()
+
+
+def _in_8_bits(factor: Tensor) -> Tensor:
+    """Round to float8, each row by a scale that makes its largest magnitude that of float8."""
+    largest = factor.abs().amax(dim=-1, keepdim=True).clamp(min=FP8_SMALLEST)
+    scale = largest / FP8_LARGEST
+    return (factor / scale).to(torch.float8_e4m3fn).float() * scale
+
+
+def _rounded_linear(
+    layer: nn.Linear, rounded: Callable[[Tensor], Tensor], dtype: torch.dtype, hidden: Tensor
+) -> Tensor:
+    product = F.linear(rounded(hidden), rounded(layer.weight)).to(dtype).float()
     return product if layer.bias is None else product + layer.bias
 
 

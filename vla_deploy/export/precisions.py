@@ -29,15 +29,16 @@ from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import VariantParity, run_variants, variant_failures
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.backend import BackendOptions
-from vla_deploy.pipeline.bundle import GRAPHS, TF32, Bundle, threshold_name
+from vla_deploy.pipeline.bundle import FP8, GRAPHS, TF32, Bundle, threshold_name
 
 INT8 = 'int8'
-PRECISIONS = tuple(GRAPHS)
+PRECISIONS = (*GRAPHS, FP8)
+SERVED_BY = {FP8: 'torch_cuda'}  # otherwise by ONNX Runtime
 # int8 against float32: a coarser result is another policy, not a faster one.
 MIN_COSINE = 0.999
 MAX_ACTION_ERROR = 0.05  # of the size of a dimension in robot units
-# What serves may be so much worse than the reference at bf16, fp16 and tf32, and at int8 so much
-# worse than on the exporting machine.
+# What serves may be so much worse than the reference at bf16, fp16, tf32 and fp8, and at int8 so
+# much worse than on the exporting machine.
 MARGIN = 1.25
 DRAWS = 8  # of noise for each fixture, where the reference's own error is measured
 
@@ -48,8 +49,9 @@ class PrecisionParity:
 
     chunk: model space. actions: robot units divided by the size of each dimension.
     action_error: the largest error of each dimension, in its robot unit. raw: the chunks.
-    reference_error: how far the reference itself is off at bf16 or fp16, model space; None at
-    int8, which it does not know. variants: the other variants against split.
+    reference_error: how far the reference itself is off at bf16, fp16 or fp8, model space; None
+    at int8, which it does not know. variants: the other variants against split, where they are
+    other graphs.
     """
 
     precision: str
@@ -113,7 +115,7 @@ def run_precision(
     Raises GateError where a number is not finite.
     """
     options = BackendOptions(precision=precision, threads=threads)
-    policy = Policy.serve(bundle, 'onnx_runtime', options)
+    policy = Policy.serve(bundle, SERVED_BY.get(precision, 'onnx_runtime'), options)
     scale = action_scale(contract, statistics)
     raw, in_model, in_robot = [], [], []
     largest = np.zeros(contract.action.dim)
@@ -132,7 +134,9 @@ def run_precision(
         tuple(largest.tolist()),
         tuple(raw),
         error,
-        run_variants(bundle, precision, cases[alike], raw[alike], threads, progress),
+        run_variants(bundle, precision, cases[alike], raw[alike], threads, progress)
+        if precision in GRAPHS
+        else {},
     )
 
 

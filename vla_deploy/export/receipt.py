@@ -181,6 +181,8 @@ _ABOUT = {
     'int8': 'The weights of matrix products in 8 bits, activations quantised as they come,',
     'bf16': 'Products of large weights with factors and results rounded to bfloat16,',
     'fp16': 'Products of large weights with factors and results rounded to float16,',
+    'fp8': 'Backend torch_cuda on a CPU, as at bf16 but with both factors of the products of the\n'
+    "language layers' MLPs in float8,",
 }
 
 

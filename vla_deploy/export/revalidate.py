@@ -40,7 +40,7 @@ from vla_deploy.export.source import CheckpointError, need
 from vla_deploy.export.torch_pipeline import TorchPipeline
 from vla_deploy.export.variants import run_variants, variant_failures
 from vla_deploy.pipeline import Policy
-from vla_deploy.pipeline.bundle import FIXTURES, GRAPHS, NORMALIZER, graphs_of, threshold_name
+from vla_deploy.pipeline.bundle import FIXTURES, GRAPHS, NORMALIZER, threshold_name
 from vla_deploy.pipeline.fixtures import Fixture, read_fixtures
 from vla_deploy.pipeline.fixtures import compare as compare_served
 from vla_deploy.pipeline.normalize import ActionDecoder, read_statistics
@@ -105,7 +105,7 @@ def validate_bundle(
     missed += variant_failures('fp32', variants, threshold)
     others: dict[str, Any] = {}
     for precision in PRECISIONS[1:]:
-        if not (bundle / graphs_of(precision, 'cpu').prefix).exists():
+        if precision not in policy.receipt['parity']:
             continue
         stated = policy.receipt['parity'][precision].get('reference_max_abs')
         parity = run_precision(

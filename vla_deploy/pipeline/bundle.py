@@ -59,6 +59,8 @@ GRAPHS = {
 }
 # Of how products of the float32 graphs are taken.
 TF32 = 'tf32'
+# Of a backend that needs no graphs.
+FP8 = 'fp8'
 # Of a precision and a provider that lacks its kernels, or has better ones: other graphs over the
 # same weights.
 _GRAPHS_ON = {
