@@ -97,10 +97,7 @@ class JointStep:
                 above = ahead
             if 0.0 <= -ahead < below:
                 below = -ahead
-        if above < 0.0:
-            above = 0.0
-        if below < 0.0:
-            below = 0.0
+        above, below = max(above, 0.0), max(below, 0.0)
         way = half_dt * v
         if (v > 0.0 and way > above) or (v < 0.0 and -way > below):
             return v, True
