@@ -15,13 +15,18 @@ LEFT_BYTES = 64 << 20  # of the device's memory: less than any process needs the
 
 # Of the process of inference: a kernel that fails makes all that its process has there unusable.
 LOSE_ON_SIGNAL = """
+import os
+import pathlib
 import signal
 import threading
 
 def lose():
     import torch
     place = torch.zeros(1, device='cuda')
-    place[torch.ones(1, dtype=torch.long, device='cuda')].cpu()
+    try:
+        place[torch.ones(1, dtype=torch.long, device='cuda')].cpu()
+    except RuntimeError as error:
+        pathlib.Path(os.environ['LOST']).write_text(str(error))
 
 signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=lose).start())
 """
@@ -59,11 +64,14 @@ def test_when_the_device_is_lost_while_the_robot_moves_expect_degraded_and_the_g
 ):
     (tmp_path / 'sitecustomize.py').write_text(LOSE_ON_SIGNAL)
     paths = robot.environment.get('PYTHONPATH', '')
+    lost = tmp_path / 'lost'
     monkeypatch.setitem(robot.environment, 'PYTHONPATH', f'{tmp_path}:{paths}')
+    monkeypatch.setitem(robot.environment, 'LOST', str(lost))
     process = start(robot, reach_bundle)
     robot.wait(lambda: robot.guard.state_name == 'ARMED', 'the first plan', timeout_s=120)
     robot.wait_until_moving(0.05)
     process.send(signal.SIGUSR1)
+    robot.wait(lost.exists, 'the device to be lost')
     wait_for_reason(robot, 'torch_cuda', 'nvidia-smi')
     robot.wait(lambda: robot.guard.state_name == 'HOLD', 'the end of the last plan')
     robot.wait_until_standing()
