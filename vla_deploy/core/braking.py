@@ -37,38 +37,34 @@ def slew_then_brake(
     Plain floats in, since this is called in every tick. Cubic Hermite through the knots reproduces
     the motion, since each joint's acceleration is constant between them.
     """
-    reaches, drops, grid = [], [], {0}
+    ends, drops, grid = [], [], {0}
     for v, a, slew in zip(velocity_after, deceleration, slew_steps, strict=True):
-        drop, steps = a * GRID_S, 0.0
+        drop, end = a * GRID_S, slew
         if v != 0.0:
-            steps = abs(v) / drop
             # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
-            end = slew + (math.ceil(steps - 1e-9) or 1)
+            end += math.ceil(abs(v) / drop - 1e-9) or 1
             grid.add(end - 1)
             grid.add(end)
         grid.add(slew)
-        reaches.append(slew + steps)  # where full braking would end, were there no grid
+        ends.append(end)
         drops.append(drop if v > 0.0 else -drop)
     knots = sorted(grid)
-    # Few operations, since each costs the same whether of one number or a hundred: in half steps,
-    # because the way is the mean velocity times the time.
     column = np.array(knots, np.float64)[:, None]
-    reach, lost = np.array((reaches, drops))
-    states = np.empty((2, len(knots), len(drops)))
+    after, lost, last = np.array((velocity_after, drops, ends))
+    states = np.empty((2, len(knots), len(ends)))
     positions, velocities = states
-    np.subtract(reach, column, out=velocities)
-    np.maximum(velocities, 0.0, out=velocities)
-    velocities *= lost
     longest = max(slew_steps)
+    # One column serves all where they slew for equally long.
+    braked = column - (longest if min(slew_steps) == longest else np.array(slew_steps))
+    np.subtract(after, lost * braked, out=velocities)
+    velocities[column >= last] = 0.0
     if len(knots) > 1 and knots[1] < longest:
-        slews = np.array(slew_steps)
-        rate = (np.array(velocity_after) - velocity) / np.maximum(slews, 1)
-        np.copyto(velocities, velocity + rate * column, where=column < slews)
-    velocities[-1] = 0.0
+        rate = (after - velocity) / np.maximum(slew_steps, 1)
+        np.copyto(velocities, velocity + rate * column, where=braked < 0)
     states[:, 0] = position, velocity
+    # Constant acceleration between knots: the way is the mean velocity times the time.
     ways = positions[1:]
     np.add(velocities[1:], velocities[:-1], out=ways)
-    column *= 0.5 * GRID_S
-    ways *= column[1:] - column[:-1]
+    ways *= (column[1:] - column[:-1]) * (0.5 * GRID_S)
     np.add.accumulate(positions, axis=0, out=positions)
     return Trajectory([t_ns + knot * GRID_NS for knot in knots], states)
