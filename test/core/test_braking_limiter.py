@@ -75,7 +75,7 @@ def test_when_limited_expect_the_step_and_its_tail_inside_every_limit(
         target = rng.choice([rng.uniform(-4, 4, 7), rng.normal(0, 1e3, 7), q + 1e-6, HOME])
         w = rng.choice([np.zeros(7), rng.normal(0, 5, 7)])
         after, brakes = limiter.step(q, v, target, w)
-        motion = slew_then_brake(0, q, v, after, np.where(brakes, 0.0, dt_steps),
+        motion = slew_then_brake(0, q, v, after, np.where(brakes, 0, dt_steps).tolist(),
                                  BOUNDS.acceleration)
         if len(motion.times) > 1:
             e = trajectory_extrema(motion)
@@ -117,7 +117,7 @@ def follow(target: np.ndarray, start: np.ndarray, dt_steps: int = 20) -> np.ndar
     for i in range(len(target) - 2):
         w = (target[i + 2] - target[i + 1]) / (half * GRID_S)
         after, brakes = limiter.step(q, v, target[i + 2], w)
-        motion = slew_then_brake(0, q, v, after, np.where(brakes, 0.0, dt_steps),
+        motion = slew_then_brake(0, q, v, after, np.where(brakes, 0, dt_steps).tolist(),
                                  BOUNDS.acceleration)
         q, v = motion.state(half * GRID_NS)
         way.append(q)

@@ -95,7 +95,7 @@ def test_when_driven_into_the_ends_expect_every_state_below_the_curve(
     side = np.where(rng.random(7) < 0.5, -9.0, 9.0)
     for _ in range(40):
         after, brakes = limiter.step(q, v, q + side, np.zeros(7))
-        motion = slew_then_brake(0, q, v, after, np.where(brakes, 0.0, dt_steps),
+        motion = slew_then_brake(0, q, v, after, np.where(brakes, 0, dt_steps).tolist(),
                                  bounds.acceleration)
         if len(motion.times) > 1:
             assert speed_excess(motion, limits).max() <= 1e-9

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vla_deploy.core.bounds import Bounds
 from vla_deploy.core.chunk import Chunk
 from vla_deploy.core.guard_config import GuardConfig
+from vla_deploy.core.trajectory import Trajectory
 
 OPEN = {'start_jump': 10.0, 'trip_count': 100000}
 
@@ -33,6 +34,27 @@ def moving_world(**config: Any) -> tuple[World, Chunk]:
     world.ticks(95)
     assert world.core.state is GuardState.ARMED
     return world, chunk
+
+
+class ReadOnly(list):  # type: ignore[type-arg]
+    """Times that are found out when they are changed in place."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise AssertionError('times of a motion were changed')
+
+    __setitem__ = __delitem__ = __iadd__ = append = extend = insert = pop = _refuse
+
+
+def test_when_a_guard_works_expect_no_motion_changed_once_it_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(self: Trajectory, ns: list[int], states: np.ndarray) -> None:
+        assert all(type(t_ns) is int for t_ns in ns)
+        self.ns, self.states = ReadOnly(ns), states.view()
+        self.states.setflags(write=False)
+
+    monkeypatch.setattr(Trajectory, '__init__', init)
+    assert sum(episode(seed, ticks=150) for seed in range(8)) > 1000
 
 
 def speed(world: World) -> float:

@@ -3,14 +3,16 @@
 """A robot whose policy runs on a GPU, and a GPU that has no room or is lost: where there is one."""
 
 import importlib.util
+import os
+import pathlib
 import signal
 
 import pytest
-from inference_waits import wait_for_reason
+from inference_waits import PATIENT, wait_for_reason
 
 TASK = 'reach the red cube'
 CAMERA = {'image_rate_hz': 15.0, 'image_width': 256, 'image_height': 256}
-PATIENT = {'image_max_age_s': 4.0, 'joint_state_max_age_s': 4.0, 'max_skew_s': 3.0}
+START_S = 120.0  # of a policy whose kernels are compiled and measured first
 LEFT_BYTES = 64 << 20  # of the device's memory: less than any process needs there
 
 # Of the process of inference: a kernel that fails makes all that its process has there unusable.
@@ -33,7 +35,7 @@ signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=lose).start())
 
 
 def has_gpu():
-    if importlib.util.find_spec('torch') is None:
+    if importlib.util.find_spec('torch') is None or not pathlib.Path('/dev/nvidiactl').exists():
         return False
     import torch
 
@@ -63,12 +65,12 @@ def test_when_the_device_is_lost_while_the_robot_moves_expect_degraded_and_the_g
     robot, reach_bundle, tmp_path, monkeypatch
 ):
     (tmp_path / 'sitecustomize.py').write_text(LOSE_ON_SIGNAL)
-    paths = robot.environment.get('PYTHONPATH', '')
+    paths = [str(tmp_path), *filter(None, [robot.environment.get('PYTHONPATH')])]
     lost = tmp_path / 'lost'
-    monkeypatch.setitem(robot.environment, 'PYTHONPATH', f'{tmp_path}:{paths}')
+    monkeypatch.setitem(robot.environment, 'PYTHONPATH', os.pathsep.join(paths))
     monkeypatch.setitem(robot.environment, 'LOST', str(lost))
     process = start(robot, reach_bundle)
-    robot.wait(lambda: robot.guard.state_name == 'ARMED', 'the first plan', timeout_s=120)
+    robot.wait(lambda: robot.guard.state_name == 'ARMED', 'the first plan', timeout_s=START_S)
     robot.wait_until_moving(0.05)
     process.send(signal.SIGUSR1)
     robot.wait(lost.exists, 'the device to be lost')
@@ -86,10 +88,13 @@ def test_when_the_device_has_no_room_expect_one_line_and_the_robot_to_stand(robo
     torch.zeros(1, device='cuda')
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - LEFT_BYTES, dtype=torch.uint8, device='cuda')
-    process = start(robot, reach_bundle)
-    assert robot.wait_for_exit(process) != 0
-    del taken
-    torch.cuda.empty_cache()
+    try:
+        process = start(robot, reach_bundle)
+        robot.wait(lambda: process.exit_code is not None, 'the process to end', timeout_s=START_S)
+    finally:
+        del taken
+        torch.cuda.empty_cache()
+    assert process.exit_code != 0
     (line,) = process.error_lines()
     assert 'memory' in line
     assert 'Traceback' not in process.output()

@@ -107,27 +107,49 @@ def test_when_chunk_valid_s_is_set_expect_it_in_valid_until(shared_graph, robot,
     assert time_ns(chunk.valid_until) - time_ns(chunk.sent_stamp) == round(valid_s * 1e9)
 
 
-def test_when_it_waits_for_a_recorder_expect_no_chunk_before_one_hears_them_reliably(
-    shared_graph, robot, serve
-):
-    def listen(profile):
-        recorder = Node('recorder', context=shared_graph.context)
-        recorder.create_subscription(ActionChunk, 'action_chunk', lambda _: None, profile)
-        return recorder
+@pytest.fixture
+def listen(shared_graph):
+    """Return a function that makes a recorder of chunks of this name; it is taken away again."""
+    nodes = []
 
+    def start(name, profile):
+        nodes.append(Node(name, context=shared_graph.context))
+        nodes[-1].create_subscription(ActionChunk, 'action_chunk', lambda _: None, profile)
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.destroy_node()
+
+
+@pytest.mark.parametrize('name', ['recorder', 'rosbag2_recorder'])
+def test_when_it_waits_for_a_recorder_expect_no_chunk_before_one_hears_them_reliably(
+    shared_graph, robot, serve, listen, name
+):
     serve(instruction='reach', wait_for_recorder=True)
-    told = 'no recorder listens to /action_chunk yet: start one'
-    wait_for_reason(shared_graph, told)
-    early = listen(qos.SENSOR)  # as one does that does not know of the publisher yet
-    shared_graph.wait(lambda: 'recorder' in listeners(shared_graph, '/action_chunk'), 'a recorder')
-    shared_graph.policies.clear()
-    wait_for_reason(shared_graph, told)
+    wait_for_reason(shared_graph, 'wait_for_recorder: no node named', name, '/action_chunk')
+    listen(name, qos.SENSOR)  # as one does that does not know of the publisher yet
+    wait_for_reason(shared_graph, 'wait_for_recorder: the recorder hears /action_chunk by best')
     sent = len(shared_graph.chunks)
-    recorder = listen(qos.CHUNK)
+    listen(name, qos.CHUNK)
     next_chunk(shared_graph)
-    early.destroy_node()
-    recorder.destroy_node()
     assert sent == 0
+
+
+def test_when_the_recorder_leaves_expect_chunks_to_go_on_until_it_is_configured_again(
+    shared_graph, robot, serve, listen
+):
+    recorder = listen('recorder', qos.CHUNK)
+    node = serve(instruction='reach', wait_for_recorder=True)
+    next_chunk(shared_graph)
+    recorder.destroy_node()
+    shared_graph.wait(
+        lambda: 'recorder' not in listeners(shared_graph, '/action_chunk'), 'the recorder to go'
+    )
+    next_chunk(shared_graph)
+    for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
+        assert getattr(node, f'trigger_{transition}')() == TransitionCallbackReturn.SUCCESS
+    wait_for_reason(shared_graph, 'wait_for_recorder')
 
 
 def test_when_noise_seed_is_set_expect_it_counted_up_and_the_same_noise_again(

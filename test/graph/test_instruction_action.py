@@ -174,6 +174,15 @@ def test_when_a_stream_stays_away_expect_the_goal_to_end_with_its_name_after_the
     robot.images['front'] = grey_image()
 
 
+def test_when_no_recorder_comes_that_is_waited_for_expect_the_goal_to_end_inactive(
+    robot, serve, instructor
+):
+    serve(goal_patience_s=0.5, wait_for_recorder=True)
+    status, result = instructor.result(instructor.send())
+    assert (status, result.error_code) == (ABORTED, Result.ERROR_INACTIVE)
+    assert result.error_msg.startswith('wait_for_recorder: no node named recorder')
+
+
 def test_when_a_goal_ends_with_an_error_expect_the_status_ready_without_its_reason(
     shared_graph, robot, serve, instructor
 ):

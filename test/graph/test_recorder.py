@@ -378,4 +378,3 @@ def test_when_a_recorder_alone_hears_the_commands_expect_the_guard_not_to_take_i
 
 def recorder_hears(graph, topic):
     return listeners(graph, topic) == {'recorder'}
-

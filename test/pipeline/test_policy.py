@@ -272,11 +272,14 @@ def test_when_whole_chunks_and_steps_may_serve_expect_the_self_test_to_run_both(
     straight, monkeypatch
 ):
     policy, backend = straight
-    backend.target = np.float32(0.0)
-    monkeypatch.setattr(policy, '_whole', lambda inputs, noise: np.zeros_like(noise))
-    assert policy.self_test().passed
-    backend.step = lambda prefix, x, t, dt: (np.full_like(x, 0.5), x)
-    assert policy.self_test().max_abs == 0.5
+    def far(whole, stepped):
+        monkeypatch.setattr(policy, '_whole', lambda inputs, noise: np.full_like(noise, whole))
+        backend.step = lambda prefix, x, t, dt: (np.full_like(x, stepped), x)
+        return policy.self_test().max_abs
+
+    assert far(0.0, 0.0) == 0.0
+    assert far(0.25, 0.0) == 0.25
+    assert far(0.0, 0.5) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -61,13 +61,13 @@ class JerkLine(CommandLine):
             return False
         route, self._route = self._route, None
         assert route is not None
-        duration_s = float(route.times[1] - splice_ns) * NS_TO_S
+        duration_s = (route.ns[1] - splice_ns) * NS_TO_S
         way = self._smooth.reach(
             splice_ns, route.position[0], route.velocity[0],
             acceleration_before(self._line, splice_ns), duration_s,
             (route.position[1], route.velocity[1], route.acceleration_at_start(1)
-             if len(route.times) > 2 else np.zeros_like(route.position[1])), on_time=True)
-        if way is None or way.end_ns != route.times[1]:
+             if len(route.ns) > 2 else np.zeros_like(route.position[1])), on_time=True)
+        if way is None or way.end_ns != route.ns[1]:
             return False
         way = way.knots(0, -1).then(route.knots(1, 2))
         if not (self._within_bounds(way) and self._within_jerk(way)):

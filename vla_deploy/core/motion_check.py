@@ -56,8 +56,9 @@ def check_motion(
                                        report.told('velocity'))
         report.add('velocity', *judged, 0,
                    'velocity {} exceeds {} so near to the end of the range', '/s')
-    apart = 1 if len(asked) == len(knots.times) else 2  # knots between two of `asked`, and back
-    spans = knots.times[apart:] - knots.times[:-apart]
+    apart = 1 if len(asked) == len(knots.ns) else 2  # knots between two of `asked`, and back
+    times = knots.times
+    spans = times[apart:] - times[:-apart]
     to_s = NS_TO_S / apart
     change /= spans[:, None] * to_s
     report.add('acceleration', change, scaled_acceleration, 1,

@@ -76,7 +76,7 @@ class Screen:
         asked: velocities [knots, joints], or slopes between positions [segments, joints]. False
         says nothing.
         """
-        of_slopes = len(asked) < len(knots.times)
+        of_slopes = len(asked) < len(knots.ns)
         change = asked[1:] - asked[:-1]
         np.abs(change, out=change)
         if not (

@@ -96,7 +96,7 @@ class VelocityLine(CommandLine):
     def _clear(self, route: Trajectory) -> bool:
         """Whether a route of two knots or more stays where it may go, braking at its end included.
         """
-        if len(route.times) < 2:
+        if len(route.ns) < 2:
             return True
         bounds, start = self._bounds, route.position[0]
         extrema = trajectory_extrema(route)

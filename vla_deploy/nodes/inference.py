@@ -40,7 +40,7 @@ from vla_deploy.ros.observation_streams import ObservationStreams
 from vla_deploy.ros.parameters import read_config
 from vla_deploy.ros.policy_health import STATUS_PERIOD_S, PolicyHealth
 from vla_deploy.ros.policy_messages import flat_message
-from vla_deploy.ros.recorders import listens
+from vla_deploy.ros.recorders import unheard
 from vla_deploy.ros.robot_limits import robot_limits
 from vla_deploy.ros.served_policy import ServedPolicy, load_policy, strategy_options
 from vla_deploy_msgs.msg import ActionChunk, ExecutionState, PolicyStatus
@@ -279,9 +279,9 @@ class InferenceNode(ManagedNode):
 
     def _unheard(self) -> str:
         """Return why a chunk would not be recorded that has to be; once it is, it stays so."""
-        topic = self._chunks.topic_name
-        self._recorded = self._recorded or listens(self, topic)
-        return '' if self._recorded else f'no recorder listens to {topic} yet: start one'
+        missing = '' if self._recorded else unheard(self, self._chunks.topic_name)
+        self._recorded = not missing
+        return f'wait_for_recorder: {missing}' if missing else ''
 
     def _injected_latency_s(self) -> float:
         """Return the parameter as it is now: tests change it while the robot moves."""

@@ -46,7 +46,8 @@ class InferenceConfig:
     instruction: str = parameter('', 'Text to follow from activation; empty: wait for the topic.')
     wait_for_recorder: bool = parameter(
         False,
-        'Compute no chunk before a recorder listens to action_chunk, so that it has the first one.',
+        'Compute no chunk for the guard before a recorder hears action_chunk reliably, so that '
+        'it has the first one.',
     )
     instruction_max_length: int = parameter(
         1000, 'Longest instruction that is accepted.', 'characters', minimum=1, maximum=100_000

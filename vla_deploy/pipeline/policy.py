@@ -261,7 +261,7 @@ class Policy:
         pairs = []
         fixtures = read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract)
         for fixture in fixtures:
-            for haste in self._ways():
+            for haste in self._computations():
                 raw = self.infer(fixture.observation, fixture.noise, haste=haste).raw
                 pairs.append((raw, raw if self._backend.emits_robot_units else fixture.chunk))
         if self.batch > 1:
@@ -272,8 +272,9 @@ class Policy:
             pairs += [(own.raw, of.chunk) for own, of in zip(chunks, together, strict=True)]
         return compare(pairs, threshold)
 
-    def _ways(self) -> tuple[Haste, ...]:
-        """Return what leads through each computation that may serve: all or nothing is late."""
+    def _computations(self) -> tuple[Haste, ...]:
+        """Return what asks for each computation that may serve: the whole chunk, and all steps one
+        by one, for a deadline that never comes."""
         if self._whole is None or not self.takes_steps_apart:
             return (NO_HASTE,)
         return NO_HASTE, Haste(deadline_s=math.inf)

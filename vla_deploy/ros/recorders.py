@@ -11,13 +11,20 @@ from rclpy.qos import ReliabilityPolicy
 RECORDERS = ('recorder', 'rosbag2_recorder')
 
 
-def listens(node: Node, topic: str) -> bool:
-    """Say whether a recorder has every message of a reliable publisher of a topic from now on.
+def unheard(node: Node, topic: str) -> str:
+    """Return why no recorder is known to have each message of a reliable publisher of a topic from
+    now on; empty if one is.
 
-    A recorder listens reliably once it knows of such a publisher, and not before.
+    Ours listens by best effort before it knows of the publisher, and reliably from then on, unless
+    another publisher of the topic offers best effort only.
     """
-    return any(
-        info.node_name in RECORDERS
-        and info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    heard = [
+        info.qos_profile.reliability
         for info in node.get_subscriptions_info_by_topic(topic)
-    )
+        if info.node_name in RECORDERS
+    ]
+    if ReliabilityPolicy.RELIABLE in heard:
+        return ''
+    if heard:
+        return f'the recorder hears {topic} by best effort: is another publisher of it best effort?'
+    return f'no node named {" or ".join(RECORDERS)} hears {topic}'

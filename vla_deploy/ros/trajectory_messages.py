@@ -46,7 +46,7 @@ class TrajectoryMessage:
 
         Positions and velocities are the knots' own float64 values, unchanged.
         """
-        joints, knots = self._joints, len(trajectory.times)
+        joints, knots = self._joints, len(trajectory.ns)
         if len(self._cells) < knots:
             self._cells = np.tile(self._point, (knots, 1))
         cells = self._cells[:knots]
