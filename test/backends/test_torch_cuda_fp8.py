@@ -92,6 +92,7 @@ def test_when_exported_expect_it_told_in_the_report_and_no_graphs(bundle):
     assert '## fp8' in report
     assert repr(figures['reference_max_abs']) in report
     assert repr(figures['chunk']['max_abs']) in report
+    assert '- cosine at least 0.999, actions at most 0.05' in report
     assert not [path.name for path in bundle.iterdir() if 'fp8' in path.name]
 
 
@@ -103,9 +104,10 @@ def test_when_validated_expect_the_figures_again(bundle, tmp_path):
     assert figures == open_bundle(bundle).receipt['parity']['fp8']
 
 
-def test_when_the_receipt_has_no_threshold_expect_it_refused_by_name(golden_bundle):
+def test_when_the_receipt_has_no_threshold_expect_it_refused_by_name_and_what_to_do(golden_bundle):
     policy = load(golden_bundle('pi0'), 'fp8')
-    with pytest.raises(BundleError, match=r'has no thresholds\.fp8_target_max_abs'):
+    missing = r'has no thresholds\.fp8_target_max_abs; export again with --precision fp8$'
+    with pytest.raises(BundleError, match=missing):
         policy.self_test()
 
 

@@ -190,6 +190,21 @@ def test_when_worse_than_the_rule_expect_it_to_fail():
     assert failures(float('nan'))
 
 
+def test_when_8_bits_ruin_the_policy_expect_it_to_fail_though_the_reference_is_as_bad():
+    def failures(precision, chunk, actions):
+        return precision_failures(
+            PrecisionParity(precision, chunk, actions, (0.01,), (), 1.0, {}), 1e-4
+        )
+
+    good, coarse = Figure(0.01, 0.9999), Figure(1.0, 0.99)
+    assert failures('fp8', good, good) == []
+    assert failures('fp8', coarse, good) == ['fp8, chunk: cosine 0.99 (at least 0.999)']
+    assert failures('fp8', good, coarse) == [
+        'fp8, actions: max_abs 1.0 of the size of a dimension (at most 0.05)'
+    ]
+    assert failures('bf16', coarse, coarse) == []
+
+
 def test_when_validated_expect_the_figures_again(bundle, precision, tmp_path):
     output = tmp_path / 'figures.json'
     command = ['export', str(bundle), '--threads', '1', '--output-json', str(output)]

@@ -34,7 +34,9 @@ from vla_deploy.pipeline.bundle import FP8, GRAPHS, TF32, Bundle, threshold_name
 INT8 = 'int8'
 PRECISIONS = (*GRAPHS, FP8)
 SERVED_BY = {FP8: 'torch_cuda'}  # otherwise by ONNX Runtime
-# int8 against float32: a coarser result is another policy, not a faster one.
+# 8 bits against float32: a coarser result is another policy, not a faster one. The reference at fp8
+# is no measure of that, as it would be as coarse itself.
+IN_8_BITS = (INT8, FP8)
 MIN_COSINE = 0.999
 MAX_ACTION_ERROR = 0.05  # of the size of a dimension in robot units
 # What serves may be so much worse than the reference at bf16, fp16, tf32 and fp8, and at int8 so
@@ -150,7 +152,7 @@ def precision_failures(parity: PrecisionParity, threshold: float) -> list[str]:
                 f'{name}, chunk: max_abs {chunk.max_abs!r}, more than {MARGIN} times the '
                 f"reference's own error {parity.reference_error!r}"
             )
-    else:
+    if name in IN_8_BITS:
         if not chunk.cosine >= MIN_COSINE:
             lines.append(f'{name}, chunk: cosine {chunk.cosine!r} (at least {MIN_COSINE!r})')
         if not actions.max_abs <= MAX_ACTION_ERROR:
@@ -164,12 +166,17 @@ def precision_failures(parity: PrecisionParity, threshold: float) -> list[str]:
 def precision_thresholds(parity: PrecisionParity) -> dict[str, float]:
     """Return what the receipt holds the serving machine to."""
     name = threshold_name(parity.precision)
-    if parity.reference_error is not None:
-        return {name: MARGIN * parity.reference_error}
+    error = parity.chunk.max_abs if parity.reference_error is None else parity.reference_error
+    return {name: MARGIN * error, **_floors(parity)}
+
+
+def _floors(parity: PrecisionParity) -> dict[str, float]:
+    """Return what 8 bits are held to beside that, where the policy was exported."""
+    if parity.precision not in IN_8_BITS:
+        return {}
     return {
-        name: MARGIN * parity.chunk.max_abs,
-        'int8_min_cosine': MIN_COSINE,
-        'int8_actions_scaled_max_abs': MAX_ACTION_ERROR,
+        f'{parity.precision}_min_cosine': MIN_COSINE,
+        f'{parity.precision}_actions_scaled_max_abs': MAX_ACTION_ERROR,
     }
 
 

@@ -224,9 +224,9 @@ def _lines_of(
             f'- the torch modules themselves at {precision}: max_abs '
             f'{figures["reference_max_abs"]!r}, of which 1.25 times is allowed'
         )
-    else:
-        lines.append(f'- cosine at least {thresholds["int8_min_cosine"]!r}, actions at most '
-                     f'{thresholds["int8_actions_scaled_max_abs"]!r}')
+    if f'{precision}_min_cosine' in thresholds:
+        lines.append(f'- cosine at least {thresholds[f"{precision}_min_cosine"]!r}, actions at most '
+                     f'{thresholds[f"{precision}_actions_scaled_max_abs"]!r}')
     return [
         *lines,
         f'- actions, each dimension divided by its size: max_abs {actions["max_abs"]!r}',

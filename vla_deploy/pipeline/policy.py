@@ -100,7 +100,7 @@ class Policy:
         self._several: Callable[..., list[NDArray[np.float32]]] | None = getattr(
             backend, 'several', None
         )
-        self._threshold_name = threshold_name(precision)
+        self._precision = precision
         threads = threads or min(len(os.sched_getaffinity(0)), MAX_PREPROCESS_THREADS)
         try:
             self._preprocess = Preprocessor(contract, encoder, state_normalizer, threads)
@@ -253,10 +253,12 @@ class Policy:
         then is that the chunks are finite. Raises BundleError where the fixtures are not readable
         or the receipt holds no threshold.
         """
-        threshold = self._bundle.receipt.get('thresholds', {}).get(self._threshold_name)
+        name = threshold_name(self._precision)
+        threshold = self._bundle.receipt.get('thresholds', {}).get(name)
         if not isinstance(threshold, float):
             raise BundleError(
-                f'{self._bundle.path / bundles.RECEIPT}: has no thresholds.{self._threshold_name}'
+                f'{self._bundle.path / bundles.RECEIPT}: has no thresholds.{name}; export again '
+                f'with --precision {self._precision}'
             )
         pairs = []
         fixtures = read_fixtures(self._bundle.path / bundles.FIXTURES, self.contract)
