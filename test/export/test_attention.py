@@ -14,7 +14,7 @@ from vla_deploy.export.attention import MULTIPLE, ByRepeat, GroupedAttention
 from vla_deploy.export.fuse import fused
 from vla_deploy.export.half import write_half_graphs
 from vla_deploy.export.weight_store import mapped_values
-from vla_deploy.pipeline.bundle import GRAPHS, STEP_GRAPH, graphs_of, open_bundle
+from vla_deploy.pipeline.bundle import GRAPHS, PREFIX_GRAPH, STEP_GRAPH, graphs_of, open_bundle
 
 FAMILIES = ('smolvla_3cam', 'smolvla_2cam_empty', 'pi0', 'pi05')
 HEADS, GROUPS, SIZE, WIDTH = 6, 2, 8, 10
@@ -147,6 +147,55 @@ def test_when_too_many_heads_would_be_padding_expect_products_of_groups():
     assert 'MultiHeadAttention' not in kinds
 
 
+def swap(node):
+    node.input[1], node.input[2] = node.input[2], node.input[1]
+
+
+def turn(node):
+    node.attribute[0].ints[:] = [0, 1, 2, 3]
+
+
+def over_rows(node):
+    node.attribute[0].i = -2
+
+
+def constant(name, value):
+    """Return what gives a constant of a graph another value."""
+
+    def change(graph):
+        tensor = next(t for t in graph.initializer if t.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(value), name))
+
+    return change
+
+
+def made(name, change):
+    """Return what changes the node of a graph that makes a value."""
+    return lambda graph: change(next(n for n in graph.node if name in n.output))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        made('masked', swap), made('weights', over_rows), made('by_head', turn),
+        made('by_row', turn), constant('one', [0]), constant('low', np.float32(-1.0)),
+        constant('scale', np.full(11, 0.3, np.float32)), constant('three', [2]),
+        constant('times', [1, 1, 1, 3, 2]),
+    ],
+    ids=['branches swapped', 'over rows', 'heads not turned', 'result not turned',
+         'axis of the mask', 'mask that hardly counts', 'many scales', 'axis of groups',
+         'sizes repeated'],
+)  # fmt: skip
+def test_when_it_is_other_attention_expect_it_left_as_it_is(change):
+    model, _ = attention(8)
+    change(model.graph)
+    grouped = GroupedAttention()
+    kinds = [node.op_type for node in fused(model, grouped).graph.node]
+    assert grouped.weights == {}
+    assert kinds.count('Softmax') == kinds.count('Where') == 1
+    assert 'MultiHeadAttention' not in kinds
+
+
 def test_when_masked_expect_what_is_masked_to_have_no_part():
     model, feeds = attention(8)
     grouped = GroupedAttention()
@@ -187,6 +236,23 @@ def test_when_a_policys_step_is_fused_expect_all_its_attention_in_one_node_each(
     for order in grouped.weights.values():
         values = np.array(mapped_values(wide[order.source], folder))
         assert order.of(values).size == values.size * order.padded // order.repeats
+
+
+@pytest.mark.parametrize(
+    ('name', 'grouped', 'left'),
+    [('pi0', 4, 0), ('pi05', 2, 0), ('smolvla_3cam', 0, 3), ('smolvla_2cam_empty', 0, 3)],
+)  # fmt: skip
+def test_when_a_policys_prefix_is_fused_expect_one_node_each_where_few_heads_are_padding(
+    golden_bundle, name, grouped, left
+):
+    model = onnx.load(golden_bundle(name) / PREFIX_GRAPH, load_external_data=False)
+    own, plain = (
+        [node.op_type for node in fused(model, attention).graph.node]
+        for attention in (GroupedAttention(), None)
+    )
+    counts = [kinds.count('MultiHeadAttention') for kinds in (own, plain)]
+    assert counts[0] - counts[1] == grouped  # beside the tower's
+    assert own.count('Softmax') == left
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
 
 from vla_deploy.backends import onnx_session
 from vla_deploy.backends.onnx_runtime import OnnxRuntimeBackend, WholeOnnxRuntimeBackend
@@ -85,6 +87,40 @@ def test_when_there_is_nothing_to_fuse_expect_the_nodes_as_they_were(golden_bund
     model = onnx.load(golden_bundle('pi0') / GRAPHS['fp32'].step, load_external_data=False)
     once = fused(model)
     assert fused(once).graph.node == once.graph.node
+
+
+def test_when_two_norms_read_a_sum_expect_the_first_with_it_and_the_same_numbers():
+    drawn = np.random.Generator(np.random.Philox(5)).standard_normal
+    constants = {
+        'w': drawn((8, 8)), 'b': drawn(8), 's1': drawn(8), 's2': drawn(8), 'b2': drawn(8),
+    }
+    node = helper.make_node
+    nodes = [
+        node('MatMul', ['x', 'w'], ['product']),
+        node('Add', ['product', 'b'], ['biased']),
+        node('Add', ['x', 'biased'], ['sum']),
+        node('LayerNormalization', ['sum', 's1'], ['first']),  # epsilon by default, and no bias
+        node('LayerNormalization', ['sum', 's2', 'b2'], ['second'], epsilon=0.5),
+    ]
+    value = helper.make_tensor_value_info
+    shape = [1, 3, 8]
+    graph = helper.make_graph(
+        nodes, 'norms', [value('x', TensorProto.FLOAT, shape)],
+        [value(name, TensorProto.FLOAT, shape) for name in ('first', 'second', 'sum')],
+        [numpy_helper.from_array(a.astype(np.float32), n) for n, a in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 20)], ir_version=10)
+    once = fused(model)
+    assert [n.op_type for n in once.graph.node] == [
+        'MatMul', 'SkipLayerNormalization', 'LayerNormalization'
+    ]  # fmt: skip
+    feeds = {'x': drawn(shape).astype(np.float32)}
+    found, expected = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=['CPUExecutionProvider'])
+        .run(None, feeds) for m in (once, model)
+    )  # fmt: skip
+    for own, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-5)
 
 
 @pytest.mark.parametrize(('largest', 'failing'), [(9e-5, 0), (1e-4, 1), (float('nan'), 1)])

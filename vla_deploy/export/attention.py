@@ -30,6 +30,7 @@ from vla_deploy.export.graph_edit import OWN_DOMAIN, Change, Graph
 
 MULTIPLE = 8  # of values of 16 bits, what kernels read at a time
 MOST_PADDING = 1.5  # times the heads of a group that are worth being computed
+BY_HEAD = [0, 2, 1, 3]  # rows of heads to heads of rows, and back
 # Added to a score that is not to count: far below any other, and within fp16.
 UNSEEN = -30000.0
 
@@ -86,7 +87,7 @@ class GroupedAttention:
 
     def __call__(self, graph: Graph) -> Iterator[Change]:
         """Yield one node for each attention with a number of heads that fits."""
-        masks: dict[tuple[str, int, int], str] = {}
+        masks: dict[tuple[str, int], str] = {}
         for scores in list(graph.nodes):
             found = _found(graph, scores) if scores.op_type == 'MatMul' else None
             padded = _padded(found) if found else None
@@ -94,7 +95,7 @@ class GroupedAttention:
                 yield found.out, self._nodes(graph, found, padded, masks)
 
     def _nodes(
-        self, graph: Graph, found: _Found, padded: int, masks: dict[tuple[str, int, int], str]
+        self, graph: Graph, found: _Found, padded: int, masks: dict[tuple[str, int], str]
     ) -> list[NodeProto]:
         """Return what takes the place of the product behind an attention."""
         name, node = found.joined.output[0], helper.make_node
@@ -154,24 +155,48 @@ def _found(graph: Graph, scores: NodeProto) -> _Found | None:
     turned = graph.reader(mixed.output[0], 'Transpose') if mixed else None
     joined = graph.reader(turned.output[0], 'Reshape') if turned else None
     out = graph.reader(joined.output[0], 'MatMul') if joined else None
-    if not (scaled and masked and mixed and joined and out) or out.input[1] not in graph.constants:
+    if not (scaled and masked and weights and mixed and turned and joined and out):
+        return None
+    if not _is_masked_softmax(graph, scaled, masked, weights):
+        return None
+    if out.input[1] not in graph.constants or not _has_order(turned, BY_HEAD):
         return None
     keys = repeated(graph, scores.input[1], [0, 2, 3, 1])
-    values = repeated(graph, mixed.input[1], [0, 2, 1, 3])
+    values = repeated(graph, mixed.input[1], BY_HEAD)
     rotation = _rotated(graph, scores.input[0])
     factor = next(name for name in scaled.input if name != scores.output[0])
     scale, shape = graph.value(factor), graph.value(joined.input[1])
     if keys is None or values is None or keys[1:] != values[1:] or rotation is None:
         return None
-    if scale is None or shape is None or len(shape) != 3 or shape[1] <= 0:
+    if scale is None or scale.size != 1 or shape is None or len(shape) != 3 or shape[1] <= 0:
         return None
     product, rotary = rotation
     repeats, length, size = keys[1:]
     width = graph.constants[product.input[1]].dims[1]
     return _Found(
-        rotary, product, keys[0], values[0], masked.input[0], float(scale), int(shape[1]), length,
+        rotary, product, keys[0], values[0], masked.input[0], scale.item(), int(shape[1]), length,
         width // (repeats * size), repeats, size, joined, out,
     )
+
+
+def _is_masked_softmax(
+    graph: Graph, scaled: NodeProto, masked: NodeProto, weights: NodeProto
+) -> bool:
+    """Say whether a score stays where a mask [1,queries,length] says so, for all heads, and is next
+    to nothing elsewhere, and each query's weights add up to 1."""
+    view, low = graph.maker(masked.input[0], 'Unsqueeze'), graph.value(masked.input[2])
+    axes = graph.value(view.input[1]) if view is not None else None
+    last = [helper.get_attribute_value(a) for a in weights.attribute if a.name == 'axis']
+    return (
+        axes is not None and axes.tolist() == [1]
+        and masked.input[1] == scaled.output[0]
+        and low is not None and low.size == 1 and low.item() <= UNSEEN
+        and last in ([], [-1], [3])
+    )
+
+
+def _has_order(transposed: NodeProto, order: list[int]) -> bool:
+    return [list(a.ints) for a in transposed.attribute] == [order]
 
 
 def _rotated(graph: Graph, name: str) -> tuple[NodeProto, NodeProto] | None:
@@ -180,6 +205,8 @@ def _rotated(graph: Graph, name: str) -> tuple[NodeProto, NodeProto] | None:
     rotary = None
     for kind in ('Transpose', 'Reshape', 'RotaryEmbedding', 'Reshape', 'Reshape'):
         if node is None or node.op_type != kind:
+            return None
+        if kind == 'Transpose' and not _has_order(node, BY_HEAD):
             return None
         rotary = node if kind == 'RotaryEmbedding' else rotary
         node = graph.made.get(node.input[0])
@@ -191,15 +218,18 @@ def repeated(graph: Graph, name: str, order: list[int]) -> tuple[str, int, int, 
     """Return what is repeated for the heads of each group, how often, and the number and size of
     its rows."""
     transposed = graph.maker(name, 'Transpose')
-    if transposed is None or list(transposed.attribute[0].ints) != order:
+    if transposed is None or not _has_order(transposed, order):
         return None
     reshaped = graph.maker(transposed.input[0], 'Reshape')
     expanded = reshaped and graph.maker(reshaped.input[0], 'Expand')
     unsqueezed = expanded and graph.maker(expanded.input[0], 'Unsqueeze')
     if reshaped is None or expanded is None or unsqueezed is None:
         return None
+    axis = graph.value(unsqueezed.input[1])
     times, shape = graph.value(expanded.input[1]), graph.value(reshaped.input[1])
-    if times is None or len(times) != 5 or shape is None or len(shape) != 4:
+    if axis is None or axis.tolist() != [3] or shape is None or len(shape) != 4:
+        return None
+    if times is None or len(times) != 5 or list(times[[0, 1, 2, 4]]) != [1, 1, 1, 1]:
         return None
     return unsqueezed.input[0], int(times[3]), int(shape[1]), int(shape[3])
 
@@ -257,12 +287,12 @@ def _gathered(
 
 def _bias(
     graph: Graph, found: _Found, padded: int, more: int,
-    masks: dict[tuple[str, int, int], str], nodes: list[NodeProto],
+    masks: dict[tuple[str, int], str], nodes: list[NodeProto],
 ) -> str:
     """Return what is added to scores [1,1,queries·padded,length+more]; made once for a mask."""
     view = graph.maker(found.mask, 'Unsqueeze')
     root = view.input[0] if view is not None else found.mask
-    key = root, padded, more
+    key = root, padded  # the mask's own length says what `more` is
     if key in masks:
         return masks[key]
     node, name = helper.make_node, f'attention/{root}/{padded}'

@@ -6,8 +6,10 @@ ONNX Runtime has one kernel each for a norm and for a rotation, which the export
 eight nodes, and does not put them together itself. Grouped queries attend to their keys and values
 as they are, instead of to a copy for each query head. Image patches are convolved over their
 colours again: one channel is for the order of a CPU's sums. Everything computes in float32 as
-before; the order of sums may differ in last bits. These nodes are ONNX Runtime's own, so that the
-plain graphs stay beside them for everything else.
+before, and the order of sums may differ in last bits; where graphs are to be rounded to 16 bits,
+grouped attention becomes one node first (`attention.GroupedAttention`), which masks and lays out
+weights otherwise. These nodes are ONNX Runtime's own, so that the plain graphs stay beside them for
+everything else.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from vla_deploy.export.graph_edit import OWN_DOMAIN, Change, Graph
 from vla_deploy.pipeline.bundle import GRAPHS, graphs_of
 
 START = 'fused/start'
+EPSILON = 1e-5  # of a norm that says none
 
 
 def write_fused_graphs(folder: Path, contract: Contract) -> None:
@@ -91,11 +94,14 @@ def _norms(graph: Graph) -> Iterator[Change]:
 
 def _residuals(graph: Graph) -> Iterator[Change]:
     """A sum of two streams and the norm that reads it first, with a bias of the second stream."""
+    taken: set[str] = set()
     for norm in list(graph.nodes):
         if norm.op_type not in ('SimplifiedLayerNormalization', 'LayerNormalization'):
             continue
         added = graph.maker(norm.input[0], 'Add')
         if added is None or any(name in graph.constants for name in added.input):
+            continue
+        if norm.input[0] in taken:  # another norm has the sum already
             continue
         streams, scales = list(added.input), list(norm.input[1:])
         if norm.op_type == 'LayerNormalization':
@@ -103,14 +109,15 @@ def _residuals(graph: Graph) -> Iterator[Change]:
             if biased is None:  # of another shape than the sum, perhaps
                 continue
             streams[1] = biased[0]
-            scales.append(biased[1])
+            scales += [''] * (2 - len(scales)) + [biased[1]]
         attributes = {a.name: helper.get_attribute_value(a) for a in norm.attribute}
         total = added.output[0]
+        taken.add(total)
         graph.drop(norm)
         yield added, [
             helper.make_node(
                 f'Skip{norm.op_type}', [*streams, *scales], [norm.output[0], '', '', total],
-                name=norm.name, domain=OWN_DOMAIN, epsilon=attributes['epsilon'],
+                name=norm.name, domain=OWN_DOMAIN, epsilon=attributes.get('epsilon', EPSILON),
             )
         ]
 
