@@ -16,6 +16,7 @@ torch = pytest.importorskip('torch')
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from vla_deploy.backends import parameters, torch_requirements  # noqa: E402
+from vla_deploy.backends import quantised as quantised_module  # noqa: E402
 from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
 from vla_deploy.backends.fused_layers import merged_mlp  # noqa: E402
 from vla_deploy.backends.parameters import BundleParameters, ModuleParameters  # noqa: E402
@@ -184,15 +185,31 @@ def test_when_observations_are_computed_together_expect_the_chunks_of_each_alone
         assert float(np.abs(chunk.raw - alone).max()) < 5e-3
 
 
-def test_when_sizes_are_no_multiples_expect_a_weight_as_at_bf16():
-    def weight(rows, columns):
-        module = torch.nn.Linear(columns, rows, bias=False)
-        source = ModuleParameters(module, CPU)
-        return merged_mlp(source, ['weight'], torch.bfloat16, CODES, None)
+@pytest.mark.parametrize(('rows', 'columns'), [(40, 48), (32, 40)])
+def test_when_sizes_are_no_multiples_expect_the_weight_named_and_what_to_do(rows, columns):
+    assert isinstance(mlp_weight(32, 48, CODES), Quantised)
+    named = rf"weight is {rows} × {columns}, .*multiples of 16; choose 'bf16'$"
+    with pytest.raises(PolicyError, match=named):
+        mlp_weight(rows, columns, CODES)
 
-    assert isinstance(weight(32, 48), Quantised)
-    for rows, columns in ((40, 48), (32, 40)):
-        assert weight(rows, columns).dtype == torch.bfloat16
+
+def test_when_a_policy_has_such_sizes_expect_it_refused_at_fp8_alone(golden_bundle, monkeypatch):
+    monkeypatch.setattr(quantised_module, 'MULTIPLE', 1024)
+    load(golden_bundle('pi0'), 'bf16')
+    with pytest.raises(PolicyError, match=r'language_model\.layers\.0\.mlp\.gate_proj') as caught:
+        load(golden_bundle('pi0'), 'fp8')
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_when_an_mlp_is_to_be_in_what_there_is_not_expect_it_named():
+    with pytest.raises(ValueError, match='not in torch.float8_e5m2'):
+        mlp_weight(32, 48, torch.float8_e5m2)
+
+
+def mlp_weight(rows, columns, mlp_dtype):
+    """Return a weight of an MLP as it is read."""
+    source = ModuleParameters(torch.nn.Linear(columns, rows, bias=False), CPU)
+    return merged_mlp(source, ['weight'], torch.bfloat16, mlp_dtype, None)
 
 
 def test_when_a_row_is_put_in_8_bits_expect_each_number_rounded_to_3_bits_of_mantissa():

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla_deploy.backends.parameters import ParameterSource
-from vla_deploy.backends.quantised import CODES, Matrix, Quantised, fits
+from vla_deploy.backends.quantised import CODES, Matrix, Quantised
 from vla_deploy.backends.step_constants import LayerConstants
 from vla_deploy.backends.torch_ops import ALL, Heads, Ops, Rows, Turn
+from vla_deploy.backends.torch_requirements import require_8_bits
 from vla_deploy.models.vision import VisionConfig, position_ids
 
 ALIGNMENT = 16  # elements: what rows of a matrix are padded to
@@ -44,10 +45,15 @@ def merged_mlp(
     source: ParameterSource, names: Sequence[str], dtype: torch.dtype,
     mlp_dtype: torch.dtype | None, factor: Tensor | None,
 ) -> Matrix:
-    """Return what `merged` does; with float8 as `mlp_dtype` in 8 bits, where the sizes fit."""
-    rows, columns = sum(source.shape(name)[0] for name in names), source.shape(names[0])[1]
-    if mlp_dtype != CODES or not fits(rows, columns):
+    """Return what `merged` does; in 8 bits with float8 as `mlp_dtype`, which is the only one that
+    there is. Raises PolicyError for sizes that cannot be multiplied so."""
+    if mlp_dtype is None:
         return merged(source, names, dtype, factor)
+    if mlp_dtype != CODES:
+        raise ValueError(f'an MLP beside {dtype} can be in {CODES}, not in {mlp_dtype}')
+    for name in names:
+        require_8_bits(name, *source.shape(name))
+    rows, columns = sum(source.shape(name)[0] for name in names), source.shape(names[0])[1]
     target = Quantised.empty(rows, columns, source.device)
     _fill(target, source, names, factor)
     return target

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 
 from vla_deploy.backends.fused_inputs import Config
+from vla_deploy.backends.quantised import MULTIPLE, fits
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.smolvla import SmolVLAConfig
 from vla_deploy.pipeline.backend import PolicyError
@@ -32,6 +33,16 @@ def require_sizes(config: Config) -> None:
     ):
         if not good:
             raise PolicyError(f'backend torch_cuda on a GPU: {what}; choose backend onnx_runtime')
+
+
+def require_8_bits(name: str, rows: int, columns: int) -> None:
+    """Raise PolicyError, which names the weight, unless its products can be taken in 8 bits: on any
+    provider, so that a policy is not held to a rounding that does not serve."""
+    if not fits(rows, columns):
+        raise PolicyError(
+            f"precision 'fp8' is not possible: {name} is {rows} × {columns}, and both sizes must be "
+            f"multiples of {MULTIPLE}; choose 'bf16'"
+        )
 
 
 def require_gpu(precision: str) -> None:
