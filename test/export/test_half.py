@@ -165,6 +165,11 @@ def test_when_rounded_like_the_reference_expect_it_gone_afterwards(precision):
     assert torch.equal(layer(values), exact)
 
 
+def test_when_values_are_moved_expect_only_precisions_that_graphs_are_written_in():
+    for precisions, _ in MOVES.values():
+        assert set(precisions) <= set(TYPES)
+
+
 def test_when_fp16_cannot_hold_a_weight_expect_its_name(golden_bundle, tmp_path):
     bundle = golden_bundle('pi05')
     graph = onnx.load(bundle / PREFIX_GRAPH, load_external_data=False).graph
