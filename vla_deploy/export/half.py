@@ -57,7 +57,9 @@ DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, FP8: torch.bfloat16}
 _ONNX_DTYPES = {'bf16': TensorProto.BFLOAT16, 'fp16': TensorProto.FLOAT16}
 BLOCKS = (VisionLayer, DecoderLayer, GemmaLayer)
 REFERENCES = (*DTYPES, TF32)  # precisions that the reference can be run at
-FP8_LARGEST, FP8_SMALLEST = 448.0, 1e-30  # magnitudes: of float8, and what is told from none
+# Magnitudes: of float8, and what is told from none. These and the rounding are written again on
+# purpose: the reference is what the backend's own (`backends.quantised`) is held to.
+FP8_LARGEST, FP8_SMALLEST = 448.0, 1e-30
 # of the language model, beside which there is an expert
 FP8_LAYERS = re.compile(
     r'\.(?:text_model|language_model)\.layers\.\d+\.mlp\.(?:gate|up|down)_proj$'
@@ -72,10 +74,10 @@ ATTENTION = ('MultiHeadAttention',)  # softmax and sums inside are float32
 GATES = ('Sigmoid', 'Mul', 'Gelu')  # between products, of results that are in 16 bits already
 # What only moves values: the precisions in which GPUs can, and which of so many inputs these are.
 MOVES: dict[str, tuple[tuple[str, ...], Callable[[int], range]]] = {
-    'Concat': (tuple(DTYPES), range),
-    'Gather': (tuple(DTYPES), lambda count: range(1)),
-    'Reshape': (tuple(DTYPES), lambda count: range(1)),
-    'Transpose': (tuple(DTYPES), range),
+    'Concat': (tuple(_ONNX_DTYPES), range),
+    'Gather': (tuple(_ONNX_DTYPES), lambda count: range(1)),
+    'Reshape': (tuple(_ONNX_DTYPES), lambda count: range(1)),
+    'Transpose': (tuple(_ONNX_DTYPES), range),
     'Where': (('fp16',), lambda count: range(1, count)),
 }
 # Parts of names of layers that stay float32.
