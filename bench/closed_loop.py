@@ -66,6 +66,8 @@ def main() -> int:
     rates = {name: report['reached'] for name, report in reports.items()}
     write(arguments.output, {
         'seed': arguments.seed,
+        'bundle': arguments.bundle,
+        'model_sha256': reports['pytorch']['model_sha256'],
         'reached': rates,
         'backends': {name: report['backend'] for name, report in reports.items()},
         'final_distance_apart_m': {'p50': float(np.median(apart_m)), 'max': float(apart_m.max())},

@@ -5,8 +5,8 @@
     python bench/gpu/eight_bits.py OUTPUT.json
 
 Products are those of pi0 and pi0.5 for one observation and for eight, and of SmolVLA. What kernels
-and products give in 8 bits is compared with plain torch of the same factors; of products both with
-sums in float32 and with those that the tensor cores keep shorter (fast), whichever serves.
+and products give in 8 bits is compared with plain torch of the same factors; products as they
+serve, and both with sums in float32 and with those that the tensor cores keep shorter (fast).
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ SIZES = {  # rows, width, features, SiLU
 }
 EPS = 1e-6
 CALLS = 20  # in a graph, one after the other
-MOST_DIFFERENCE = 1e-2  # relative: of results in bf16 and sums that are kept short; codes: 4e-2
+# Relative difference from plain torch, by part or by where sums are taken. Measured on an H200:
+# norms 2.9e-3 and gates 1e-4 (codes that differ by one), products, which give bf16, 4e-3 with sums
+# that are kept short and 1.7e-3 otherwise.
+MOST_DIFFERENCE = {
+    'norm': 1e-2, 'gate': 1e-3, 'gate and up': 1e-2, 'down': 1e-2, 'fast': 1e-2, 'float32': 5e-3,
+}
 
 
 def main() -> int:
@@ -53,8 +58,21 @@ def main() -> int:
             figures['sizes'][name] = found = _measure(*sizes, stream)
             print(name, json.dumps(found), flush=True)
     arguments.output.write_text(json.dumps(figures, indent=1) + '\n')
-    differences = [d for found in figures['sizes'].values() for d in found['difference'].values()]
-    return 0 if all(d <= MOST_DIFFERENCE for d in differences) else 1
+    far = [line for name, found in figures['sizes'].items() for line in _far(name, found)]
+    print('\n'.join(far), end='\n' if far else '')
+    return 1 if far else 0
+
+
+def _far(name: str, found: dict[str, Any]) -> list[str]:
+    """Return one line for each difference of a model's parts that is too large, or not a number."""
+    told = [(part, part, value) for part, value in found['difference'].items()]
+    told += [
+        (part, part.rpartition(', ')[2], own['difference']) for part, own in found['sums'].items()
+    ]
+    return [
+        f'{name}, {part}: {value!r} from plain torch (at most {MOST_DIFFERENCE[kind]!r})'
+        for part, kind, value in told if not value <= MOST_DIFFERENCE[kind]
+    ]
 
 
 def _measure(

@@ -6,7 +6,7 @@
         [--batch 8] [--precision fp8]
 
 With a batch, observations with texts of several lengths are computed together as well. At fp8 the
-error is told beside that of the plain modules at bf16, and is no reason to fail; floor and limit
+error is held to a larger multiple of the same, that of the plain modules at bf16; floor and limit
 are those of products in bf16.
 """
 
@@ -54,7 +54,9 @@ SEEDS = 2
 SHORTER = 5  # tokens: by so many are texts of different lengths apart
 REST_S = 0.2
 SHOWN = 6  # of the configurations that were measured
-MOST_RATIO = 1.25  # of the error of what serves, to that of the plain modules
+# Of the error of what serves, to that of the plain modules at bf16. At fp8 1.92 was measured on an
+# H200 (pi0).
+MOST_RATIO = {'bf16': 1.25, 'fp8': 3.0}
 HIDDEN = ('kernels', 'tuned', 'tuning_file', 'together')
 
 
@@ -66,7 +68,7 @@ def main() -> int:
     parser.add_argument('--replays', type=int, default=1000, help='of the first model')
     parser.add_argument('--other-replays', type=int, default=1000)
     parser.add_argument('--batch', type=int, default=1, help='observations together (1)')
-    parser.add_argument('--precision', choices=('bf16', 'fp8'), default='bf16')
+    parser.add_argument('--precision', choices=tuple(MOST_RATIO), default='bf16')
     arguments = parser.parse_args()
     limit_workspace()
     torch.backends.cudnn.allow_tf32 = False  # float32 is the reference
@@ -167,14 +169,7 @@ def _measure(
         tuning_file = cache_path(torch.cuda.get_device_name(), DTYPE)
         figures['tuning_file'] = json.loads(tuning_file.read_text())
     results = [figures, *([figures['together']] if batch > 1 else [])]
-    most = MOST_RATIO if precision == 'bf16' else np.inf
-    figures['passed'] = all(
-        own['equal_to_eager']['different'] == 0
-        and np.isfinite(own['parity']['ratio']) and own['parity']['ratio'] <= most
-        for own in results
-    ) and figures.get('together', {}).get('changed_by_neighbours', 0) == 0
-    if batch > 1:
-        figures['passed'] &= bool(np.isfinite(figures['together']['relative_to_alone']))
+    figures['passed'] = all(_passed(own, MOST_RATIO[precision]) for own in results)
     for key, rows in figures['tuned'].items():
         print('  tuned', key, rows[:2], flush=True)
     for own in results:
@@ -183,6 +178,17 @@ def _measure(
         for row in own['kernels'][:16]:
             print(f'  {row["us"]:9.1f} us {row["count"]:5d} x {row["name"][:90]}', flush=True)
     return figures
+
+
+def _passed(figures: dict[str, Any], most: float) -> bool:
+    """Say whether graph and eager are equal, the error is at most so many times the plain modules',
+    and neighbours, where there are any, change nothing. What is not a number does not pass."""
+    return bool(
+        figures['equal_to_eager']['different'] == 0
+        and figures['parity']['ratio'] <= most
+        and figures.get('changed_by_neighbours', 0) == 0
+        and np.isfinite(figures.get('relative_to_alone', 0.0))
+    )
 
 
 def _alone_and_together(

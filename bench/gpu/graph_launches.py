@@ -5,7 +5,8 @@
     python bench/gpu/graph_launches.py GRAPH.onnx ...
 
 As ONNX Runtime leaves them: each value is computed once, what depends on constants alone is
-computed at load, views launch nothing, and a sigmoid and the product behind it are one.
+computed at load, views launch nothing, and a sigmoid and the product behind it are one. A graph with
+a loop or a branch is refused: how often those nodes run is not in it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,20 @@ from collections import Counter
 import onnx
 from onnx import ModelProto, TensorProto
 
+INNER = ('Loop', 'If', 'Scan')  # nodes that hold a graph of their own
 VIEWS = ('Reshape', 'Unsqueeze', 'Squeeze', 'Identity')
 
 
 def launches(model: ModelProto) -> Counter[str]:
-    """Return how many nodes of each kind launch something."""
+    """Return how many nodes of each kind launch something; raises ValueError for a graph with one
+    that holds others."""
     graph = model.graph
+    for node in graph.node:
+        if node.op_type in INNER:
+            raise ValueError(
+                f"{node.op_type} '{node.name}' holds nodes that run any number of times; count "
+                'unrolled.*.onnx, or prefix and step'
+            )
     defaults = {value.name for value in graph.input}
     constant = {tensor.name for tensor in graph.initializer} - defaults
     same: dict[str, str] = {}
@@ -56,7 +65,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('graphs', nargs='+', metavar='GRAPH.onnx')
     for path in parser.parse_args().graphs:
-        counts = launches(onnx.load(path, load_external_data=False))
+        try:
+            counts = launches(onnx.load(path, load_external_data=False))
+        except ValueError as error:
+            parser.error(f'{path}: {error}')
         kinds = ', '.join(f'{kind} {count}' for kind, count in counts.most_common())
         print(f'{path}: {counts.total()} ({kinds})')
     return 0
