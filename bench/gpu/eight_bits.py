@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from vla_deploy.backends.cuda_graph import Captured, new_pool  # noqa: E402
-from vla_deploy.backends.fused_layers import _add_product  # noqa: E402
+from vla_deploy.backends.fused_layers import norm_of_sum  # noqa: E402
 from vla_deploy.backends.quantised import Matrix, Quantised, product, quantised  # noqa: E402
 from vla_deploy.backends.roofline import median_s  # noqa: E402
 from vla_deploy.backends.torch_device import make_ops, own_stream  # noqa: E402
@@ -105,7 +105,7 @@ def _measure(
             'gate and up': timed(lambda a=normed, w=gate_up: product(a, w)),
             'gate': timed(lambda n=narrow: ops.activate(gates, silu, n)),
             'down, sum and norm': timed(
-                lambda a=active, w=down: _add_product(ops, sums, a, w, EPS)
+                lambda a=active, w=down: norm_of_sum(ops, sums, a, w, EPS)
             ),
         }
     difference = {

@@ -5,8 +5,8 @@
     python bench/gpu/graph_launches.py GRAPH.onnx ...
 
 As ONNX Runtime leaves them: each value is computed once, what depends on constants alone is
-computed at load, views launch nothing, and a sigmoid and the product behind it are one. A graph with
-a loop or a branch is refused: how often those nodes run is not in it.
+computed at load, views launch nothing, and a sigmoid and the product behind it are one. A graph
+with a loop or a branch is refused: how often those nodes run is not in it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from vla_deploy.backends import parameters, torch_cuda  # noqa: E402
 from vla_deploy.backends.fused_inputs import Inputs, bucket_of  # noqa: E402
-from vla_deploy.backends.fused_layers import _add_product  # noqa: E402
+from vla_deploy.backends.fused_layers import norm_of_sum  # noqa: E402
 from vla_deploy.backends.fused_policy import FusedPolicy  # noqa: E402
 from vla_deploy.backends.parameters import (  # noqa: E402
     BundleParameters,
@@ -208,7 +208,7 @@ def test_when_a_sum_is_long_expect_its_parts_to_make_the_whole_product():
     y = torch.randn(rows, 6 * width)
     whole = x + y @ weight.T
     with _Count() as counted:
-        normed = _add_product(TorchOps(), x, y, weight, EPS)
+        normed = norm_of_sum(TorchOps(), x, y, weight, EPS)
     assert torch.ops.aten.bmm.default in counted.functions
     torch.testing.assert_close(x, whole)
     torch.testing.assert_close(normed, torch.nn.functional.rms_norm(whole, (width,), eps=EPS))

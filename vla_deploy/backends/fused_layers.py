@@ -250,13 +250,13 @@ class Language:
             attended = ops.attend(queries, key, value, places.length, 0, mode)
             yield index
             narrow = isinstance(layer.gate_up, Quantised)
-            normed = _add_product(ops, x, attended, layer.out, spec.eps, narrow)
+            normed = norm_of_sum(ops, x, attended, layer.out, spec.eps, narrow)
             gates = ops.product(normed, layer.gate_up)
             active = ops.activate(gates, spec.silu, isinstance(layer.down, Quantised))
-            normed = _add_product(ops, x, active, layer.down, spec.eps)
+            normed = norm_of_sum(ops, x, active, layer.down, spec.eps)
 
 
-def _add_product(
+def norm_of_sum(
     ops: Ops, x: Tensor, y: Matrix, weight: Matrix, eps: float, narrow: bool = False
 ) -> Matrix:
     """x += y · weightᵀ in place; return its norm, in 8 bits if `narrow`. Long sums are taken in

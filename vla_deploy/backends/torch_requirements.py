@@ -40,8 +40,8 @@ def require_8_bits(name: str, rows: int, columns: int) -> None:
     provider, so that a policy is not held to a rounding that does not serve."""
     if not fits(rows, columns):
         raise PolicyError(
-            f"precision 'fp8' is not possible: {name} is {rows} × {columns}, and both sizes must be "
-            f"multiples of {MULTIPLE}; choose 'bf16'"
+            f"precision 'fp8' is not possible: {name} is {rows} × {columns}, and both sizes must "
+            f"be multiples of {MULTIPLE}; choose 'bf16'"
         )
 
 

@@ -146,12 +146,12 @@ def precision_failures(parity: PrecisionParity, threshold: float) -> list[str]:
     """Return one line for each figure that misses the gate; `threshold` for the variants."""
     lines, name = [], parity.precision
     chunk, actions = parity.chunk, parity.actions
-    if parity.reference_error is not None:
-        if not chunk.max_abs <= MARGIN * parity.reference_error:
-            lines.append(
-                f'{name}, chunk: max_abs {chunk.max_abs!r}, more than {MARGIN} times the '
-                f"reference's own error {parity.reference_error!r}"
-            )
+    own = parity.reference_error
+    if own is not None and not chunk.max_abs <= MARGIN * own:
+        lines.append(
+            f'{name}, chunk: max_abs {chunk.max_abs!r}, more than {MARGIN} times the '
+            f"reference's own error {own!r}"
+        )
     if name in IN_8_BITS:
         if not chunk.cosine >= MIN_COSINE:
             lines.append(f'{name}, chunk: cosine {chunk.cosine!r} (at least {MIN_COSINE!r})')

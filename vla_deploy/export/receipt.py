@@ -224,8 +224,9 @@ def _lines_of(
             f'- the torch modules themselves at {precision}: max_abs '
             f'{figures["reference_max_abs"]!r}, of which 1.25 times is allowed'
         )
-    if f'{precision}_min_cosine' in thresholds:
-        lines.append(f'- cosine at least {thresholds[f"{precision}_min_cosine"]!r}, actions at most '
+    cosine = thresholds.get(f'{precision}_min_cosine')
+    if cosine is not None:
+        lines.append(f'- cosine at least {cosine!r}, actions at most '
                      f'{thresholds[f"{precision}_actions_scaled_max_abs"]!r}')
     return [
         *lines,
