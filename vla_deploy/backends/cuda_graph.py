@@ -27,7 +27,7 @@ class Captured(Generic[Result]):
 
         rehearsal: launches each kernel of the function, since its first launch loads it, which
         cannot be captured; None where all were launched before. `pool`: see `new_pool`. A stream
-        has a workspace of its own for products (32 MiB on Hopper), so that one serves them all.
+        has a workspace of its own for products (16 MiB on Hopper), so that one serves them all.
         """
         stream.wait_stream(torch.cuda.current_stream())
         self._graph = torch.cuda.CUDAGraph()

@@ -16,7 +16,8 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -131,6 +132,7 @@ class _Buffers(threading.local):
         self._buffers: list[Tensor] = []  # of a thread that reads
         self._sent = [torch.cuda.Event(), torch.cuda.Event()] if pinned else []
         self._turn = 0
+        self.stream: torch.cuda.Stream | None = None  # of a thread that has one of its own
 
     def take(self, count: int) -> Tensor:
         """Return `count` elements of the buffer whose turn it is, once they are free."""
@@ -171,7 +173,7 @@ class FileParameters:
         self._file = os.open(self._path, os.O_RDONLY)
         self._on_gpu = device.type == 'cuda'
         self._buffers = _Buffers(self._on_gpu)
-        self._readers = ThreadPoolExecutor(READERS, 'weights', self._give_stream)
+        self._readers = ThreadPoolExecutor(READERS, 'weights')
         self._asked: list[list[_Piece | _Whole]] = []  # what one reader takes at a time
         self._room = 0  # bytes that the last of these has left
         self._read: list[Future[None]] = []
@@ -197,8 +199,9 @@ class FileParameters:
             self._ender.shutdown(wait=False)
 
     def drop(self) -> None:
-        """Take no more requests, and read nothing that was only asked for."""
+        """Take no more requests, and read no further than what readers have begun with."""
         self._asked.clear()
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self.close()
 
     def finish(self) -> None:
@@ -214,7 +217,8 @@ class FileParameters:
         if self._on_gpu:
             torch._C._host_emptyCache()  # torch keeps pinned memory for the next who asks
         for done in self._read:
-            done.result()
+            with suppress(CancelledError):  # dropped
+                done.result()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See ParameterSource."""
@@ -229,6 +233,8 @@ class FileParameters:
 
     def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
         """See ParameterSource."""
+        if self._end is not None:
+            raise RuntimeError(f'{self._path}: {name} was asked for after close')
         if isinstance(target, Quantised):
             self._stored(target.codes, name)  # which refuses another shape
             self._asked.append([_Whole(target, name, factor)])
@@ -247,9 +253,12 @@ class FileParameters:
             self._asked[-1].append(_Piece(stored, name, begin, end, factor))
 
     def _give_stream(self) -> None:
-        """Give a reader a stream of its own."""
-        if self._on_gpu:
-            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+        """Give a reader a stream of its own, if it has none. In what it does and not before: the
+        executor would hide why a thread cannot begin."""
+        if self._on_gpu and self._buffers.stream is None:
+            stream = torch.cuda.Stream(self.device)
+            torch.cuda.set_stream(stream)
+            self._buffers.stream = stream
 
     def _stored(self, target: Tensor, name: str) -> Tensor:
         """Return a view of a parameter's place, [rows,columns] as the file has them."""
@@ -270,8 +279,9 @@ class FileParameters:
 
     @torch.inference_mode()
     def _fetch(self, pieces: Sequence[_Piece | _Whole], allocated: torch.cuda.Event | None) -> None:
-        """Copy pieces in this thread, on its current stream. With an event, behind it, and to the
+        """Copy pieces in this thread, on a stream of its own. With an event, behind it, and to the
         end: other threads may capture, when nobody may await the whole device."""
+        self._give_stream()
         if allocated is not None:
             allocated.wait()
         for piece in pieces:

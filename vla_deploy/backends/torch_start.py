@@ -26,29 +26,35 @@ from vla_deploy.backends.product_ops import ProductOps
 from vla_deploy.backends.torch_ops import Ops
 
 Result = TypeVar('Result')
-ANY_SIZE = 64
+ANY_SIZE = 64  # rows and columns of a product that is for its library's sake, nobody reads it
 
 
 class Beside:
     """A second thread, which runs one function after the other, in inference mode and on the
     stream that is its maker's current one: the same memory serves both."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
+    def __init__(self, pool: ThreadPoolExecutor, stream: torch.cuda.Stream | None) -> None:
+        self._pool, self._stream = pool, stream
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Return what a function will have returned, or raised."""
-        return self._pool.submit(torch.inference_mode()(function), *arguments)
+        return self._pool.submit(self._on_stream, function, *arguments)
+
+    @torch.inference_mode()
+    def _on_stream(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        # not before all functions: the executor would hide why the thread cannot begin
+        if self._stream is not None:
+            torch.cuda.set_stream(self._stream)
+        return function(*arguments)
 
 
 @contextmanager
 def beside(stream: torch.cuda.Stream | None) -> Iterator[Beside]:
     """Give a second thread, which is done, or begins nothing more, at the end. A product in it
-    would take a workspace of its own (32 MiB on Hopper), which torch would keep."""
-    begin = None if stream is None else lambda: torch.cuda.set_stream(stream)
-    pool = ThreadPoolExecutor(1, 'beside', begin)
+    would take a workspace of its own (16 MiB on Hopper), which torch would keep."""
+    pool = ThreadPoolExecutor(1, 'beside')
     try:
-        yield Beside(pool)
+        yield Beside(pool, stream)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -105,6 +111,9 @@ def _ask(
 
 def _tell(tower: Future[Tower], stacks: Future[Stacks]) -> None:
     """Let who waits for a tower know that there will be none."""
+    if stacks.cancelled():  # before it began
+        tower.cancel()
+        return
     error = stacks.exception()
     if error is not None and not tower.done():
         tower.set_exception(error)
