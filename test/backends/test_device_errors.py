@@ -25,8 +25,11 @@ class TritonError(Exception):
 
 
 ERRORS = {
-    'CUBLAS_STATUS_ALLOC_FAILED.*; stop what else uses the device': RuntimeError(
+    'ALLOC_FAILED.*; stop what else uses the device, or .* with fewer bits$': RuntimeError(
         'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`\nmore'
+    ),
+    'stream is capturing; something was launched .*: report it': RuntimeError(
+        'CUDA error: operation not permitted when stream is capturing\nmore'
     ),
     'illegal memory access; the device may be lost': RuntimeError(
         'Triton Error [CUDA]: an illegal memory access'

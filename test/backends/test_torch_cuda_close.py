@@ -56,6 +56,22 @@ def test_when_loading_fails_at_its_end_expect_the_weights_gone_at_once(serve, mo
     assert [own() for own in held] == [None] * 2
 
 
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_when_loading_ends_before_all_is_there_expect_the_backend_closed(
+    error, serve, monkeypatch
+):
+    held, right = [], TorchCudaBackend.close
+
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(TorchCudaBackend, 'renew_constants', fail)
+    monkeypatch.setattr(TorchCudaBackend, 'close', lambda own: (held.append(own), right(own)))
+    with pytest.raises((PolicyError, KeyboardInterrupt)):
+        serve('pi0')
+    assert [vars(own) for own in held] == [{}]
+
+
 @pytest.mark.usefixtures('counting_only')
 def test_when_the_pipeline_does_not_fit_the_bundle_expect_the_backend_closed(serve, monkeypatch):
     held = []

@@ -20,7 +20,7 @@ _ADVICE = (
     ),
     (
         ('out of memory', 'failed to allocate', 'bfcarena', 'cudamalloc', 'status_alloc_failed'),
-        'stop what else uses the device, or choose bf16 or fp16',
+        'stop what else uses the device, or choose a precision with fewer bits',
     ),
     (
         ('driver version is insufficient', 'driver is too old', 'found no nvidia driver'),
@@ -33,6 +33,11 @@ _ADVICE = (
     (
         ('tensorrt', 'libnv'),
         "install the TensorRT that this onnxruntime was built for, or choose provider 'cuda'",
+    ),
+    (
+        ('stream is capturing',),
+        'something was launched for the first time while a graph was captured, which is a fault of '
+        'this program: report it with the name of the card, or choose backend onnx_runtime',
     ),
     (
         ('cuda failure', 'cuda error', 'cudnn failure', 'cublas failure', 'device-side',

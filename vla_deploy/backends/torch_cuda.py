@@ -24,7 +24,7 @@ from vla_deploy.backends.parameters import BundleParameters
 from vla_deploy.backends.quantised import CODES
 from vla_deploy.backends.step_constants import PackedConstants
 from vla_deploy.backends.torch_device import launch_early, make_ops, own_stream, tune
-from vla_deploy.backends.torch_requirements import require_gpu, require_sizes
+from vla_deploy.backends.torch_requirements import does_not_fit, require_gpu, require_sizes
 from vla_deploy.backends.torch_start import beside, make_policy
 from vla_deploy.core.contract import Contract
 from vla_deploy.pipeline.backend import BackendOptions, ModelInputs, PolicyError, require
@@ -348,11 +348,8 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
             with own_stream(on_gpu) as stream:
                 return _load(bundle, precision, device, unrolled, stream, options.batch)
         except torch.OutOfMemoryError as error:
-            free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
             raise PolicyError(
-                f'{bundle.path}: does not fit at {precision} on '
-                f'{torch.cuda.get_device_name()} ({free:.1f} of {total:.1f} GiB free); stop what '
-                'else uses it, or choose bf16 or a smaller batch'
+                f'{bundle.path}: {does_not_fit(precision, options.batch)}'
             ) from error
 
 
@@ -392,7 +389,7 @@ def serve(
             backend.prepare(arrive)
         arrive()
         backend.renew_constants()
-    except Exception:
+    except BaseException:  # an interruption as well
         backend.close()
         raise
     if stream is not None:

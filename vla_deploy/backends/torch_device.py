@@ -20,15 +20,17 @@ from vla_deploy.backends.tuning import cache_path, keep_tuning, load_tuning
 from vla_deploy.pipeline.backend import PolicyError
 
 OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
-WORKSPACE = ':4096:4'  # KiB and how often: 16 MiB
+HOPPER, WORKSPACE = (9, 0), ':4096:4'  # KiB and how often: 16 MiB
 FIRST = -1  # of a stream: high priority
 
 
 def limit_workspace() -> None:
     """Let products have half the memory of their own that torch gives them on Hopper, with which
     those of a policy take as long: there is one piece for each stream, and a small policy is not
-    much larger. A process that has said otherwise, or has multiplied before, keeps what it has."""
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', WORKSPACE)
+    much larger. On other cards torch may give them less than that. A process that has said
+    otherwise, or has multiplied before, keeps what it has."""
+    if torch.cuda.get_device_capability() == HOPPER:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', WORKSPACE)
 
 
 @contextmanager

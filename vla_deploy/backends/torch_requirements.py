@@ -14,6 +14,7 @@ from vla_deploy.pipeline.backend import PolicyError
 
 OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
 OLDEST_OF_PRECISION = {'fp8': (8, 9)}  # on tensor cores
+SMALLER = {'fp32': 'bf16', 'fp16': 'fp8', 'bf16': 'fp8'}  # the precision with fewer bits
 SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
 
 
@@ -67,9 +68,27 @@ def require_gpu(precision: str) -> None:
             f'{torch.cuda.get_device_name()} has compute capability {capability}, but '
             f'{OLDEST_CAPABILITY} is needed; choose another backend'
         )
-    oldest = OLDEST_OF_PRECISION.get(precision, OLDEST_CAPABILITY)
+    oldest = _oldest(precision)
     if capability < oldest:
         raise PolicyError(
             f'{torch.cuda.get_device_name()} has compute capability {capability}, but {oldest} is '
             f"needed for precision '{precision}'; choose 'bf16'"
         )
+
+
+def does_not_fit(precision: str, batch: int) -> str:
+    """Say that the device has not enough memory, what it has, and what would need less on it."""
+    smaller = SMALLER.get(precision)
+    if smaller and torch.cuda.get_device_capability() < _oldest(smaller):
+        smaller = None
+    less = [*([smaller] if smaller else []), *(['a smaller batch'] if batch > 1 else [])]
+    choose = f', or choose {" or ".join(less)}' if less else ''
+    free, total = (value / 2**30 for value in torch.cuda.mem_get_info())
+    return (
+        f'does not fit at {precision} on {torch.cuda.get_device_name()} ({free:.1f} of '
+        f'{total:.1f} GiB free); stop what else uses it{choose}'
+    )
+
+
+def _oldest(precision: str) -> tuple[int, int]:
+    return OLDEST_OF_PRECISION.get(precision, OLDEST_CAPABILITY)
