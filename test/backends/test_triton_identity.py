@@ -73,7 +73,8 @@ def compiled():
     """Return the name that a kernel, compiled for a card, has in Triton's cache."""
     names = glu_kernel.arg_names
     constants = {'FEATURES': 8, 'SILU': True, 'BLOCK': 8, 'K': 0, 'BLOCKS': 0, 'PADDED': 1,
-                 'ROWS': 0, 'BIAS': False, 'PDL': False}  # fmt: skip
+                 'ROWS': 0, 'BIAS': False, 'QUANTISE': False, 'PDL': False}  # fmt: skip
+    assert set(constants) == {own.name for own in glu_kernel.params if own.is_constexpr}
     signature = {
         name: 'constexpr' if name in constants else 'fp32' if name == 'eps' else '*bf16'
         for name in names

@@ -21,15 +21,7 @@ from torch import Tensor
 from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
 from vla_deploy.backends.quantised import Matrix, Quantised
-from vla_deploy.backends.torch_ops import (
-    Heads,
-    Inline,
-    LibraryProducts,
-    Rows,
-    Side,
-    Turn,
-    joined,
-)
+from vla_deploy.backends.torch_ops import Heads, Inline, LibraryProducts, Rows, Side, Turn, joined
 from vla_deploy.backends.triton_identity import tell_by_files
 from vla_deploy.backends.triton_launch import (
     NARROW,
@@ -51,7 +43,8 @@ Result = TypeVar('Result')
 
 
 class TritonOps(Launcher, LibraryProducts):
-    """See `torch_ops.Ops`. Calls must come from one thread and on one stream."""
+    """See `torch_ops.Ops`. One thread at a time launches Triton's kernels; beside it another one
+    may call products of libraries only (`product_ops.ProductOps`), on the same stream."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, tuning: Tuning, overlap: bool):
         """`overlap`: kernels start while the one before still runs (Hopper and later)."""
