@@ -56,6 +56,22 @@ def test_when_braking_expect_the_shortest_way_but_for_one_grid_step(seed: int) -
     assert tail.end_ns * 1e-9 <= longest + GRID_S + 1e-12
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 300), st.floats(-2e-9, 2e-9), st.integers(0, 30), st.sampled_from([-1, 1]))
+def test_when_a_speed_is_a_whole_number_of_steps_but_for_rounding_expect_rest_from_its_end_on(
+    steps: int, rounding: float, slew: int, side: int
+) -> None:
+    drop = BOUNDS.acceleration * GRID_S
+    after = np.zeros(7)
+    after[:2] = side * steps * (1.0 + rounding) * drop[0], 400.5 * drop[1]  # which brakes longer
+    motion = slew_then_brake(0, HOME, after, after, [slew] * 7, BOUNDS.acceleration)
+    own_end = slew + math.ceil(abs(after[0]) / drop[0] - 1e-9)
+    assert not motion.velocity[motion.times >= own_end * GRID_NS, 0].any()
+    assert not motion.velocity[-1].any()
+    assert not motion.velocity[:, 2:].any()
+    assert not np.signbit(motion.velocity[:, 2:]).any()
+
+
 def test_when_at_rest_expect_a_single_knot() -> None:
     tail = brake(5, HOME, np.zeros(7), BOUNDS.acceleration)
     assert tail.times.tolist() == [5]

@@ -34,33 +34,39 @@ def slew_then_brake(
 ) -> Trajectory:
     """Change velocity at a constant rate for slew_steps [joints] of the grid, then brake.
 
-    Plain floats in, since this is called in every tick. Cubic Hermite through the knots reproduces
-    the motion, since each joint's acceleration is constant between them.
+    The velocity behind the slew is velocity_after but for rounding, and exactly 0 from a joint's
+    own end on. Plain floats in, since this is called in every tick. Cubic Hermite through the knots
+    reproduces the motion, since each joint's acceleration is constant between them.
     """
-    ends, drops, grid = [], [], {0}
+    reaches, drops, grid = [], [], {0}
     for v, a, slew in zip(velocity_after, deceleration, slew_steps, strict=True):
-        drop, end = a * GRID_S, slew
+        drop, steps = a * GRID_S, 0.0
         if v != 0.0:
+            steps = abs(v) / drop
             # 1e-9: a speed of a whole number of steps, but for rounding, takes that number.
-            end += math.ceil(abs(v) / drop - 1e-9) or 1
-            grid.add(end - 1)
-            grid.add(end)
+            whole = math.ceil(steps - 1e-9) or 1
+            if steps > whole:
+                steps = whole
+            grid.add(slew + whole - 1)
+            grid.add(slew + whole)
         grid.add(slew)
-        ends.append(end)
-        drops.append(drop if v > 0.0 else -drop)
+        reaches.append(slew + steps)  # where full braking would end, were there no grid
+        drops.append(drop if v >= 0.0 else -drop)
     knots = sorted(grid)
+    # Few operations, since each costs the same whether of one number or a hundred.
     column = np.array(knots, np.float64)[:, None]
-    after, lost, last = np.array((velocity_after, drops, ends))
-    states = np.empty((2, len(knots), len(ends)))
+    reach, lost = np.array((reaches, drops))
+    states = np.empty((2, len(knots), len(drops)))
     positions, velocities = states
+    np.subtract(reach, column, out=velocities)
+    np.maximum(velocities, 0.0, out=velocities)
+    velocities *= lost
     longest = max(slew_steps)
-    # One column serves all where they slew for equally long.
-    braked = column - (longest if min(slew_steps) == longest else np.array(slew_steps))
-    np.subtract(after, lost * braked, out=velocities)
-    velocities[column >= last] = 0.0
     if len(knots) > 1 and knots[1] < longest:
-        rate = (after - velocity) / np.maximum(slew_steps, 1)
-        np.copyto(velocities, velocity + rate * column, where=braked < 0)
+        slews = np.array(slew_steps)
+        rate = (np.array(velocity_after) - velocity) / np.maximum(slews, 1)
+        np.copyto(velocities, velocity + rate * column, where=column < slews)
+    velocities[-1] = 0.0
     states[:, 0] = position, velocity
     # Constant acceleration between knots: the way is the mean velocity times the time.
     ways = positions[1:]
