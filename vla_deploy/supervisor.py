@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 # SIGINT lets the guard come to a planned stop; what has not ended so long after it is reported and
 # killed. Each has this time of its own: one that hangs takes none from a guard or a recorder.
 END_TIMEOUT_S = 15.0
+TOLD_AGAIN = 2 / 3  # of that time
 
 
 class Supervisor:
@@ -67,14 +68,19 @@ class Supervisor:
         return ''
 
     def end(self) -> list[str]:
-        """End all processes, the last started first; return the names that had to be killed."""
+        """End all processes, the last started first; return the names that had to be killed.
+
+        SIGINT can get lost while Python starts, which goes on after an interrupted .pth file: who
+        has not ended soon is told by SIGTERM, too.
+        """
         killed = []
         for name, process in reversed(self.running.items()):
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=END_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
+            if _ends(process, TOLD_AGAIN * END_TIMEOUT_S):
+                continue
+            process.terminate()
+            if not _ends(process, (1.0 - TOLD_AGAIN) * END_TIMEOUT_S):
                 process.kill()
                 process.wait()
                 killed.append(name)
@@ -136,3 +142,11 @@ def _own_group() -> None:
     """
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _ends(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    try:
+        process.wait(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -27,10 +27,11 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(print('ends')))
 print('up', flush=True)
 signal.pause()
 """
-DEAF = (
+HARD_OF_HEARING = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
     'signal.pause()'
 )
+DEAF = 'import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); ' + HARD_OF_HEARING
 
 
 def process(name: str, program: str, ready: str = '') -> Process:
@@ -126,6 +127,15 @@ def test_when_a_process_does_not_end_expect_it_killed_and_named(monkeypatch):
     wait_for(output, '[deaf] up')
     assert running.end() == ['deaf']
     assert running.running['deaf'].returncode == -9
+
+
+def test_when_an_interrupt_gets_lost_expect_the_process_told_again_and_not_killed(monkeypatch):
+    monkeypatch.setattr(supervisor, 'END_TIMEOUT_S', 3.0)
+    output = io.StringIO()
+    running = Supervisor([process('starting', HARD_OF_HEARING)], output)
+    wait_for(output, '[starting] up')
+    assert running.end() == []
+    assert running.running['starting'].returncode == -signal.SIGTERM
 
 
 def test_when_one_does_not_end_expect_those_before_it_to_have_their_time_all_the_same(monkeypatch):
