@@ -84,7 +84,9 @@ def error(policy: Policy, fixtures: list[Fixture], weights: list[Tensor]) -> dic
 def main() -> int:
     """Print and write the error of each group for each bundle."""
     options = parser(__doc__ or '', 'rounding_cost')
-    options.add_argument('--bundles', type=Path, nargs='+')
+    options.add_argument(
+        '--bundles', type=Path, nargs='+', help="others than the demonstration's own"
+    )
     arguments = options.parse_args()
     bundles = arguments.bundles or [bundle_for(DEMONSTRATION, '')]
     figures: dict[str, Any] = {}

@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 INNER = ('Loop', 'If', 'Scan')  # nodes that hold a graph of their own
@@ -67,7 +68,7 @@ def main() -> int:
     for path in parser.parse_args().graphs:
         try:
             counts = launches(onnx.load(path, load_external_data=False))
-        except ValueError as error:
+        except (OSError, DecodeError, ValueError) as error:
             parser.error(f'{path}: {error}')
         kinds = ', '.join(f'{kind} {count}' for kind, count in counts.most_common())
         print(f'{path}: {counts.total()} ({kinds})')
