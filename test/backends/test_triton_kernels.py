@@ -22,6 +22,7 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows  # noqa: E402
 from vla_deploy.backends.triton_launch import PLAIN, WIDE, WIDEST  # noqa: E402
+from vla_deploy.backends.torch_requirements import SMALLEST_HEAD  # noqa: E402
 from vla_deploy.backends.triton_ops import TritonOps  # noqa: E402
 from vla_deploy.backends.tuning import Config, Tuning, default, padded_rows  # noqa: E402
 
@@ -105,6 +106,8 @@ CASES = {
     'pi prefix': attention(816, 8, 1, 256, 0),
     'smolvla step': attention(50, 15, 5, 64, 1),
     'smolvla prefix': attention(241, 15, 5, 64, 2),
+    'smallest step': attention(50, 4, 2, SMALLEST_HEAD, 1),
+    'smallest qkv': pair(128, 96, SMALLEST_HEAD // 2, True),
     'eight of pi down': linear(1024, 4096, 8),
     'eight of pi leave': linear(32, 1024, 8),
     'eight of pi qkv': pair(1280, 1024, 128, True, 8),

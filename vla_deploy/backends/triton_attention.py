@@ -21,7 +21,7 @@ def _prefetch_keys(
     """Ask for BN rows of keys and of values to come to the L2 cache."""
     per_line: tl.constexpr = LINE_BYTES // (keys.dtype.element_ty.primitive_bitwidth // 8)
     rows = tl.minimum(start + tl.arange(0, BN), end - 1)
-    columns = tl.arange(0, HEAD_DIM // per_line) * per_line
+    columns = tl.arange(0, (HEAD_DIM + per_line - 1) // per_line) * per_line  # one, if shorter
     at = (rows[:, None] * KV_HEADS + group) * HEAD_DIM + columns[None, :]
     for cache in tl.static_range(2):
         tl.inline_asm_elementwise(
