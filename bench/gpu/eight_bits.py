@@ -24,7 +24,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from vla_deploy.backends.cuda_graph import Captured, new_pool  # noqa: E402
+from vla_deploy.backends.cuda_graph import Captures  # noqa: E402
 from vla_deploy.backends.fused_layers import norm_of_sum  # noqa: E402
 from vla_deploy.backends.quantised import Matrix, Quantised, product, quantised  # noqa: E402
 from vla_deploy.backends.roofline import median_s  # noqa: E402
@@ -93,7 +93,7 @@ def _measure(
             for _ in range(CALLS):
                 function()
 
-        return 1e6 / CALLS * median_s(Captured(repeated, repeated, new_pool(), stream))
+        return 1e6 / CALLS * median_s(Captures(stream).of(repeated, repeated))
 
     microseconds: dict[str, dict[str, float]] = {'bf16': {}, 'fp8': {}}
     for precision, narrow in (('bf16', False), ('fp8', True)):

@@ -313,7 +313,7 @@ def _times(
     prefix = policy.prefix if count == 1 else policy.prefix_without_state
 
     def graph(function: Callable[[], Any]) -> Callable[[], Any]:
-        return backend._captured(function, function)
+        return backend._captures.of(function, function)
 
     if count == 1:
         steps = [backend._step_run(embedding) for embedding in backend._steps]

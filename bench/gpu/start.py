@@ -5,8 +5,8 @@
     python bench/gpu/start.py OUTPUT.json [--model smolvla] [--folder FOLDER] [--starts 3]
 
 Writes a file of published size with random weights, and loads it by the way that serves, each time
-in a new process: first with an empty cache of Triton's, so that kernels are compiled, then with
-what the first left. The file is in the page cache; then as many times, as after a boot, it is not:
+in a new process: first with empty caches, so that kernels are compiled, then with what the first
+left. The file is in the page cache; then as many times, as after a boot, it is not:
 it is written to the disk, let go of, and read to see whether that was heeded. Before loading
 begins, torch and Triton are imported and the device's context is made. Each start says by when,
 in seconds, its parts were done.
@@ -84,10 +84,14 @@ def _start(
 ) -> dict[str, Any]:
     """Load the file in a new process, print and return what it found."""
     path = Path(cache) / 'figures.json'
+    # as an installation does, the first one compiles what Python it imports
+    folders = ('TRITON_CACHE_DIR', 'VLA_DEPLOY_CACHE', 'PYTHONPYCACHEPREFIX')
+    environment = {**os.environ, **dict.fromkeys(folders, cache)}
+    environment.pop('PYTHONDONTWRITEBYTECODE', None)
     subprocess.run(
         [sys.executable, __file__, str(path), '--one', '--model', arguments.model,
          '--folder', str(arguments.folder)],
-        check=True, env={**os.environ, 'TRITON_CACHE_DIR': cache},
+        check=True, env=environment,
     )
     found: dict[str, Any] = json.loads(path.read_text())
     found['load_of_reading'] = found['load_s'] / reading_s
@@ -212,10 +216,12 @@ def _load(folder: Path) -> dict[str, Any]:
     parts = _Parts()
     for owner, name, part in (
         (torch_start, '_ask', 'weights_asked_for_s'),
-        (torch_start.Tower, 'run', 'first_tower_s'),
-        (torch_cuda, 'make_policy', 'modules_s'),
+        (torch_start, '_attend', 'attention_planned_s'),
+        (torch_start, '_multiply', 'cublas_loaded_s'),
+        (torch_cuda, 'make_policy', 'policy_s'),
         (triton_ops.TritonOps, '_wake', 'triton_awake_s'),
         (torch_cuda, 'launch_early', 'launched_early_s'),
+        (torch_cuda.TorchCudaBackend, '_begin', 'steps_captured_s'),
         (torch_cuda.FusedPolicy, 'load_products', 'products_s'),
         (torch_cuda, 'tune', 'all_launched_s'),
         (torch_cuda.TorchCudaBackend, 'prepare', 'captures_s'),

@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from vla_deploy.backends import cuda_graph, torch_cuda  # noqa: E402
-from vla_deploy.backends.cuda_graph import Captured, SideStream  # noqa: E402
+from vla_deploy.backends import cuda_graph  # noqa: E402
+from vla_deploy.backends.cuda_graph import Captured, Captures, SideStream  # noqa: E402
 from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
 from vla_deploy.backends.torch_ops import Inline  # noqa: E402
 
@@ -57,11 +57,15 @@ def calls(monkeypatch):
     return made
 
 
+@pytest.mark.parametrize('multiplies', [True, False])
 @pytest.mark.parametrize('rehearsed', [True, False])
-def test_when_a_function_is_captured_expect_the_threads_blas_handle_made_before(calls, rehearsed):
+def test_when_a_function_that_multiplies_is_captured_expect_the_threads_blas_handle_made_before(
+    calls, rehearsed, multiplies
+):
     rehearsal = (lambda: calls.append('rehearsal')) if rehearsed else None
-    Captured(lambda: calls.append('function'), rehearsal, None, Stream())
-    assert calls == ['rehearsal'] * rehearsed + ['handle', 'begin', 'function', 'end']
+    Captured(lambda: calls.append('function'), rehearsal, None, Stream(), multiplies)
+    before = ['rehearsal'] * rehearsed + ['handle'] * multiplies
+    assert calls == [*before, 'begin', 'function', 'end']
 
 
 def test_when_a_capture_fails_expect_what_made_it_fail_and_the_capture_ended(calls):
@@ -120,18 +124,17 @@ def test_when_a_kernel_fails_expect_the_second_stream_joined(failing, serve, mon
     assert [side.joined for side in sides] == [True, True]
 
 
-@pytest.mark.usefixtures('one_thread')
-def test_when_a_capture_fails_expect_the_next_in_another_pool(serve, monkeypatch):
-    backend, pools = serve('pi0')._backend, []
+def test_when_a_capture_fails_expect_the_next_in_another_pool(monkeypatch):
+    pools = []
 
-    def capture(_function, _rehearsal, pool, _stream):
+    def capture(_function, _rehearsal, pool, *_):
         pools.append(pool)
         raise RuntimeError('CUDA error: out of memory')
 
-    monkeypatch.setattr(torch_cuda, 'Captured', capture)
-    monkeypatch.setattr(torch_cuda, 'new_pool', object)
-    backend._stream = Stream()
+    monkeypatch.setattr(cuda_graph, 'Captured', capture)
+    monkeypatch.setattr(cuda_graph.torch.cuda, 'graph_pool_handle', object)
+    captures = Captures(Stream())
     for _ in range(2):
         with pytest.raises(RuntimeError, match='out of memory'):
-            backend._captured(lambda: None, None)
+            captures.of(lambda: None)
     assert pools[0] is not pools[1]

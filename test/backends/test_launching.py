@@ -84,3 +84,49 @@ def test_when_the_table_is_damaged_expect_its_name_and_to_remove_it(cache, conte
 def test_when_a_table_is_written_expect_plain_json_of_numbers(cache):
     keep_tuning(measured(), cache)
     assert all(isinstance(n, int) for n in json.loads(cache.read_text())[KEY])
+
+
+class Twice(Kernel):
+    """Keeps what it is launched with, in its order."""
+
+    def __getitem__(self, grid):
+        return lambda *arguments, **_constants: self.launched.append((grid, arguments))
+
+
+def test_when_launches_were_recorded_expect_the_same_again_with_other_tensors():
+    launcher, kernel = Launcher(overlap=False), Twice()
+    x, y, z = torch.zeros(3, 4)
+
+    def run():
+        launcher._launch(kernel, (2,), PLAIN, (x, y, 0.5), PDL=False)
+        launcher._launch(kernel, (3, 4), PLAIN, [y, x], PDL=False)
+        return 'result'
+
+    result, again = launcher.recorded(run)
+    assert result == 'result'
+    kernel.launched.clear()
+    again([(x, z)])
+    (first, given), (second, back) = kernel.launched
+    assert (first, second) == ((2, 1, 1), (3, 4, 1))
+    assert [id(own) for own in given[:2]] == [id(z), id(y)]
+    assert [id(own) for own in back] == [id(y), id(z)]
+
+
+def test_when_a_tensor_that_is_to_be_replaced_was_not_given_expect_an_error():
+    launcher, kernel = Launcher(overlap=False), Twice()
+    x, y, z = torch.zeros(3, 4)
+    _, again = launcher.recorded(lambda: launcher._launch(kernel, (2,), PLAIN, (x,), PDL=False))
+    with pytest.raises(RuntimeError, match='was not given to any kernel'):
+        again([(x, z), (y, z)])
+
+
+def test_when_a_recorded_function_fails_expect_later_launches_not_recorded():
+    launcher, kernel = Launcher(overlap=False), Twice()
+
+    def run():
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        launcher.recorded(run)
+    launcher._launch(kernel, (2,), PLAIN, (), PDL=False)
+    assert launcher._tape is None

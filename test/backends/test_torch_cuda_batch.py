@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from vla_deploy.backends import torch_cuda  # noqa: E402
+from vla_deploy.backends import torch_requirements  # noqa: E402
 from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
 from vla_deploy.backends.roofline import phase_costs  # noqa: E402
 from vla_deploy.backends.tuning import (  # noqa: E402
@@ -158,7 +158,7 @@ def test_when_the_policy_was_loaded_for_one_expect_to_load_it_for_several(serve)
 
 
 @pytest.mark.parametrize('options', [
-    {'variant': 'split'}, {'batch': 0}, {'batch': torch_cuda.MOST_OBSERVATIONS + 1},
+    {'variant': 'split'}, {'batch': 0}, {'batch': torch_requirements.MOST_OBSERVATIONS + 1},
 ])
 def test_when_a_batch_is_not_possible_expect_what_is(options, serve):
     with pytest.raises(PolicyError, match='batch .* is not possible.*possible: '):

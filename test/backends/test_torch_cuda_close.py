@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from vla_deploy.backends import torch_cuda  # noqa: E402
+from vla_deploy.backends import torch_requirements  # noqa: E402
 from vla_deploy.backends.torch_cuda import TorchCudaBackend  # noqa: E402
 from vla_deploy.pipeline import Policy, PolicyError  # noqa: E402
 
@@ -28,7 +28,7 @@ def counting_only():
 
 
 @pytest.mark.usefixtures('counting_only')
-@pytest.mark.parametrize('variant', torch_cuda.VARIANTS)
+@pytest.mark.parametrize('variant', torch_requirements.VARIANTS)
 def test_when_a_policy_is_closed_expect_backend_and_weights_gone_at_once(variant, serve):
     policy = serve('pi0', variant=variant)
     policy.self_test()

@@ -15,11 +15,15 @@ torch = pytest.importorskip('torch')
 
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from vla_deploy.backends import parameters, torch_requirements  # noqa: E402
 from vla_deploy.backends import quantised as quantised_module  # noqa: E402
+from vla_deploy.backends import torch_requirements, weights_file  # noqa: E402
 from vla_deploy.backends.fused_inputs import bucket_of  # noqa: E402
 from vla_deploy.backends.fused_layers import merged_mlp  # noqa: E402
-from vla_deploy.backends.parameters import BundleParameters, ModuleParameters  # noqa: E402
+from vla_deploy.backends.parameters import (  # noqa: E402
+    BundleParameters,
+    Factor,
+    ModuleParameters,
+)
 from vla_deploy.backends.quantised import CODES, LARGEST, Quantised, product, quantised  # noqa: E402
 from vla_deploy.cli import validate as validate_cli  # noqa: E402
 from vla_deploy.export import build  # noqa: E402
@@ -120,16 +124,18 @@ def test_when_onnx_runtime_is_asked_for_expect_the_possible_precisions(golden_bu
 def test_when_weights_arrive_in_pieces_expect_them_in_8_bits_of_their_whole_rows(
     golden_bundle, monkeypatch
 ):
-    monkeypatch.setattr(parameters, 'CHUNK_BYTES', 4096)
+    monkeypatch.setattr(weights_file, 'SPAN_BYTES', 4096)
     source = BundleParameters(open_bundle(golden_bundle('smolvla_2cam_empty')), CPU)
     found = {}
     for name in (n for n in source._entries if '.text_model.layers.0.mlp.' in n):
         rows, columns = source.shape(name)
-        factor = torch.arange(1.0, columns + 1)
+        norm = name.partition('mlp')[0] + 'input_layernorm.weight'
+        factor = Factor(1.0, norm if source.shape(norm) == (columns,) else None)
         target = Quantised.empty(rows, columns, CPU)
         target.scale.fill_(torch.nan)  # as memory may be that was not yet filled
         source.fill(target, name, factor)
-        found[name] = target, source.read(name) * factor
+        scale = 1.0 if factor.name is None else source.read(norm) + 1.0
+        found[name] = target, source.read(name) * scale
     source.finish()
     assert len(found) == 3
     for target, values in found.values():

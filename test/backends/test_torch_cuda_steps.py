@@ -11,6 +11,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from vla_deploy.backends import torch_cuda  # noqa: E402
 from vla_deploy.backends.fused_inputs import buckets_of  # noqa: E402
 from vla_deploy.pipeline import PolicyError  # noqa: E402
@@ -87,10 +89,12 @@ def test_when_kernels_were_measured_expect_those_of_other_sizes_launched_before_
 ):
     backend, rehearsed = serve('pi0', variant='unrolled')._backend, []
     monkeypatch.setattr(torch_cuda, 'tune', lambda *_: measured)
-    monkeypatch.setattr(
-        backend, '_captured',
-        lambda function, rehearsal: rehearsed.append(rehearsal is not None) or function,
-    )  # fmt: skip
+
+    def capture(function, rehearsal=None):
+        rehearsed.append(rehearsal is not None)
+        return function
+
+    monkeypatch.setattr(backend._captures, 'of', capture)
     backend.prepare(lambda: None)
     sizes = len(buckets_of(backend._policy.config, backend._cameras, 1))
     assert sizes > 1
@@ -104,7 +108,7 @@ def test_when_all_cameras_are_there_expect_the_largest_size_prepared(
 ):
     policy = serve(name, variant='unrolled')
     backend, tuned = policy._backend, []
-    monkeypatch.setattr(torch_cuda, 'tune', lambda _, inputs, *rest: tuned.append(inputs))
+    monkeypatch.setattr(torch_cuda, 'tune', lambda *given: tuned.append(given[2]))
     backend.prepare(lambda: None)
     prepared = set(backend._runs)
     fixture = read_fixtures(golden_bundle(name) / 'fixtures.npz', policy.contract)[0]
@@ -120,3 +124,112 @@ def test_when_all_cameras_are_there_expect_the_largest_size_prepared(
     largest = max(bucket for what, bucket in prepared if what == 'first')
     assert [tuple(own.tokens.shape) for own in tuned] == [(1, largest.tokens)]
     assert len(tuned[0].images) == largest.cameras == len(policy.contract.cameras)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('name', ['pi0', 'pi05', 'smolvla_3cam'])
+def test_when_a_policy_is_shortened_expect_it_to_call_all_that_the_whole_one_does(name, serve):
+    backend = serve(name, variant='unrolled')._backend
+    policy, called = backend._policy, []
+    short = policy.shortest()
+    assert len(short.expert.layers) < len(policy.expert.layers)
+    bucket = buckets_of(policy.config, backend._cameras, 1)[-1]
+    inputs, constants = backend._inputs_of(bucket), backend._constants_of(backend._steps[0]).views
+    for own in (policy, short):
+        policy.length.fill_(1)
+        with Calls() as calls:
+            own.prefix(inputs)
+            own.prefix_and_first_step(inputs, backend._x, backend._dt, constants)
+            own.step(backend._x, backend._dt, constants)
+        called.append(calls.made)
+    assert called[0] == called[1]
+
+
+class Calls(TorchDispatchMode):
+    """Keeps what was called that computes, with shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        shapes = tuple(tuple(a.shape) for a in arguments if isinstance(a, torch.Tensor))
+        if not function.is_view:
+            self.made.add((function, shapes))
+        return function(*arguments, **(keywords or {}))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(('name', 'apart'), [('pi0', True), ('pi05', False)])
+def test_when_steps_need_no_product_of_a_library_expect_them_captured_beside(
+    name, apart, serve, monkeypatch
+):
+    backend, captured = serve(name, variant='unrolled')._backend, []
+    backend._runs.clear()
+    backend._current = None
+    for which in ('_captures', '_step_captures'):
+        monkeypatch.setattr(
+            getattr(backend, which), 'of',
+            lambda function, *_, which=which, **given: captured.append((which, given)) or function,
+        )
+    monkeypatch.setattr(torch_cuda, 'tune', lambda *_: False)
+    backend.prepare(lambda: None)
+    beside = [given for which, given in captured if which == '_step_captures']
+    assert beside == ([{'multiplies': False}] * len(('later', 'step')) if apart else [])
+    assert len(captured) == len(backend._runs)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('known', [True, False])
+def test_when_kernels_of_a_step_will_be_measured_expect_no_graph_of_it_before(
+    known, serve, monkeypatch
+):
+    backend, order = serve('pi0', variant='unrolled')._backend, []
+    backend._runs.clear()
+    backend._current = None
+    monkeypatch.setattr(torch_cuda, 'launch_early', lambda *_: known)
+    monkeypatch.setattr(torch_cuda, 'tune', lambda *_: order.append('tune'))
+    monkeypatch.setattr(
+        backend._step_captures, 'of',
+        lambda function, **_: order.append('capture') or function,
+    )
+    backend.prepare(lambda: None)
+    assert order == (['capture', 'capture', 'tune'] if known else ['tune', 'capture', 'capture'])
+
+
+@torch.inference_mode()
+def test_when_graphs_are_made_expect_what_was_compiled_kept_then(serve, monkeypatch):
+    backend, order = serve('pi0', variant='unrolled')._backend, []
+    monkeypatch.setattr(torch_cuda, 'tune', lambda *_: order.append('tune'))
+    monkeypatch.setattr(backend._policy.ops, 'keep', lambda: order.append('keep'))
+    backend.prepare(lambda: None)
+    assert order == ['tune', 'keep']
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('name', ['pi0', 'pi05'])
+def test_when_a_step_can_be_done_again_expect_the_bits_of_steps_one_by_one(
+    name, serve, monkeypatch
+):
+    backend, replaced = serve(name, variant='unrolled')._backend, []
+    policy, dt = backend._policy, backend._dt.fill_(-0.1)
+    x = torch.randn_like(backend._x)
+    constants = [backend._constants_of(embedding).views for embedding in backend._steps]
+    moved = x
+    for own in constants:
+        moved, _ = policy.step(moved, dt, own)
+
+    def recorded(run):
+        result = run()
+
+        def again(instead):
+            by = {id(old): new for old, new in instead}
+            replaced.append(by)
+            own = constants[0].changed(lambda tensor: by[id(tensor)])
+            by[id(result[0])].copy_(policy.step(by[id(x)], dt, own)[0])
+
+        return result, again
+
+    monkeypatch.setattr(policy.ops, 'recorded', recorded)
+    assert torch.equal(policy.steps(x, dt, constants), moved)
+    assert len(replaced) == len(constants) - 1 > 1

@@ -104,10 +104,10 @@ def test_when_kernels_are_launched_early_expect_triton_awake_before_the_first(se
         note(name)
     inputs = backend._inputs_of(bucket_of(policy.config, policy.config.camera_slots, 1))
     constants = policy.constants(backend._steps[0])
-    launch_early(policy, [inputs], backend._x_of(1), backend._dt, constants)
+    assert launch_early(policy.shortest(), [inputs], constants)
     assert called[0] == 'awake'
     assert called.count('awake') == 1
-    assert {'leave', 'norm'} <= set(called)  # of a step, and of the language layers
+    assert {'leave', 'norm', 'add_norm'} <= set(called)  # of a step, language layers and tower
 
 
 def test_when_kernels_are_loaded_without_products_expect_all_products_left_out():

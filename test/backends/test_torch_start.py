@@ -1,22 +1,34 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""What two threads do for a start of the torch backend, on a stand-in for streams: no card."""
+"""What several threads do for a start of the torch backend, on a stand-in for streams: no card."""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip('torch')
 
-from vla_deploy.backends import parameters, torch_cuda, torch_start  # noqa: E402
+from vla_deploy.backends import (  # noqa: E402
+    parameters,
+    torch_cuda,
+    torch_start,
+    weights_file,
+)
 from vla_deploy.backends.fused_layers import Language, Tower  # noqa: E402
-from vla_deploy.backends.parameters import BundleParameters, FileParameters  # noqa: E402
+from vla_deploy.backends.parameters import (  # noqa: E402
+    BundleParameters,
+    Factor,
+    FileParameters,
+)
 from vla_deploy.backends.quantised import CODES, Quantised  # noqa: E402
 from vla_deploy.backends.torch_ops import TorchOps  # noqa: E402
-from vla_deploy.backends.torch_start import _tell, beside, make_policy  # noqa: E402
+from vla_deploy.backends.torch_start import beside, make_policy  # noqa: E402
+from vla_deploy.backends.weights_file import WeightsFile  # noqa: E402
 from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
 from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
 
@@ -42,7 +54,7 @@ def threads(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'set_stream', lambda _: None)
     note(torch.cuda, 'set_stream')
     note(torch, 'mm')
-    note(Tower, 'run')
+    note(torch_start, 'attend')
     note(BundleParameters, 'begin')
     return done
 
@@ -65,7 +77,8 @@ def source(golden_bundle):
 def weights(policy):
     """Return some of each stack."""
     layers = [own for stack in (policy.tower, policy.language) for own in stack.layers[:-1]]
-    found = [policy._embedding, policy._action_out[0], policy.tower.patch]
+    found = [policy._embedding, policy._action_out, policy._action_in, *policy._turn]
+    found += [policy.tower.patch, policy.tower.start]
     for layer in (*layers, *policy.expert.layers):
         found += layer.qkv if isinstance(layer.qkv, tuple) else [layer.qkv]
     return found
@@ -73,24 +86,26 @@ def weights(policy):
 
 @pytest.mark.parametrize('name', SETS)
 @torch.inference_mode()
-def test_when_another_thread_makes_the_stacks_expect_the_weights_of_one(name, source, threads):
+def test_when_another_thread_makes_the_policy_expect_the_weights_of_one(name, source, threads):
     made = []
     for stream in (None, STREAM):
         own = source(name)
+        threads.clear()  # what the export of the bundle did
         made.append(make_policy(own, torch.float32, TorchOps(), 1, CAMERAS, stream))
         own.finish()
     one, two = map(weights, made)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    # both in the thread that captures: a product of any size, and the tower
-    assert threads.index(('mm', True)) < threads.index(('run', True))
-    assert ('mm', False) not in threads
+    # the thread that captures plans the tower's attention, and waits for no product
+    assert ('attend', True) in threads
+    assert ('mm', False) in threads
+    assert ('mm', True) not in threads
     assert ('begin', False) in threads
     assert threads.index(('set_stream', False)) < threads.index(('begin', False))
 
 
 @pytest.mark.parametrize('part', [Tower, Language])
 @torch.inference_mode()
-def test_when_stacks_cannot_be_made_expect_why_and_nothing_awaited(
+def test_when_a_policy_cannot_be_made_expect_why_and_nothing_read(
     part, source, threads, monkeypatch
 ):
     def fail(*_):
@@ -115,10 +130,10 @@ def test_when_the_other_thread_cannot_begin_expect_an_error_and_nothing_awaited(
 
 
 def test_when_a_reader_cannot_begin_expect_why(golden_bundle, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError('CUDA error: invalid device context')
 
-    monkeypatch.setattr(FileParameters, '_give_stream', fail)
+    monkeypatch.setattr(WeightsFile, 'begin', fail)
     own = BundleParameters(open_bundle(golden_bundle('pi0')), CPU)
     name = next(iter(own._entries))
     own.fill(torch.empty(own.shape(name)), name)
@@ -126,40 +141,32 @@ def test_when_a_reader_cannot_begin_expect_why(golden_bundle, monkeypatch):
         own.finish()
 
 
-def test_when_readers_read_several_times_expect_one_stream_for_each(source, monkeypatch):
+def test_when_readers_read_several_times_expect_one_stream_for_each(monkeypatch):
     given = []
     monkeypatch.setattr(torch.cuda, 'Stream', lambda _: object())
     monkeypatch.setattr(
         torch.cuda, 'set_stream', lambda stream: given.append((threading.get_ident(), stream))
     )
-    own = source('pi0')
-    own._on_gpu = True
-    readers = [ThreadPoolExecutor(1) for _ in range(2)]
-    for reader in (*readers, *readers):
-        reader.submit(own._give_stream).result()
-    own._on_gpu = False
-    for reader in readers:
-        reader.shutdown()
+    monkeypatch.setattr(weights_file, '_Buffer', lambda stream: SimpleNamespace(host=CPU))
+    monkeypatch.setattr(torch, 'empty_like', lambda host, device: host)
+    reader = weights_file._Reader()
+    threads = [ThreadPoolExecutor(1) for _ in range(2)]
+    for thread in (*threads, *threads):
+        thread.submit(reader.begin, torch.device('cuda')).result()
+    for thread in threads:
+        thread.shutdown()
     assert len(given) == len(dict(given)) == len({stream for _, stream in given}) == 2
 
 
-def test_when_stacks_are_cancelled_expect_who_waits_for_the_tower_told():
-    stacks, tower = Future(), Future()
-    stacks.cancel()
-    _tell(tower, stacks)
-    assert tower.cancelled()
-
-
 @pytest.mark.usefixtures('threads')
+@pytest.mark.parametrize('part', ['attend', '_multiply'])
 @torch.inference_mode()
-def test_when_products_fail_expect_the_other_thread_done(
-    source, monkeypatch
-):
+def test_when_a_library_fails_expect_why_and_the_other_threads_done(part, source, monkeypatch):
     def fail(*_):
-        raise MemoryError('no memory for products')
+        raise MemoryError('no memory for a library')
 
-    monkeypatch.setattr(Tower, 'run', fail)
-    with pytest.raises(MemoryError, match='no memory for products'):
+    monkeypatch.setattr(torch_start, part, fail)
+    with pytest.raises(MemoryError, match='no memory for a library'):
         make_policy(source('pi0'), torch.float32, TorchOps(), 1, CAMERAS, STREAM)
     assert not [t for t in threading.enumerate() if t.name.startswith('beside')]
 
@@ -173,40 +180,38 @@ def test_when_loading_fails_before_all_is_asked_for_expect_nothing_read(golden_b
         raise MemoryError
 
     monkeypatch.setattr(torch_start, 'FusedPolicy', policy)
-    monkeypatch.setattr(FileParameters, '_fetch', lambda *given: begun.append(given))
+    monkeypatch.setattr(WeightsFile, 'copy', lambda *given: begun.append(given))
     with pytest.raises(MemoryError):
         torch_cuda.load(bundle, BackendOptions(provider='cpu'))
     assert begun == []
 
 
-def test_when_parameters_are_asked_for_expect_reading_to_begin_when_all_were(
-    golden_bundle, monkeypatch
-):
-    begun = []
-    right = FileParameters._fetch
+def test_when_parameters_are_asked_for_expect_reading_to_begin_when_all_were(source, monkeypatch):
+    spans = []
+    right = WeightsFile.copy
     monkeypatch.setattr(
-        FileParameters, '_fetch', lambda *given: (begun.append(given), right(*given))[1]
+        WeightsFile, 'copy', lambda file, span: (spans.append(span), right(file, span))[1]
     )
-    source = BundleParameters(open_bundle(golden_bundle('pi0')), CPU)
-    targets = {name: torch.empty(source.shape(name)) for name in source._entries}
+    own = source('pi0')
+    targets = {name: torch.empty(own.shape(name)) for name in own._entries}
     for name, target in targets.items():
-        source.fill(target, name)
-    assert begun == []
-    source.close()
-    source.finish()
-    assert 0 < len(begun) < len(targets)  # small ones go together
+        own.fill(target, name)
+    assert spans == []
+    own.close()
+    own.finish()
+    assert 0 < len(spans) < len(targets)  # small ones go together
 
 
 @pytest.mark.parametrize('ask', [FileParameters.begin, FileParameters.close])
 def test_when_reading_is_dropped_expect_no_more_read_than_had_begun(ask, source, monkeypatch):
     read, dropped = [], threading.Event()
 
-    def fetch(_, pieces, __):
-        read.append(pieces)
+    def copy(_, span):
+        read.append(span)
         assert dropped.wait(60.0)
 
-    monkeypatch.setattr(FileParameters, '_fetch', fetch)
-    monkeypatch.setattr(parameters, 'PIECE_BYTES', 4096)
+    monkeypatch.setattr(WeightsFile, 'copy', copy)
+    monkeypatch.setattr(weights_file, 'SPAN_BYTES', 4096)
     own = source('pi0')
     for name in own._entries:
         own.fill(torch.empty(own.shape(name)), name)
@@ -235,3 +240,51 @@ def test_when_a_function_runs_beside_expect_its_result_in_inference_mode():
         assert found.result() == (3, True)
         with pytest.raises(ZeroDivisionError):
             failed.result()
+
+
+def test_when_something_is_made_of_parameters_expect_it_in_its_place_when_all_are_there(source):
+    own = source('pi0')
+    name = next(name for name in own._entries if len(own.shape(name)) == 2)
+    place = own.made(own.shape(name), torch.float64, lambda: 2 * own.read(name))
+    alone = own.later(lambda: own.read(name).sum())
+    expected = own.read(name)
+    own.finish()
+    assert torch.equal(place, 2 * expected.double())
+    assert torch.equal(alone.result(), expected.sum())
+
+
+def test_when_what_is_made_cannot_be_expect_why_at_the_end(golden_bundle):
+    own = BundleParameters(open_bundle(golden_bundle('pi0')), CPU)
+
+    def fail():
+        raise MemoryError('no memory on the host')
+
+    own.made((1,), torch.float32, fail)
+    with pytest.raises(MemoryError, match='no memory on the host'):
+        own.finish()
+
+
+def test_when_spans_are_read_expect_factors_held_until_the_device_has_read_them(
+    source, monkeypatch
+):
+    alive, factors = [], []
+    place, end = FileParameters._place, WeightsFile.end
+
+    def placed(own, target, name, factor):
+        factors.append(weakref.ref(factor))
+        return place(own, target, name, factor)
+
+    def ended(file):
+        alive.append([own() is not None for own in factors])
+        end(file)
+
+    monkeypatch.setattr(weights_file, 'SPAN_BYTES', 4096)
+    monkeypatch.setattr(FileParameters, '_place', placed)
+    monkeypatch.setattr(WeightsFile, 'end', ended)
+    own = source('pi0')
+    for number, name in enumerate(n for n in own._entries if len(own.shape(n)) == 2):
+        own.fill(torch.empty(own.shape(name)), name, Factor(float(number)))
+    own.finish()
+    assert len(alive) == 1 + parameters.READERS  # of factors, and of what they multiply
+    assert all(alive[-2])
+    assert all(alive[-1])

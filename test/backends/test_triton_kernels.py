@@ -21,8 +21,8 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from vla_deploy.backends import triton_attention, triton_products, triton_rows  # noqa: E402
-from vla_deploy.backends.triton_launch import PLAIN, WIDE, WIDEST  # noqa: E402
 from vla_deploy.backends.torch_requirements import SMALLEST_HEAD  # noqa: E402
+from vla_deploy.backends.triton_launch import PLAIN, WIDE, WIDEST  # noqa: E402
 from vla_deploy.backends.triton_ops import TritonOps  # noqa: E402
 from vla_deploy.backends.tuning import Config, Tuning, default, padded_rows  # noqa: E402
 
@@ -172,38 +172,18 @@ def test_when_compiled_for_a_card_expect_no_register_spilled(case, capability, t
     assert set(spilled) == {'0'}
 
 
-class Kernel:
-    """Stands for a kernel of Triton's, and for what is compiled of it: counts both."""
-
-    arg_names = ('x', 'eps', 'WIDTH', 'PDL')
-
-    def __init__(self):
-        self.compiled, self.launched = [], []
-
-    def __getitem__(self, grid):
-        def compile_and_launch(*arguments, **constants):
-            self.compiled.append((arguments[0].dtype, constants['WIDTH']))
-            return Compiled(self.launched)
-
-        return compile_and_launch
-
-
-class Compiled:
-    """See Kernel."""
-
-    def __init__(self, launched):
-        self.asm, self._launched = {'ptx': 'long'}, launched
-
-    def __getitem__(self, grid):
-        return lambda *values: self._launched.append((grid, values[1:]))
-
-
 def test_when_a_kernel_is_launched_again_expect_what_was_compiled_by_its_types():
     ops = TritonOps(torch.device('cpu'), torch.bfloat16, Tuning(), overlap=False)
-    kernel, config = Kernel(), Config(1, 0, 0, 1, 4, 1)
-    x = torch.zeros(64, dtype=torch.bfloat16)
+    ops.awake()
+    compiled, launched, config = [], [], Config(1, 0, 0, 1, 4, 1)
+
+    def find(_kernel, arguments, constants, _kinds):
+        compiled.append((arguments[0].dtype, constants['WIDTH']))
+        return lambda grid, given: launched.append((grid, given[1], compiled[-1]))
+
+    ops._find, x = find, torch.zeros(64, dtype=torch.bfloat16)
     for argument, width in ((x, 8), (x, 8), (x[8:], 8), (x[1:], 8), (x.float(), 8), (x, 16)):
-        ops._launch(kernel, (3, 2), config, (argument, 1e-5), WIDTH=width, PDL=False)
+        ops._launch(object, (3, 2), config, (argument, 1e-5), WIDTH=width, PDL=False)
     half, single = torch.bfloat16, torch.float32
-    assert kernel.compiled == [(half, 8), (half, 8), (single, 8), (half, 16)]
-    assert kernel.launched == [((3, 2, 1), (1e-5, 8, False))] * 2
+    assert compiled == [(half, 8), (half, 8), (single, 8), (half, 16)]
+    assert [grid for grid, *_ in launched] == [(3, 2, 1)] * 6

@@ -13,7 +13,12 @@ import pytest
 torch = pytest.importorskip('torch')
 triton = pytest.importorskip('triton', reason='Triton comes with a CUDA build of torch')
 
-from vla_deploy.backends import triton_attention, triton_products, triton_rows  # noqa: E402
+from vla_deploy.backends import (  # noqa: E402
+    triton_attention,
+    triton_products,
+    triton_rows,
+    triton_tuned,
+)
 from vla_deploy.backends.fused_inputs import Inputs, bucket_of  # noqa: E402
 from vla_deploy.backends.fused_policy import FusedPolicy  # noqa: E402
 from vla_deploy.backends.parameters import ModuleParameters  # noqa: E402
@@ -21,7 +26,7 @@ from vla_deploy.backends.product_ops import ProductOps  # noqa: E402
 from vla_deploy.backends.torch_cuda import DTYPES, MLP_DTYPES, TorchCudaBackend  # noqa: E402
 from vla_deploy.backends.torch_ops import Inline  # noqa: E402
 from vla_deploy.backends.triton_ops import TritonOps  # noqa: E402
-from vla_deploy.backends.tuning import Tuning, load_tuning  # noqa: E402
+from vla_deploy.backends.tuning import Tuning, default, load_tuning  # noqa: E402
 from vla_deploy.core.contract import TimeEmbedding  # noqa: E402
 from vla_deploy.models.pi import Pi, PiConfig  # noqa: E402
 from vla_deploy.models.published import PUBLISHED  # noqa: E402
@@ -116,7 +121,7 @@ def test_when_no_kernel_was_measured_expect_all_launched_before_a_graph_is_captu
     )
     backend = TorchCudaBackend(own, contract, unrolled, None)
 
-    def capture(function, rehearsal):
+    def capture(function, rehearsal=None, multiplies=True):
         assert rehearsal is None
         before = set(compiled)
         function()
@@ -124,7 +129,8 @@ def test_when_no_kernel_was_measured_expect_all_launched_before_a_graph_is_captu
         captured.append(function)
         return function
 
-    monkeypatch.setattr(backend, '_captured', capture)
+    for captures in (backend._captures, backend._step_captures):
+        monkeypatch.setattr(captures, 'of', capture)
     backend.prepare(lambda: None)
     assert len(captured) == len(backend._runs)
     assert len(compiled) > 10
@@ -144,3 +150,38 @@ def test_when_only_products_are_run_expect_no_kernel_launched(name, policy, monk
     own.load_products(inputs)
     with pytest.raises(AssertionError, match='a kernel was launched'):
         own.load_kernels(inputs)
+
+
+@torch.inference_mode()
+def test_when_sizes_were_not_measured_expect_them_measured_before_any_graph_and_only_that_kept(
+    policy, monkeypatch
+):
+    own, order = policy('smolvla', batch=1), []
+    own.ops.tuning = Tuning()  # which knows no size
+    own.ops._kept = kept = SimpleNamespace(used={'of before'}, save=lambda: order.append('saved'))
+
+    def measure(missing, _options, tuning):
+        order.append('measured')
+        kept.used.add('tried')
+        for key, found in missing.items():
+            tuning.set(key, [(1.0, default(found.kind, found.sizes, torch.bfloat16))])
+
+    monkeypatch.setattr(triton_tuned, 'compiled', lambda missing, _: {key: [] for key in missing})
+    monkeypatch.setattr(triton_tuned, 'measure_each', measure)
+    monkeypatch.setattr(triton_tuned, 'refine', lambda *_: order.append('refined'))
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: CARD)
+    contract = SimpleNamespace(
+        time_embedding=TimeEmbedding(own.width, own.config.min_period, own.config.max_period),
+        denoise_steps=own.config.num_steps, cameras=range(own.config.camera_slots),
+    )
+    backend = TorchCudaBackend(own, contract, True, None)
+    for captures in (backend._captures, backend._step_captures):
+        monkeypatch.setattr(
+            captures, 'of', lambda function, *_, **__: order.append('captured') or function
+        )
+    backend.prepare(lambda: order.append('weights are there'))
+    assert order == [
+        'weights are there', 'measured', 'refined', *['captured'] * len(backend._runs), 'saved',
+    ]  # fmt: skip
+    assert own.ops.measured(lambda: own.step(backend._x, backend._dt, backend._current.views))
+    assert kept.used == {'of before'}

@@ -21,6 +21,7 @@ from vla_deploy.backends.torch_ops import (
     FIRST_APART,
     LAST_APART,
     Heads,
+    Ops,
     TorchOps,
     Turn,
 )
@@ -114,6 +115,16 @@ def differences(configs: dict[str, Config], count: int) -> dict[str, float]:
         compare('activate', *(ops.activate(product, silu) for ops in both))
         product[0] = 0.0
         _narrow(compare, 'activate', *(ops.activate(product, silu, narrow=True) for ops in both))
+
+    def moved(ops: Ops, given: torch.Tensor) -> torch.Tensor:
+        return ops.leave(ops.enter(given, weight, bias, None), out, out_bias, EPS, state, dt)[0]
+
+    first, again = fused.recorded(lambda: moved(fused, x))
+    if again is not None:  # no product was left to a library
+        following, last = torch.randn_like(x), torch.empty_like(first)
+        again([(x, following), (first, last)])
+        compare('again', moved(plain, following), last)
+    assert (again is None) == (LIBRARY in configs.values())
     for parts in (None, torch.randn(3, rows_of_all, NARROW)):
         streams = [x.clone(), x.clone()]
         compare('norm', *(o.norm(s, EPS, parts) for o, s in zip(both, streams, strict=True)))

@@ -21,22 +21,23 @@ class Captured(Generic[Result]):
 
     def __init__(
         self, function: Callable[[], Result], rehearsal: Callable[[], Any] | None, pool: Any,
-        stream: torch.cuda.Stream,
+        stream: torch.cuda.Stream, multiplies: bool = True,
     ) -> None:
         """Run the rehearsal, then capture the function, both on `stream`.
 
         rehearsal: launches each kernel of the function, since its first launch loads it, which
-        cannot be captured; None where all were launched before. `pool`: see `new_pool`. A stream
-        has a workspace of its own for products (16 MiB on Hopper), so that one serves them all.
+        cannot be captured; None where all were launched before. `multiplies`: it leaves products
+        to cuBLAS. A stream has a workspace of its own for these (16 MiB on Hopper).
         """
         stream.wait_stream(torch.cuda.current_stream())
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(stream):
             if rehearsal is not None:
                 rehearsal()
-            # cuBLAS has a handle for each thread, which cannot be made within a capture: another
-            # thread may have launched the kernels before
-            torch.cuda.current_blas_handle()
+            if multiplies:
+                # cuBLAS has a handle for each thread, which cannot be made within a capture:
+                # another thread may have launched the kernels before
+                torch.cuda.current_blas_handle()
             # torch.cuda.graph would give all free memory back to the driver first, every time;
             # what other threads do meanwhile, such as reading weights, is their own affair
             self._graph.capture_begin(pool, capture_error_mode='thread_local')
@@ -57,9 +58,28 @@ class Captured(Generic[Result]):
         return self._result
 
 
-def new_pool() -> Any:
-    """Return a pool that graphs share which never run at the same time."""
-    return torch.cuda.graph_pool_handle()
+class Captures:
+    """Captures functions, one after the other: graphs that never run at the same time, which share
+    a stream and a pool of memory."""
+
+    def __init__(self, stream: torch.cuda.Stream | None) -> None:
+        """Without a stream, functions stay what they are."""
+        self._stream = stream
+        self._pool = None if stream is None else torch.cuda.graph_pool_handle()
+
+    def of(
+        self, function: Callable[[], Result], rehearsal: Callable[[], Any] | None = None,
+        multiplies: bool = True,
+    ) -> Callable[[], Result]:
+        """Return a function captured; see Captured."""
+        if self._stream is None:
+            return function
+        try:
+            return Captured(function, rehearsal, self._pool, self._stream, multiplies)
+        except BaseException:
+            # no other capture can begin in the pool of one that did not end
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
 
 
 class SideStream:

@@ -11,6 +11,7 @@ observations stand behind one another, as many of each.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.parameters import Factor, ParameterSource
 from vla_deploy.backends.quantised import CODES, Matrix, Quantised
 from vla_deploy.backends.step_constants import LayerConstants
 from vla_deploy.backends.torch_ops import ALL, Heads, Ops, Rows, Turn
@@ -31,9 +32,9 @@ SUM_PARTS = 2
 
 
 def merged(
-    source: ParameterSource, names: Sequence[str], dtype: torch.dtype, factor: Tensor | None
+    source: ParameterSource, names: Sequence[str], dtype: torch.dtype, factor: Factor | None
 ) -> Tensor:
-    """Return parameters [out,in] (or [out]) over one another, each column times `factor`."""
+    """Return parameters [out,in] (or [out]) over one another, each row times `factor`."""
     rows = sum(source.shape(name)[0] for name in names)
     size = (rows, *source.shape(names[0])[1:])
     target = torch.empty(size, dtype=dtype, device=source.device)
@@ -43,7 +44,7 @@ def merged(
 
 def merged_mlp(
     source: ParameterSource, names: Sequence[str], dtype: torch.dtype,
-    mlp_dtype: torch.dtype | None, factor: Tensor | None,
+    mlp_dtype: torch.dtype | None, factor: Factor | None,
 ) -> Matrix:
     """Return what `merged` does; in 8 bits with float8 as `mlp_dtype`, which is the only one that
     there is. Raises PolicyError for sizes that cannot be multiplied so."""
@@ -60,7 +61,7 @@ def merged_mlp(
 
 
 def _fill(
-    target: Matrix, source: ParameterSource, names: Sequence[str], factor: Tensor | None
+    target: Matrix, source: ParameterSource, names: Sequence[str], factor: Factor | None
 ) -> None:
     begin = 0
     for name in names:
@@ -78,15 +79,23 @@ class Tower:
     ) -> None:
         """Read the tower whose parameters begin with `name`."""
         self.config = config
-        kernel = source.read(f'{name}embeddings.patch_embedding.weight').flatten(1)
-        self.columns = kernel.shape[1]
-        self.patch = F.pad(kernel, (0, -self.columns % ALIGNMENT)).to(dtype)
-        side = config.image_size // config.patch_size
+        self.patches = patches(config, image_hw)
+        side, width = config.image_size // config.patch_size, config.hidden_size
         rows, columns = (pixels // config.patch_size for pixels in image_hw)
-        at = position_ids(rows, columns, side).to(source.device)
-        positions = source.read(f'{name}embeddings.position_embedding.weight')[at]
-        bias = source.read(f'{name}embeddings.patch_embedding.bias')
-        self.start = (positions + bias).to(dtype)
+        self.columns = math.prod(source.shape(f'{name}embeddings.patch_embedding.weight')[1:])
+        missing = -self.columns % ALIGNMENT
+
+        def patch() -> Tensor:
+            kernel = source.read(f'{name}embeddings.patch_embedding.weight')
+            return F.pad(kernel.flatten(1), (0, missing))
+
+        def start() -> Tensor:
+            positions = source.read(f'{name}embeddings.position_embedding.weight')
+            bias = source.read(f'{name}embeddings.patch_embedding.bias')
+            return positions[position_ids(rows, columns, side)] + bias
+
+        self.patch = source.made((width, self.columns + missing), dtype, patch)
+        self.start = source.made((self.patches, width), dtype, start)
         self.layers = [
             _TowerLayer(source, f'{name}encoder.layers.{index}.', dtype)
             for index in range(config.num_hidden_layers)
@@ -126,12 +135,31 @@ class Tower:
         x = F.linear(patches, self.patch).view(count, -1, self.config.hidden_size)
         return (x + self.start).flatten(0, 1)
 
+    def load_kernels(self, ops: Ops, rows: int) -> None:
+        """Launch what is no library's, over so many rows without a meaning."""
+        layer = self.layers[0]
+        x = self.start.new_zeros((rows, self.start.shape[1]))
+        y = ops.add_norm(x, None, None, *layer.norm1, self.config.layer_norm_eps)
+        ops.add_norm(x, y, layer.out[1], *layer.norm2, self.config.layer_norm_eps)
+
     def _attended(self, product: Tensor, layer: _TowerLayer, count: int) -> Tensor:
         """Return what a layer's attention adds to queries, keys and values, without the bias."""
-        width, heads = self.config.hidden_size, self.config.num_attention_heads
-        qkv = product.view(count, -1, 3, heads, width // heads)
-        mixed = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
-        return F.linear(mixed.transpose(1, 2).reshape(-1, width), layer.out[0])
+        mixed = attend(product, count, self.config)
+        return F.linear(mixed.transpose(1, 2).reshape(-1, self.config.hidden_size), layer.out[0])
+
+
+def patches(config: VisionConfig, image_hw: tuple[int, int]) -> int:
+    """Return how many patches an image has."""
+    height, width = image_hw
+    return (height // config.patch_size) * (width // config.patch_size)
+
+
+def attend(product: Tensor, count: int, config: VisionConfig) -> Tensor:
+    """Return the tower's attention, [images,heads,patches,dim], of queries, keys and values
+    [images·patches,3·hidden]."""
+    heads = config.num_attention_heads
+    qkv = product.view(count, -1, 3, heads, config.hidden_size // heads)
+    return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
 
 
 class _TowerLayer:
@@ -186,7 +214,7 @@ class Layer:
         `mlp_dtype`: of both factors of the MLP's products, where it is another one."""
         self.cross = cross
         first, second = (
-            None if spec.conditioned else source.read(f'{name}{norm}.weight') + spec.norm_offset
+            None if spec.conditioned else Factor(spec.norm_offset, f'{name}{norm}.weight')
             for norm in ('input_layernorm', 'post_attention_layernorm')
         )
         which = 'q' if cross else 'kv' if last else 'qkv'

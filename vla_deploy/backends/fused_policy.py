@@ -10,7 +10,8 @@ together have as many rows each, and see nothing of one another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_deploy.backends.fused_inputs import Config, Inputs
-from vla_deploy.backends.fused_layers import Places, fold_norm, shuffled, vectors
+from vla_deploy.backends.fused_layers import Places, fold_norm, merged, shuffled, vectors
 from vla_deploy.backends.fused_stacks import Stacks
-from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.parameters import Factor, ParameterSource
 from vla_deploy.backends.product_ops import KernelOps, ProductOps
-from vla_deploy.backends.step_constants import StepConstants
+from vla_deploy.backends.step_constants import LayerConstants, StepConstants
 from vla_deploy.backends.torch_ops import (
     ALL,
     CAUSAL,
@@ -48,19 +49,21 @@ class FusedPolicy:
 
     def __init__(
         self, config: Config, source: ParameterSource, dtype: torch.dtype, ops: Ops,
-        batch: int = 1, mlp_dtype: torch.dtype | None = None, stacks: Stacks | None = None,
+        batch: int = 1, mlp_dtype: torch.dtype | None = None,
     ) -> None:
         """Read all parameters from `source`, in `dtype`, onto its device. `batch`: observations
         at most that can be computed together. `mlp_dtype`: of the language layers' MLPs, see
-        `fused_layers.Layer`. `stacks`: those of this source, if made before."""
+        `fused_layers.Layer`. Multiplies nothing on the device."""
         self.config, self.dtype, self.device, self.ops = config, dtype, source.device, ops
         self._smolvla = isinstance(config, SmolVLAConfig)
         self.state_rows = int(self._smolvla)  # rows of `length` that are the state's
-        stacks = stacks or Stacks(config, source, dtype, mlp_dtype)
+        stacks = Stacks(config, source, dtype, mlp_dtype)
         self.tower, self.language, self.expert = stacks.tower, stacks.language, stacks.expert
         self.heads, self.width = stacks.heads, stacks.width
         self._projector, self._embedding = stacks.projector, stacks.embedding
         self._crossing, self._cross_weights = stacks.crossing, stacks.cross_weights
+        # by the time, in all norms of a step: its constants are products of weights
+        self.conditioned = self.expert.spec.conditioned
         self._read_actions(source, stacks.expert_norm)
         self.has_state_token = self._state_weights is not None and not self._smolvla
         heads, places = self.heads, config.prefix_length + config.chunk_size
@@ -69,24 +72,50 @@ class FusedPolicy:
             (2, layers, batch * places, heads.kv, heads.dim), dtype=dtype, device=self.device
         )
         make_tables = rope_tables if self._smolvla else gemma_rope_tables
-        tables = (t.repeat(batch, 1).to(self.device) for t in make_tables(places, heads.dim))
-        self._turn, self._places = Turn(*tables), places
-        self._first = torch.arange(batch, dtype=torch.int32, device=self.device) * places
-        self.length, self._behind, self._seen, self._own = (
-            torch.zeros(batch, dtype=torch.int32, device=self.device) for _ in range(4)
+        tables = (t.repeat(batch, 1) for t in make_tables(places, heads.dim))
+        self._turn = Turn(*(
+            source.made(tuple(table.shape), torch.float32, lambda table=table: table)
+            for table in tables
+        ))
+        self._places = places
+        # these say where kernels write, so that they must be there before any is launched
+        self._first, self.length, self._behind, self._seen, self._own = torch.zeros(
+            (5, batch), dtype=torch.int32, device=self.device
         )
+        for slot in range(1, batch):
+            self._first[slot].fill_(slot * places)
         crossing = len(self._crossing)
         self._cross = (
             torch.zeros_like(self.keys[:crossing]), torch.zeros_like(self.values[:crossing])
         )
 
+    def shortest(self) -> FusedPolicy:
+        """Return a policy of those layers that differ in what they launch, in the same memory: it
+        launches each kernel that this one does, and most of them far fewer times."""
+        # the first and the last of each kind: what comes first begins a stream of rows
+        last = {own.cross: index for index, own in enumerate(self.expert.layers)}
+        kept = sorted({0, *last.values()})
+        short, stacks = copy.copy(self), (self.tower, self.language, self.expert)
+        short.tower, short.language, short.expert = map(copy.copy, stacks)
+        short.tower.layers = self.tower.layers[:1]
+        short.language.layers, short.expert.layers = (
+            [stack.layers[index] for index in kept] for stack in (self.language, self.expert)
+        )
+        short.keys, short.values = (cache[: len(kept)] for cache in (self.keys, self.values))
+        short._crossing = [i for i, own in enumerate(short.expert.layers) if own.cross]
+        return short
+
     def prefix(self, inputs: Inputs) -> None:
         """Fill keys and values from an observation."""
         self.prefix_without_state(inputs)
+        self._run_state(inputs)
+
+    def _run_state(self, inputs: Inputs) -> None:
+        """Fill keys and values of pi0's state token, if there is one, behind those of `length`."""
         if self.has_state_token:
             token = self.ops.enter(inputs.state, *self._state_weights, None)
             places = self._behind_prefix(len(inputs.state))
-            _last(self._run_expert(token, self._no_constants, ALL, places, keys_only=True))
+            _last(self._run_expert(token, self._plain, None, ALL, places, keys_only=True))
 
     def prefix_without_state(self, inputs: Inputs) -> None:
         """Fill keys and values but those of pi0's state token, which `first_step` can bring."""
@@ -101,13 +130,16 @@ class FusedPolicy:
             self._project(index, count, len(inputs.state))
 
     def load_kernels(self, inputs: Inputs) -> None:
-        """Run the language layers without their products, so that their kernels are loaded.
-        Overwrites keys, values and `length`, this to what `load_products` does."""
+        """Run tower and language layers without their products, and pi0's state token, so that
+        their kernels are loaded. Overwrites keys, values and `length`, this to what
+        `load_products` does."""
         tokens = self._set_shortest(inputs) + inputs.tokens.shape[1] + self.state_rows
         count = len(inputs.state)
         rows = self._embedding.new_empty((count * tokens, self._embedding.shape[1]))
         for _ in self._language_layers(rows, count, KernelOps(self.ops)):
             pass
+        self.tower.load_kernels(self.ops, len(inputs.images) * self.tower.patches)
+        self._run_state(inputs)
 
     def _set_shortest(self, inputs: Inputs) -> int:
         """Let observations be without text, since an earlier length may be beyond their rows;
@@ -147,18 +179,20 @@ class FusedPolicy:
         return self._leave_first(rows, x, dt, constants)
 
     def constants(self, time_embedding: NDArray[np.float32]) -> StepConstants:
-        """Fold a flow time's embedding, float32 [width], into constants."""
-        time = torch.from_numpy(time_embedding).to(self.device)[None]
-        if self._mix is not None:
-            weight, bias = self._mix
-            entry = (F.linear(time, weight, bias)[0]).to(self.dtype)
-            return StepConstants(entry, self._no_constants.layers, None, self._action_out[1])
+        """Fold a flow time's embedding, float32 [width], into constants; on the host, where few
+        values are multiplied, or, of a conditioned policy, on the device."""
+        time = torch.from_numpy(time_embedding)[None]
+        if not self.conditioned:
+            _, weight, bias, out_bias = self._folded.result()
+            entry = F.linear(time.to(weight.device), weight, bias)[0].to(self.dtype)
+            return StepConstants(entry, self._plain, None, out_bias)
         (into, into_bias), (out, out_bias) = self._time_mlp
+        time = time.to(self.device)
         condition = F.silu(F.linear(F.silu(F.linear(time, into, into_bias)), out, out_bias))
-        scale, shift, _ = fold_norm(self._last_norm, condition, self._action_out[0])
+        scale, shift, _ = fold_norm(self._last_norm, condition, self._action_out)
         return StepConstants(
-            self._action_in[1], self.expert.constants(condition), scale,
-            self._action_out[1] + shift.float(),
+            self._in_bias, self.expert.constants(condition), scale,
+            self._out_bias + shift.float(),
         )
 
     def step(
@@ -168,8 +202,23 @@ class FusedPolicy:
         [padded]."""
         mode = CAUSAL if self._smolvla else ALL
         places = self._behind_state(len(x) // self.config.chunk_size)
-        rows = _last(self._run_expert(self._enter(x, constants), constants, mode, places))
+        rows = self._enter(x, constants)
+        rows = _last(self._run_expert(rows, *constants.of_layers, mode, places))
         return self._leave(rows, x, dt, constants)
+
+    def steps(self, x: Tensor, dt: Tensor, constants: Sequence[StepConstants]) -> Tensor:
+        """Take steps one after the other, each with its own constants; returns the last x. To the
+        same bits as by `step`."""
+        (moved, _), again = self.ops.recorded(lambda: self.step(x, dt, constants[0]))
+        if again is None:
+            for own in constants[1:]:
+                moved, _ = self.step(moved, dt, own)
+            return moved
+        before, after, first = moved, torch.empty_like(moved), constants[0].tensors()
+        for own in constants[1:]:
+            again([(x, before), (moved, after), *zip(first, own.tensors(), strict=True)])
+            before, after = after, before
+        return before
 
     def first_step(
         self, inputs: Inputs, x: Tensor, dt: Tensor, constants: StepConstants
@@ -187,11 +236,12 @@ class FusedPolicy:
             token = self.ops.enter(inputs.state, *self._state_weights, None)
             rows = self.ops.join(token, self._enter(x, constants), count)
             places = self._behind_prefix(count)
-            yield from self._run_expert(rows, constants, FIRST_APART, places)
+            yield from self._run_expert(rows, *constants.of_layers, FIRST_APART, places)
         else:
             mode = CAUSAL if self._smolvla else ALL
             rows = self._enter(x, constants)
-            yield from self._run_expert(rows, constants, mode, self._behind_state(count))
+            places = self._behind_state(count)
+            yield from self._run_expert(rows, *constants.of_layers, mode, places)
 
     def _leave_first(
         self, rows: Rows, x: Tensor, dt: Tensor, constants: StepConstants
@@ -207,21 +257,21 @@ class FusedPolicy:
         return moved, velocity
 
     def _enter(self, x: Tensor, constants: StepConstants) -> Rows:
-        if self._mix is not None:
-            actions = self.ops.linear(x, self._action_in[0], constants.entry)
+        if not self.conditioned:
+            actions = self.ops.linear(x, self._action_in, constants.entry)
             return self.ops.enter(actions, *self._mix_out, None)
         first = constants.layers[0].scales[0]
-        return self.ops.enter(x, self._action_in[0], constants.entry, first)
+        return self.ops.enter(x, self._action_in, constants.entry, first)
 
     def _leave(
         self, rows: Rows, x: Tensor, dt: Tensor, constants: StepConstants
     ) -> tuple[Tensor, Tensor]:
-        weight, eps = self._action_out[0], self.expert.spec.eps
+        weight, eps = self._action_out, self.expert.spec.eps
         return self.ops.leave(rows, weight, constants.last_bias, eps, x, dt)
 
     def _run_expert(
-        self, rows: Rows, constants: StepConstants, mode: int, places: Places,
-        keys_only: bool = False,
+        self, rows: Rows, layers: Sequence[LayerConstants], last_scale: Tensor | None, mode: int,
+        places: Places, keys_only: bool = False,
     ) -> Iterator[Rows]:
         """Run the expert over rows that take their own places; see `Expert.run`."""
         count = len(places.own)
@@ -230,7 +280,7 @@ class FusedPolicy:
         )
         return self.expert.run(
             self.ops, rows, self._turn, places, (keys, values), (cross[0], cross[1]),
-            constants.layers, constants.last_scale, mode, keys_only,
+            layers, last_scale, mode, keys_only,
         )
 
     def _of(self, cache: Tensor, count: int) -> Tensor:
@@ -298,32 +348,33 @@ class FusedPolicy:
                 torch.mm(raw, weight[at], out=target)
 
     def _read_actions(self, source: ParameterSource, expert_norm: str) -> None:
-        """Read the way of actions, time and state into and out of the expert."""
-        config, dtype = self.config, self.dtype
-        out, out_bias = (source.read(f'action_out_proj.{part}') for part in ('weight', 'bias'))
-        into, into_bias = (source.read(f'action_in_proj.{part}') for part in ('weight', 'bias'))
-        self._no_constants = StepConstants(
-            out_bias, self.expert.constants(None) if not self.expert.spec.conditioned else [],
-            None, out_bias,
-        )
-        self._mix = self._state_weights = None
-        if not self._smolvla and config.state_in_text:
+        """Ask for the way of actions, time and state into and out of the expert."""
+        dtype, into, out = self.dtype, 'action_in_proj', 'action_out_proj'
+        self._state_weights = None
+        if self.conditioned:
             self._time_mlp = [
-                (source.read(f'{name}.weight'), source.read(f'{name}.bias'))
-                for name in ('time_mlp_in', 'time_mlp_out')
+                vectors(source, name, torch.float32) for name in ('time_mlp_in', 'time_mlp_out')
             ]
             self._last_norm = vectors(source, f'{expert_norm}.dense', dtype)
-            self._action_in = (into.to(dtype), into_bias.to(dtype))
-            self._action_out = (out.to(dtype), out_bias)
+            self._action_in, self._in_bias = vectors(source, into, dtype)
+            self._action_out = merged(source, [f'{out}.weight'], dtype, None)
+            self._out_bias = merged(source, [f'{out}.bias'], torch.float32, None)
             return
-        offset = self.expert.spec.norm_offset
-        norm = source.read(f'{expert_norm}.weight') + offset
-        self._action_out = ((out * norm).to(dtype), out_bias)
-        mix = source.read('action_time_mlp_in.weight')
-        of_actions, of_time = mix[:, : self.width], mix[:, self.width :]
-        bias = source.read('action_time_mlp_in.bias') + of_actions @ into_bias
-        self._action_in = ((of_actions @ into).to(dtype), None)
-        self._mix = (of_time.contiguous(), bias)
+        width, padded = source.shape(f'{into}.weight')
+
+        def fold() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            mix = source.read('action_time_mlp_in.weight')
+            of_actions, of_time = mix[:, :width], mix[:, width:]
+            bias = source.read('action_time_mlp_in.bias')
+            bias = bias + of_actions @ source.read(f'{into}.bias')
+            weight = of_actions @ source.read(f'{into}.weight')
+            return weight, of_time.contiguous(), bias, source.read(f'{out}.bias')
+
+        self._plain = self.expert.constants(None)
+        self._folded = folded = source.later(fold)
+        self._action_in = source.made((width, padded), dtype, lambda: folded.result()[0])
+        norm = Factor(self.expert.spec.norm_offset, f'{expert_norm}.weight')
+        self._action_out = merged(source, [f'{out}.weight'], dtype, norm)
         self._mix_out = vectors(source, 'action_time_mlp_out', dtype)
         self._state_weights = vectors(source, 'state_proj', dtype)
 

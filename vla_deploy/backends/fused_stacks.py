@@ -1,20 +1,19 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
 """The stacks of layers of any family: nearly all of a policy's weights, by their names in a
-checkpoint. Making them multiplies nothing, so that a thread without a handle of cuBLAS can."""
+checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from vla_deploy.backends.fused_inputs import Config
 from vla_deploy.backends.fused_layers import Expert, Language, StackSpec, Tower, merged
-from vla_deploy.backends.parameters import ParameterSource
+from vla_deploy.backends.parameters import Factor, ParameterSource
 from vla_deploy.backends.torch_ops import Heads
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.smolvla import SmolVLAConfig
@@ -33,10 +32,9 @@ class Stacks:
     def __init__(
         self, config: Config, source: ParameterSource, dtype: torch.dtype,
         mlp_dtype: torch.dtype | None = None,
-        tower_made: Callable[[Tower], object] = lambda _: None,
     ) -> None:
         """Read from `source`, in `dtype`, onto its device. `mlp_dtype`: of the language layers'
-        MLPs, see `fused_layers.Layer`. `tower_made` is given the tower, which comes first."""
+        MLPs, see `fused_layers.Layer`."""
         smolvla = isinstance(config, SmolVLAConfig)
         if isinstance(config, SmolVLAConfig):
             text, model = config.text, f'{SMOLVLA}vlm.model.'
@@ -60,13 +58,11 @@ class Stacks:
         self.heads = Heads(text.num_attention_heads, text.num_key_value_heads, text.head_dim)
         own = StackSpec(self.heads, text.rms_norm_eps, *spec)
         self.tower = Tower(source, tower, config.vision, hw, dtype)
-        tower_made(self.tower)
-        device, columns = source.device, source.shape(f'{projector}.weight')[1]
-        scale = torch.full((columns,), image_scale, device=device)
+        scale = Factor(image_scale)
         weight = merged(source, [f'{projector}.weight'], dtype, scale)
         bias = None if smolvla else merged(source, [f'{projector}.bias'], dtype, None)
         self.projector = (weight, bias)
-        scale = torch.full((text.hidden_size,), math.sqrt(text.hidden_size), device=device)
+        scale = Factor(math.sqrt(text.hidden_size))
         self.embedding = merged(source, [f'{language}embed_tokens.weight'], dtype, scale)
         self.language = Language(source, f'{language}layers.', layers, own, dtype, mlp_dtype)
         expert_spec = dataclasses.replace(own, eps=eps, conditioned=conditioned)

@@ -2,29 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the torch backend gets a policy's parameters: a bundle's weights file, or a torch module.
 
-A bundle's are read by several threads, in chunks through two pinned buffers of each, so that the
-process never holds more than these of the file, and each byte goes to the device once. Who asks
+A bundle's are read by several threads, in spans through two pinned buffers of each, so that the
+process holds little more than these of the file, and each byte goes to the device once. Who asks
 for a parameter gets its place at once: what needs no values can be done beside reading. Reading
 begins when all has been asked for: beside it, each of the many short calls into torch that asking
-takes would have to wait for the interpreter's lock.
+takes would have to wait for the interpreter's lock. What is made on the host of a few parameters
+is made at once, by the threads that will read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vla_deploy.backends.quantised import Matrix, Quantised
+from vla_deploy.backends.weights_file import Place, Span, WeightsFile, most_columns, spans_of
 from vla_deploy.core import strict
 from vla_deploy.files import FileError, read_bytes
 from vla_deploy.models.pi import PiConfig
@@ -40,9 +41,15 @@ CONFIGS: dict[str, type[SmolVLAConfig] | type[PiConfig]] = {
 SCHEMA_VERSION = 1
 MAX_TABLE_BYTES = 16 << 20
 READERS = 2
-CHUNK_BYTES = 2 << 20
-PIECE_BYTES = 16 << 20  # of parameters, which one reader takes
-BYTES_PER_ELEMENT = 4  # the weights file is float32
+Result = TypeVar('Result')
+
+
+class Factor(NamedTuple):
+    """What each row of a parameter is multiplied by, in float32: a number, added to the values of
+    another parameter where one is named."""
+
+    number: float
+    name: str | None = None
 
 
 class ParameterSource(Protocol):
@@ -53,15 +60,22 @@ class ParameterSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a parameter."""
 
-    def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
-        """Copy a parameter into `target` of its shape, converted to what the target is, before
-        `finish` returns.
+    def fill(self, target: Matrix, name: str, factor: Factor | None = None) -> None:
+        """Copy a parameter into `target` of its shape, times a factor, converted to what the target
+        is, before `finish` returns."""
 
-        `factor` float32 [last axis] multiplies it first, in float32.
-        """
+    def later(self, make: Callable[[], Result]) -> Future[Result]:
+        """Return what a function will have made on the host, where a little arithmetic takes no
+        kernel that would have to be loaded."""
+
+    def made(
+        self, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return a place on the device for what a function makes on the host, which is there, in
+        `dtype`, before `finish` returns."""
 
     def read(self, name: str) -> Tensor:
-        """Return a parameter as float32 on the device; its values are there."""
+        """Return a parameter as float32 on the host; its values are there."""
 
     def finish(self) -> None:
         """Return when all that was asked for is on the device."""
@@ -78,36 +92,53 @@ class ModuleParameters:
         """See ParameterSource."""
         return tuple(self._parameters[name].shape)
 
-    def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
+    def fill(self, target: Matrix, name: str, factor: Factor | None = None) -> None:
         """See ParameterSource."""
-        value = self.read(name)
+        value = self._parameters[name].detach().to(self.device, torch.float32)
         if factor is not None:
-            value = value * factor
+            value = value * _factor(self, factor, value.shape[-1]).to(self.device)
         if isinstance(target, Quantised):
             target.set(value)
         else:
             target.copy_(value)
 
+    def later(self, make: Callable[[], Result]) -> Future[Result]:
+        """See ParameterSource."""
+        made: Future[Result] = Future()
+        made.set_result(make())
+        return made
+
+    def made(
+        self, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[], Tensor]
+    ) -> Tensor:
+        """See ParameterSource."""
+        return make().to(self.device, dtype)
+
     def read(self, name: str) -> Tensor:
         """See ParameterSource."""
-        return self._parameters[name].detach().to(self.device, torch.float32)
+        value = self._parameters[name].detach().float()
+        return value if value.is_meta else value.cpu()  # which has no values
 
     def finish(self) -> None:
         """See ParameterSource."""
 
 
-class _Piece(NamedTuple):
-    """Rows `begin` to `end` of a parameter whose place is `stored`, as the file has them."""
+def _factor(source: ParameterSource, factor: Factor, columns: int) -> Tensor:
+    """Return the values of a factor, float32 [columns], on the host."""
+    if factor.name is None:
+        return torch.full((columns,), factor.number)
+    return source.read(factor.name) + factor.number
 
-    stored: Tensor
-    name: str
-    begin: int
-    end: int
-    factor: Tensor | None
+
+class _Value(NamedTuple):
+    """What is made on the host, and its place."""
+
+    target: Tensor
+    value: Future[Tensor]
 
 
 class _Whole(NamedTuple):
-    """A parameter whose place is in 8 bits."""
+    """A parameter whose place is in 8 bits, and the place of its factor."""
 
     target: Quantised
     name: str
@@ -123,44 +154,6 @@ class _Entry:
     transposed: bool
 
 
-class _Buffers(threading.local):
-    """Two buffers of float32 for each thread, in turn. Pinned ones go to the device on the thread's
-    current stream, while the other one is filled."""
-
-    def __init__(self, pinned: bool) -> None:
-        self._pinned = pinned
-        self._buffers: list[Tensor] = []  # of a thread that reads
-        self._sent = [torch.cuda.Event(), torch.cuda.Event()] if pinned else []
-        self._turn = 0
-        self.stream: torch.cuda.Stream | None = None  # of a thread that has one of its own
-
-    def take(self, count: int) -> Tensor:
-        """Return `count` elements of the buffer whose turn it is, once they are free."""
-        if not self._buffers:
-            self._buffers = [
-                torch.empty(
-                    CHUNK_BYTES // BYTES_PER_ELEMENT, dtype=torch.float32, pin_memory=self._pinned
-                )
-                for _ in range(2)
-            ]
-        self._turn = 1 - self._turn
-        if self._pinned:
-            self._sent[self._turn].synchronize()  # the copy that last used this buffer
-        return self._buffers[self._turn][:count]
-
-    def send(self, buffer: Tensor, device: torch.device) -> Tensor:
-        """Return what `take` returned, by now filled, as a tensor of its own on the device."""
-        if not self._pinned:
-            return buffer.clone()
-        chunk = buffer.to(device, non_blocking=True)
-        self._sent[self._turn].record()
-        return chunk
-
-    def drop(self) -> None:
-        """Let go of this thread's."""
-        self._buffers.clear()
-
-
 class FileParameters:
     """The parameters in a weights file, by a table of where each lies."""
 
@@ -170,37 +163,45 @@ class FileParameters:
         self._entries = {
             name: strict.from_mapping(_Entry, entry, name) for name, entry in tensors.items()
         }
-        self._file = os.open(self._path, os.O_RDONLY)
+        self._file = WeightsFile(path, device)
         self._on_gpu = device.type == 'cuda'
-        self._buffers = _Buffers(self._on_gpu)
         self._readers = ThreadPoolExecutor(READERS, 'weights')
-        self._asked: list[list[_Piece | _Whole]] = []  # what one reader takes at a time
-        self._room = 0  # bytes that the last of these has left
+        self._asked: list[Place | _Whole | _Value] = []  # since reading began last
+        self._factors: dict[tuple[Factor, int], Tensor] = {}  # places of these, and their sizes
+        self._left: deque[Span | _Whole | _Value] = deque()  # to be read
         self._read: list[Future[None]] = []
         self._ender = ThreadPoolExecutor(1, 'weights_end')
         self._end: Future[None] | None = None
 
     def begin(self) -> None:
         """Begin to read what was asked for since reading began last."""
+        asked, self._asked = self._asked, []
+        factors, self._factors = self._factors, {}
+        if not asked:
+            return
         allocated = None
         if self._on_gpu:
             allocated = torch.cuda.Event()
             allocated.record()
-        # targets and factors are let go of as they have been read
-        asked, self._asked, self._room = self._asked, [], 0
-        self._read += [self._readers.submit(self._fetch, own, allocated) for own in asked]
+        self._left.extend(spans_of(own for own in asked if isinstance(own, Place)))
+        self._left.extend(own for own in asked if not isinstance(own, Place))
+        sent = self._readers.submit(self._send, factors, allocated)
+        self._read += [
+            sent,
+            *(self._readers.submit(self._fetch, factors, allocated, sent) for _ in range(READERS)),
+        ]
 
     def close(self) -> None:
         """Take no more requests, and begin to read the last, until `finish` returns."""
         if self._end is None:
             self.begin()
-            self._buffers.drop()
             self._end = self._ender.submit(self._give_back)
             self._ender.shutdown(wait=False)
 
     def drop(self) -> None:
         """Take no more requests, and read no further than what readers have begun with."""
         self._asked.clear()
+        self._left.clear()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self.close()
 
@@ -213,7 +214,7 @@ class FileParameters:
     def _give_back(self) -> None:
         """Give back the readers, their buffers and the file as soon as nothing is left to read."""
         self._readers.shutdown()
-        os.close(self._file)
+        self._file.close()
         if self._on_gpu:
             torch._C._host_emptyCache()  # torch keeps pinned memory for the next who asks
         for done in self._read:
@@ -226,39 +227,52 @@ class FileParameters:
 
     def read(self, name: str) -> Tensor:
         """See ParameterSource."""
-        value = torch.empty(self._entry(name).shape, dtype=torch.float32, device=self.device)
+        entry, value = self._entry(name), torch.empty(self._entry(name).shape)
         stored = self._stored(value, name)
-        self._copy(_Piece(stored, name, 0, len(stored), None))
+        if entry.transposed:
+            stored = torch.empty(stored.shape)
+        self._file.pull(memoryview(stored.view(-1).numpy()).cast('B'), entry.offset, name)
+        if entry.transposed:
+            self._stored(value, name).copy_(stored)
         return value
 
-    def fill(self, target: Matrix, name: str, factor: Tensor | None = None) -> None:
+    def later(self, make: Callable[[], Result]) -> Future[Result]:
+        """See ParameterSource. A thread that will read makes it."""
+        self._require_open('what is made of parameters')
+        return self._readers.submit(torch.inference_mode()(make))
+
+    def made(
+        self, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[], Tensor]
+    ) -> Tensor:
         """See ParameterSource."""
-        if self._end is not None:
-            raise RuntimeError(f'{self._path}: {name} was asked for after close')
+        target = torch.empty(shape, dtype=dtype, device=self.device)
+        self._asked.append(_Value(target, self.later(make)))
+        return target
+
+    def fill(self, target: Matrix, name: str, factor: Factor | None = None) -> None:
+        """See ParameterSource."""
+        self._require_open(name)
+        place = None
+        if factor is not None:
+            columns = self._entry(name).shape[-1]
+            if (factor, columns) not in self._factors:
+                self._factors[factor, columns] = torch.empty(columns, device=self.device)
+            place = self._factors[factor, columns]
         if isinstance(target, Quantised):
             self._stored(target.codes, name)  # which refuses another shape
-            self._asked.append([_Whole(target, name, factor)])
-            self._room = 0
-            return
-        stored = self._stored(target, name)
-        row_bytes = stored.shape[1] * BYTES_PER_ELEMENT
-        rows = max(1, PIECE_BYTES // row_bytes)
-        for begin in range(0, len(stored), rows):
-            end = min(begin + rows, len(stored))
-            taken = (end - begin) * row_bytes
-            if taken > self._room:
-                self._asked.append([])
-                self._room = PIECE_BYTES
-            self._room -= taken
-            self._asked[-1].append(_Piece(stored, name, begin, end, factor))
+            self._asked.append(_Whole(target, name, place))
+        else:
+            self._asked.append(self._place(target, name, place))
 
-    def _give_stream(self) -> None:
-        """Give a reader a stream of its own, if it has none. In what it does and not before: the
-        executor would hide why a thread cannot begin."""
-        if self._on_gpu and self._buffers.stream is None:
-            stream = torch.cuda.Stream(self.device)
-            torch.cuda.set_stream(stream)
-            self._buffers.stream = stream
+    def _require_open(self, name: str) -> None:
+        if self._end is not None:
+            raise RuntimeError(f'{self._path}: {name} was asked for after close')
+
+    def _place(self, target: Tensor, name: str, factor: Tensor | None) -> Place:
+        entry = self._entry(name)
+        if factor is not None and entry.transposed:
+            factor = factor[:, None]
+        return Place(self._stored(target, name), name, entry.offset, factor)
 
     def _stored(self, target: Tensor, name: str) -> Tensor:
         """Return a view of a parameter's place, [rows,columns] as the file has them."""
@@ -268,8 +282,9 @@ class FileParameters:
                 f'{self._path}: {name} is {list(entry.shape)}, not {list(target.shape)}'
             )
         matrix = target.reshape(1, -1) if target.dim() == 1 else target.flatten(1)
-        if matrix.shape[0 if entry.transposed else 1] * BYTES_PER_ELEMENT > CHUNK_BYTES:
-            raise PolicyError(f'{self._path}: a row of {name} is longer than {CHUNK_BYTES} bytes')
+        columns = matrix.shape[0 if entry.transposed else 1]
+        if columns > most_columns():
+            raise PolicyError(f'{self._path}: {name} has rows of {columns}, which are too long')
         return matrix.T if entry.transposed else matrix
 
     def _entry(self, name: str) -> _Entry:
@@ -278,53 +293,47 @@ class FileParameters:
         return self._entries[name]
 
     @torch.inference_mode()
-    def _fetch(self, pieces: Sequence[_Piece | _Whole], allocated: torch.cuda.Event | None) -> None:
-        """Copy pieces in this thread, on a stream of its own. With an event, behind it, and to the
-        end: other threads may capture, when nobody may await the whole device."""
-        self._give_stream()
-        if allocated is not None:
-            allocated.wait()
-        for piece in pieces:
-            if isinstance(piece, _Whole):
-                self._quantise(piece)
-            else:
-                self._copy(piece)
-        if allocated is not None:
-            torch.cuda.current_stream().synchronize()
+    def _send(
+        self, factors: Mapping[tuple[Factor, int], Tensor], allocated: torch.cuda.Event | None
+    ) -> None:
+        """Bring factors to their places; behind an event where there is one."""
+        self._file.begin(allocated)
+        for (factor, columns), target in factors.items():
+            target.copy_(_factor(self, factor, columns))
+        self._file.end()
 
-    def _copy(self, piece: _Piece) -> None:
-        """Copy some rows of the file on the current stream."""
-        stored, name, begin, end, factor = piece
-        entry, columns = self._entries[name], stored.shape[1]
-        rows = max(1, CHUNK_BYTES // (columns * BYTES_PER_ELEMENT))
-        for first in range(begin, end, rows):
-            last = min(first + rows, end)
-            offset = entry.offset + first * columns * BYTES_PER_ELEMENT
-            chunk = self._pull(offset, (last - first) * columns, name).view(-1, columns)
-            if factor is not None:
-                chunk *= factor[first:last, None] if entry.transposed else factor
-            stored[first:last].copy_(chunk)
-            del chunk  # before the next one takes its place
+    @torch.inference_mode()
+    def _fetch(
+        self, factors: Mapping[tuple[Factor, int], Tensor], allocated: torch.cuda.Event | None,
+        sent: Future[None],
+    ) -> None:
+        """Copy, in this thread, until nothing is left; behind an event where there is one, and
+        when factors are there. These are held on to until the device has read them: their memory
+        is another stream's, which would give it away."""
+        self._file.begin(allocated)
+        sent.result()
+        while True:
+            try:
+                own = self._left.popleft()
+            except IndexError:  # another reader may have taken the last
+                break
+            if isinstance(own, Span):
+                self._file.copy(own)
+            elif isinstance(own, _Value):
+                own.target.copy_(own.value.result())
+            else:
+                self._quantise(own)
+        self._file.end()
+        del factors
 
     def _quantise(self, whole: _Whole) -> None:
-        """Copy a whole parameter on the current stream and put it in 8 bits: the scale of a row
-        takes all of it. No more than one for each reader is held in float32."""
+        """Copy a whole parameter and put it in 8 bits: the scale of a row takes all of it. No more
+        than one for each reader is held in float32."""
         target, name, factor = whole
         value = torch.empty(target.codes.shape, dtype=torch.float32, device=self.device)
-        stored = self._stored(value, name)
-        self._copy(_Piece(stored, name, 0, len(stored), factor))
+        for span in spans_of([self._place(value, name, factor)]):
+            self._file.copy(span)
         target.set(value)
-
-    def _pull(self, offset: int, count: int, name: str) -> Tensor:
-        """Read `count` elements at a byte offset, to be on the device."""
-        buffer = self._buffers.take(count)
-        view, done = memoryview(buffer.numpy()).cast('B'), 0
-        while done < len(view):
-            read = os.preadv(self._file, [view[done:]], offset + done)
-            if read == 0:
-                raise PolicyError(f'{self._path}: ends before {name}; export again')
-            done += read
-        return self._buffers.send(buffer, self.device)
 
 
 class BundleParameters(FileParameters):

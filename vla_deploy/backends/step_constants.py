@@ -34,6 +34,22 @@ class StepConstants:
     last_scale: Tensor | None
     last_bias: Tensor
 
+    @property
+    def of_layers(self) -> tuple[list[LayerConstants], Tensor | None]:
+        """Return what the layers take, and the scale of the norm behind the last."""
+        return self.layers, self.last_scale
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, always in the same order."""
+        found: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.changed(collect)
+        return found
+
     def changed(self, change: Callable[[Tensor], Tensor]) -> StepConstants:
         """Return the constants with `change` of each tensor, always in the same order."""
 
@@ -52,17 +68,13 @@ class PackedConstants:
     buffer: uint8 [bytes]; views: the constants, as they lie in it.
     """
 
-    def __init__(self, constants: StepConstants) -> None:
-        """Copy constants of any memory."""
+    def __init__(self, constants: StepConstants, device: torch.device) -> None:
+        """Copy constants of any memory to a device, at once."""
         parts: list[Tensor] = []
-
-        def collect(tensor: Tensor) -> Tensor:
+        for tensor in constants.tensors():
             data = tensor.contiguous().flatten().view(torch.uint8)
             parts.append(F.pad(data, (0, -len(data) % ALIGNMENT_BYTES)))
-            return tensor
-
-        constants.changed(collect)
-        self.buffer = torch.cat(parts)
+        self.buffer = torch.cat(parts).to(device)
         places = iter(self.buffer.split([len(part) for part in parts]))
 
         def view(tensor: Tensor) -> Tensor:

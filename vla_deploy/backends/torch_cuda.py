@@ -16,29 +16,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vla_deploy.backends.cuda_graph import Captured, new_pool
+from vla_deploy.backends.cuda_graph import Captures
 from vla_deploy.backends.device_errors import told
-from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of, buckets_of
+from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of, buckets_of, put
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.parameters import BundleParameters
 from vla_deploy.backends.quantised import CODES
-from vla_deploy.backends.step_constants import PackedConstants
-from vla_deploy.backends.torch_device import launch_early, make_ops, own_stream, tune
-from vla_deploy.backends.torch_requirements import does_not_fit, require_gpu, require_sizes
+from vla_deploy.backends.step_constants import PackedConstants, StepConstants
+from vla_deploy.backends.torch_device import launch_early, make_ops, new_stream, own_stream, tune
+from vla_deploy.backends.torch_requirements import (
+    does_not_fit,
+    require_gpu,
+    require_options,
+    require_sizes,
+)
 from vla_deploy.backends.torch_start import beside, make_policy
 from vla_deploy.core.contract import Contract
-from vla_deploy.pipeline.backend import BackendOptions, ModelInputs, PolicyError, require
-from vla_deploy.pipeline.bundle import Bundle
+from vla_deploy.pipeline.backend import BackendOptions, ModelInputs, PolicyError
+from vla_deploy.pipeline.bundle import PARAMETERS, Bundle
 from vla_deploy.pipeline.sampler import time_embeddings
 
 Float32 = NDArray[np.float32]
 Result = TypeVar('Result')
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16, fp8=torch.bfloat16)
 MLP_DTYPES = {'fp8': CODES}  # of the language layers, where it is another one
-PROVIDERS = ('cuda', 'cpu')
-VARIANTS = ('split', 'unrolled')
-MOST_OBSERVATIONS = 32  # whose elements a kernel can count
 MAX_KNOWN_TIMES = 64
+NAME_LENGTH = 16  # of a digest, in a name
 FAILED = 'torch_cuda: a chunk cannot be computed'
 
 
@@ -62,7 +65,9 @@ class TorchCudaBackend:
         self._policy, self._stream = policy, stream
         config, device, self.batch = policy.config, policy.device, len(policy.length)
         self._steps = time_embeddings(contract.time_embedding, contract.denoise_steps)
-        self._pool = None if stream is None else new_pool()
+        self._captures = Captures(stream)
+        # of the steps of one observation, which another thread captures
+        self._step_captures = Captures(None if stream is None else new_stream())
         shape = (self.batch * config.chunk_size, config.max_action_dim)
         self._x = torch.zeros(shape, dtype=torch.float32, device=device)
         self._moved = torch.zeros_like(self._x)  # by the first step
@@ -84,18 +89,17 @@ class TorchCudaBackend:
         there, for every length of a text. None of this needs the weights' values; `arrive`: see
         `serve`."""
         policy, counts = self._policy, sorted({1, self.batch})
+        short = policy.shortest()
         sizes = [buckets_of(policy.config, self._cameras, count) for count in counts]
+        constants = self._constants_of(self._steps[0]).views
+        inputs = [self._inputs_of(bucket) for buckets in sizes for bucket in buckets]
         with beside(self._stream) as other:
-            constants = self._constants_of(self._steps[0]).views
-            inputs = [self._inputs_of(bucket) for buckets in sizes for bucket in buckets]
-            launched = other.run(
-                launch_early, policy, inputs, self._x_of(1), self._dt, constants
-            )
+            begun = other.run(self._begin, short, inputs, constants)
             for own in inputs:
-                policy.load_products(own)
-            launched.result()
+                short.load_products(own)
+            begun.result()
         for buckets in sizes:
-            measured = tune(policy, self._inputs_of(buckets[-1]), constants, arrive)
+            measured = tune(policy, short, self._inputs_of(buckets[-1]), constants, arrive)
             # the largest size has loaded all kernels, `launch_early` what others have of their own
             self._launched.update(buckets[-1:] if measured else buckets)
             for bucket in buckets:
@@ -103,6 +107,17 @@ class TorchCudaBackend:
                 if hasattr(self, 'whole'):
                     self._chunk_run(bucket)
         self._step_run(self._steps[0])
+        policy.ops.keep()
+
+    def _begin(
+        self, short: FusedPolicy, inputs: Sequence[Inputs], constants: StepConstants
+    ) -> None:
+        """Load kernels, and make the graphs of steps where these need no product, not even for
+        their constants, and will not be measured anew."""
+        if launch_early(short, inputs, constants) and not short.conditioned:
+            if hasattr(self, 'whole'):
+                self._later_run(1)
+            self._step_run(self._steps[0])
 
     def close(self) -> None:
         """Give back all that is on the device; nothing can be computed afterwards."""
@@ -115,10 +130,12 @@ class TorchCudaBackend:
     @torch.inference_mode()
     def renew_constants(self) -> None:
         """Compute anew, in place, what was made of weights before they were there."""
+        if not self._policy.conditioned:
+            return  # what is made of the time was made of parameters that were
         for embedding in self._steps:
             known = self._constants.get(embedding.tobytes())
             if known is not None:
-                known.buffer.copy_(PackedConstants(self._policy.constants(embedding)).buffer)
+                known.buffer.copy_(self._packed(self._policy.constants(embedding)).buffer)
 
     @told(FAILED)
     @torch.inference_mode()
@@ -137,7 +154,7 @@ class TorchCudaBackend:
         """Return x + dt · velocity and velocity; raises PolicyError for an earlier prefix."""
         if prefix != self._prefixes:
             raise PolicyError('the keys and values of this prefix have been overwritten')
-        self._put(self._x_of(1), x)
+        put(self._x_of(1), x)
         self._dt.fill_(float(dt))
         x_next, velocity = self._step_run(time_embedding)()
         return x_next.cpu().numpy(), velocity.cpu().numpy()
@@ -168,7 +185,7 @@ class TorchCudaBackend:
         self._prefixes += 1
         x = self._x_of(bucket.observations).view(bucket.observations, -1, self._x.shape[1])
         for own, given in zip(x, noise, strict=False):
-            self._put(own, given)
+            put(own, given)
         self._dt.fill_(float(self._own_dt))
         chunks = self._chunk_run(bucket)().view_as(x)[: len(noise)]
         return list(chunks.cpu().numpy())
@@ -186,11 +203,11 @@ class TorchCudaBackend:
         seen = inputs.images.view(bucket.observations, cameras, *inputs.images.shape[1:])
         for slot, own in enumerate(observations):
             there = own.image_mask
-            self._put(seen[slot], own.images if there.all() else own.images[there])
+            put(seen[slot], own.images if there.all() else own.images[there])
             padded = np.zeros(bucket.tokens, np.int64)
             padded[: len(texts[slot])] = texts[slot]
-            self._put(inputs.tokens[slot], padded)
-            self._put(inputs.state[slot], own.state)
+            put(inputs.tokens[slot], padded)
+            put(inputs.state[slot], own.state)
         fixed = cameras * config.tokens_per_image + policy.state_rows
         policy.length.fill_(fixed + len(texts[0]))
         for slot, text in enumerate(texts[1:], start=1):
@@ -217,10 +234,6 @@ class TorchCudaBackend:
                 images=known[0].images if known else None,
             )
         return self._inputs[bucket]
-
-    def _put(self, target: Tensor, value: NDArray[Any]) -> None:
-        """Copy to the device, and convert there."""
-        target.copy_(torch.from_numpy(np.ascontiguousarray(value)).to(target.device))
 
     def _prefix_run(self, bucket: Bucket) -> Callable[[], None]:
         """Return what leaves the prefix's keys and values: where chunks come in one run, the graph
@@ -258,7 +271,7 @@ class TorchCudaBackend:
             length = policy.length.clone()
             policy.length.fill_(policy.config.tokens_per_image * bucket.cameras + 1)
             rehearsal = first if hasattr(self, 'whole') else prefix
-            self._runs[what, bucket] = self._captured(
+            self._runs[what, bucket] = self._captures.of(
                 first if what == 'first' else prefix,
                 None if bucket in self._launched else rehearsal,
             )
@@ -271,26 +284,19 @@ class TorchCudaBackend:
         if ('later', count) not in self._runs:
             moved = self._moved[: self._rows(count)]
             constants = [self._constants_of(embedding).views for embedding in self._steps[1:]]
-
-            def steps() -> Tensor:
-                x = moved
-                for own in constants:
-                    x, _ = self._policy.step(x, self._dt, own)
-                return x
-
             # without any, a copy: what is returned is the caller's
-            self._runs['later', count] = (
-                self._captured(steps, None) if constants else moved.clone
-            )
+            self._runs['later', count] = self._captured_steps(
+                lambda: self._policy.steps(moved, self._dt, constants), count
+            ) if constants else moved.clone
         return self._runs['later', count]
 
     def _step_run(self, embedding: Float32) -> Callable[[], tuple[Tensor, Tensor]]:
         """Return one Euler step at a time; one graph serves every time."""
         constants = self._constants_of(embedding)
         if self._current is None:
-            self._current = current = PackedConstants(constants.views)
-            self._runs['step', None] = self._captured(
-                lambda: self._policy.step(self._x_of(1), self._dt, current.views), None
+            self._current = current = self._packed(constants.views)
+            self._runs['step', None] = self._captured_steps(
+                lambda: self._policy.step(self._x_of(1), self._dt, current.views), 1
             )
         target, run = self._current.buffer, self._runs['step', None]
 
@@ -306,32 +312,22 @@ class TorchCudaBackend:
         if key not in self._constants:
             if len(self._constants) >= len(self._steps) + MAX_KNOWN_TIMES:
                 self._constants.pop(next(reversed(self._constants)))  # not one of a graph
-            self._constants[key] = PackedConstants(self._policy.constants(embedding))
+            self._constants[key] = self._packed(self._policy.constants(embedding))
         return self._constants[key]
 
-    def _captured(
-        self, function: Callable[[], Result], rehearsal: Callable[[], Any] | None
-    ) -> Callable[[], Result]:
-        if self._stream is None:
-            return function
-        try:
-            return Captured(function, rehearsal, self._pool, self._stream)
-        except BaseException:
-            self._pool = new_pool()  # no other capture can begin in that of one that did not end
-            raise
+    def _packed(self, constants: StepConstants) -> PackedConstants:
+        return PackedConstants(constants, self._policy.device)
+
+    def _captured_steps(self, steps: Callable[[], Result], count: int) -> Callable[[], Result]:
+        if count == 1 and not self._policy.conditioned:  # nothing is left to cuBLAS
+            return self._step_captures.of(steps, multiplies=False)
+        return self._captures.of(steps)
 
 
 def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     """Load a bundle's parameters; raises PolicyError for what cannot be fulfilled."""
-    require('provider', options.provider, PROVIDERS, 'torch_cuda')
-    require('precision', options.precision, tuple(DTYPES), 'torch_cuda')
-    require('variant', options.variant, VARIANTS, 'torch_cuda')
+    require_options(options, tuple(DTYPES))
     unrolled = options.variant == 'unrolled'
-    if not 1 <= options.batch <= (MOST_OBSERVATIONS if unrolled else 1):
-        raise PolicyError(
-            f'batch {options.batch} is not possible with backend torch_cuda; possible: 1 to '
-            f"{MOST_OBSERVATIONS} with variant 'unrolled', 1 with 'split'"
-        )
     if bundle.contract.reserved_inputs:
         raise PolicyError(
             f'{bundle.path}: the policy continues its previous chunk, which backend torch_cuda '
@@ -341,6 +337,7 @@ def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     on_gpu = device.type == 'cuda'
     if on_gpu:
         require_gpu(precision)
+        device = torch.device('cuda', torch.cuda.current_device())  # of all threads
     elif options.threads is not None:
         torch.set_num_threads(options.threads)
     with told(f'{bundle.path}: cannot be loaded'):
@@ -358,13 +355,15 @@ def _load(
     bundle: Bundle, precision: str, device: torch.device, unrolled: bool,
     stream: torch.cuda.Stream | None, batch: int,
 ) -> TorchCudaBackend:
-    dtype = DTYPES[precision]
-    ops = make_ops(device, dtype)
+    dtype, variant = DTYPES[precision], 'unrolled' if unrolled else 'split'
+    sizes, cameras = bundle.receipt['files'].get(PARAMETERS, ''), len(bundle.contract.cameras)
+    name = f'{sizes[:NAME_LENGTH]}_{cameras}_{precision}_{batch}_{variant}'
+    ops = make_ops(device, dtype, name)
     source = BundleParameters(bundle, device)
     try:
         if device.type == 'cuda':
             require_sizes(source.config)
-        cameras, mlp_dtype = len(bundle.contract.cameras), MLP_DTYPES.get(precision)
+        mlp_dtype = MLP_DTYPES.get(precision)
         policy = make_policy(source, dtype, ops, batch, cameras, stream, mlp_dtype)
         return serve(policy, bundle.contract, unrolled, stream, source.finish)
     except BaseException:

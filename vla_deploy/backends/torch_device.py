@@ -33,15 +33,20 @@ def limit_workspace() -> None:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', WORKSPACE)
 
 
+def new_stream() -> torch.cuda.Stream:
+    """Return a stream; what is captured on it goes before what runs beside it."""
+    return torch.cuda.Stream(priority=FIRST)
+
+
 @contextmanager
 def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
     """Let a new stream be the current one: what is read, measured and captured on one stream
-    shares its workspace. What is captured on it goes before what runs beside it."""
+    shares its workspace."""
     if not on_gpu:
         yield None
         return
     limit_workspace()
-    stream = torch.cuda.Stream(priority=FIRST)
+    stream = new_stream()
     with torch.cuda.stream(stream):
         yield stream
     torch.cuda.synchronize()
@@ -49,45 +54,57 @@ def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
 
 @torch.inference_mode()
 def tune(
-    policy: FusedPolicy, inputs: Inputs, constants: StepConstants, quiet: Callable[[], None]
+    policy: FusedPolicy, short: FusedPolicy, inputs: Inputs, constants: StepConstants,
+    quiet: Callable[[], None],
 ) -> bool:
-    """Launch all kernels, measure those whose sizes no table knows for this card, and keep what
-    was found. `inputs`: of the largest size, of one observation or of as many as go together;
-    `quiet` is called before something is measured. Returns whether something was: kernels of other
-    sizes, too, may then be launched otherwise than they were before."""
-    config, device, count = policy.config, policy.device, len(inputs.state)
+    """Launch all kernels, and where some were not measured on this card in their sizes, measure
+    them, and keep what was found. `short`: the policy's shortest; `inputs`: of the largest size,
+    of one observation or of as many as go together; `quiet` is called before something is measured.
+    Returns whether something was: kernels of other sizes, too, may then be launched otherwise than
+    they were before."""
+    config, count = policy.config, len(inputs.state)
     images = len(inputs.images) // count * config.tokens_per_image
     policy.length.fill_(images + config.max_tokens + policy.state_rows)
-    x = torch.randn(count * config.chunk_size, config.max_action_dim, device=device)
-    dt = torch.zeros(config.max_action_dim, device=device)
+    x, dt = _actions(policy, count)
 
-    def run() -> None:
-        policy.prefix_and_first_step(inputs, x, dt, constants)
-        if count == 1 and policy.has_state_token:  # alone, as steps that are taken apart have it
-            policy.prefix(inputs)
-        policy.step(x, dt, constants)
+    def run(own: FusedPolicy) -> None:
+        own.prefix_and_first_step(inputs, x, dt, constants)
+        if count == 1 and own.has_state_token:  # alone, as steps that are taken apart have it
+            own.prefix(inputs)
+        own.step(x, dt, constants)
 
     ops: Any = policy.ops
-    ops.tune(run, lambda: policy.step(x, dt, constants), quiet)
-    if ops.tuning.changed:
-        run()  # what was chosen
-        keep_tuning(ops.tuning, cache_path(torch.cuda.get_device_name(), policy.dtype))
-    return bool(ops.tuning.changed)
+    if ops.measured(lambda: run(short)):
+        return False
+    x.normal_()  # what multiplies zeros takes less power
+    ops.tune(lambda: run(policy), lambda: policy.step(x, dt, constants), quiet)
+    run(short)  # what was chosen
+    keep_tuning(ops.tuning, cache_path(torch.cuda.get_device_name(), policy.dtype))
+    return True
 
 
-def launch_early(
-    policy: FusedPolicy, sizes: Sequence[Inputs], x: Tensor, dt: Tensor, constants: StepConstants
-) -> None:
-    """Launch the kernels of a step of one observation, and of the language layers for all sizes,
-    which loads them, once Triton can tell what it compiled before. Multiplies nothing."""
-    policy.ops.awake()
-    policy.step(x, dt, constants)
-    for inputs in sizes:
-        policy.load_kernels(inputs)
+def launch_early(short: FusedPolicy, sizes: Sequence[Inputs], constants: StepConstants) -> bool:
+    """Launch kernels of a policy's shortest, which loads them, once Triton can tell what it
+    compiled before: those of a step of one observation, and of the prefix in all sizes. Multiplies
+    nothing. Returns whether those of a step were measured on this card."""
+    short.ops.awake()
+    x, dt = _actions(short, 1)
+    known = short.ops.measured(lambda: short.step(x, dt, constants))
+    for own in sizes:
+        short.load_kernels(own)
+    return known
 
 
-def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:
-    """Return the operations for a device; raises PolicyError where Triton is missing."""
+def _actions(policy: FusedPolicy, count: int) -> tuple[Tensor, Tensor]:
+    """Return some actions of so many observations, and the length of a step."""
+    config = policy.config
+    x = torch.zeros(count * config.chunk_size, config.max_action_dim, device=policy.device)
+    return x, torch.zeros(x.shape[1], device=x.device)
+
+
+def make_ops(device: torch.device, dtype: torch.dtype, policy: str = 'any') -> Ops:
+    """Return the operations for a device; raises PolicyError where Triton is missing. `policy`: a
+    name for what calls them, under which compiled kernels are kept."""
     if device.type != 'cuda':
         return TorchOps()
     try:
@@ -99,4 +116,4 @@ def make_ops(device: torch.device, dtype: torch.dtype) -> Ops:
         ) from error
     overlap = torch.cuda.get_device_capability() >= OVERLAP_CAPABILITY
     tuning = load_tuning(torch.cuda.get_device_name(), dtype)
-    return TritonOps(device, dtype, tuning, overlap)
+    return TritonOps(device, dtype, tuning, overlap, policy)

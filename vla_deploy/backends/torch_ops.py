@@ -10,8 +10,9 @@ behind one another, as many of each; how many observations they are is told by t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from torch import Tensor
 from vla_deploy.backends.quantised import Matrix, product, quantised
 
 ALL, CAUSAL, LAST_APART, FIRST_APART = 0, 1, 2, 3
+Result = TypeVar('Result')
+Again = Callable[[Sequence[tuple[Tensor, Tensor]]], None]
 
 
 class Heads(NamedTuple):
@@ -61,6 +64,18 @@ class Ops(Protocol):
     def awake(self) -> None:
         """Return when kernels can be launched without waiting for what finds them; raises what
         keeps it from that."""
+
+    def measured(self, run: Callable[[], Any]) -> bool:
+        """Call `run`, and say whether all kernels that it launches were measured in their sizes."""
+
+    def recorded(self, run: Callable[[], Result]) -> tuple[Result, Again | None]:
+        """Return what `run` returns, and what launches its kernels again, in a fraction of the
+        time, with the second tensor of each pair instead of the first; None where an Euler step's
+        operation left its product to a library. `run` may call these operations only: `linear`,
+        `enter`, `add`, `leave`, `qkv`, `glu` and `attend`."""
+
+    def keep(self) -> None:
+        """Keep on the disk what had to be compiled."""
 
     def side(self) -> Side:
         """Return where operations can be put that need not wait for those that follow here."""
@@ -190,6 +205,18 @@ class TorchOps(LibraryProducts):
     """See Ops."""
 
     def awake(self) -> None:
+        """See Ops."""
+
+    def measured(self, run: Callable[[], Any]) -> bool:
+        """See Ops."""
+        run()
+        return True
+
+    def recorded(self, run: Callable[[], Result]) -> tuple[Result, Again | None]:
+        """See Ops."""
+        return run(), None
+
+    def keep(self) -> None:
         """See Ops."""
 
     def side(self) -> Side:

@@ -1,8 +1,10 @@
 # Copyright 2026 The vla_deploy authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the torch backend needs of a GPU, and of a model's sizes."""
+"""What the torch backend can be asked for, and what it needs of a GPU and of a model's sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -10,12 +12,27 @@ from vla_deploy.backends.fused_inputs import Config
 from vla_deploy.backends.quantised import MULTIPLE, fits
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.smolvla import SmolVLAConfig
-from vla_deploy.pipeline.backend import PolicyError
+from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
 
+PROVIDERS = ('cuda', 'cpu')
+VARIANTS = ('split', 'unrolled')
+MOST_OBSERVATIONS = 32  # whose elements a kernel can count
 OLDEST_CAPABILITY = (8, 0)  # bf16 on tensor cores
 OLDEST_OF_PRECISION = {'fp8': (8, 9)}  # on tensor cores
 SMALLER = {'fp32': 'bf16', 'fp16': 'fp8', 'bf16': 'fp8'}  # the precision with fewer bits
 SMALLEST_HEAD, COLUMNS, MOST_ROWS = 32, 16, 128  # what the kernels' blocks divide
+
+
+def require_options(options: BackendOptions, precisions: Sequence[str]) -> None:
+    """Raise PolicyError, which names the option and what it can be."""
+    require('provider', options.provider, PROVIDERS, 'torch_cuda')
+    require('precision', options.precision, tuple(precisions), 'torch_cuda')
+    require('variant', options.variant, VARIANTS, 'torch_cuda')
+    if not 1 <= options.batch <= (MOST_OBSERVATIONS if options.variant == 'unrolled' else 1):
+        raise PolicyError(
+            f'batch {options.batch} is not possible with backend torch_cuda; possible: 1 to '
+            f"{MOST_OBSERVATIONS} with variant 'unrolled', 1 with 'split'"
+        )
 
 
 def require_sizes(config: Config) -> None:

@@ -5,19 +5,49 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from vla_deploy.backends.torch_ops import Again
 from vla_deploy.backends.tuning import Config
 
 POINTER_ALIGNMENT = 16  # bytes, which kernels are compiled for where a pointer has it
-COMPILING_S = 0.05  # what was compiled before takes less to load
 PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
 NARROW, WIDE, WIDEST = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8, 16))
 NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
+
+
+Result = TypeVar('Result')
+Launch = Callable[[tuple[int, int, int], Sequence[Any]], object]
+# of a kernel, arguments, constants, and the kinds of arguments
+Find = Callable[[Any, Sequence[Any], dict[str, Any], Sequence[Any]], Launch]
+
+
+def by_call(
+    kernel: Any, _arguments: Sequence[Any], constants: dict[str, Any], _kinds: Sequence[Any]
+) -> Launch:
+    """Return what lets Triton find, at each call, what to launch."""
+    return lambda grid, given: kernel[grid](*given, **constants)
+
+
+class Tape:
+    """What was launched, in its order, with what was given; it keeps that."""
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[Launch, tuple[int, int, int], Sequence[Any]]] = []
+
+    def again(self, instead: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Launch the same with tensors of the same kind instead of others; each of the others must
+        have been given."""
+        by, seen = {id(old): new for old, new in instead}, set()
+        for launch, grid, arguments in self.launches:
+            given = [by.get(id(own), own) for own in arguments]
+            seen.update(by.keys() & map(id, arguments))
+            launch(grid, given)
+        if len(seen) < len(by):
+            raise RuntimeError('what is to be replaced was not given to any kernel')
 
 
 class Launcher:
@@ -29,14 +59,25 @@ class Launcher:
         # the next kernel follows another stream, and may not start before what it follows ends
         self._apart = False
         self._compile_only = False
-        # by what a call is, the compiled kernel and its constants in their order
-        self._compiled: dict[tuple[Any, ...], tuple[Any, list[Any]]] = {}
+        self._find: Find = by_call
+        self._compiled: dict[tuple[Any, ...], Launch] = {}  # by what a call is
+        self._tape: Tape | None = None
+
+    def recorded(self, run: Callable[[], Result]) -> tuple[Result, Again | None]:
+        """See Ops."""
+        self._tape = tape = Tape()
+        try:
+            result = run()
+            complete = self._tape is tape
+        finally:
+            self._tape = None
+        return result, tape.again if complete else None
 
     def _set_apart(self) -> None:
         self._apart = True
 
     def _launch(
-        self, kernel: Any, grid: tuple[int, ...], config: Config, arguments: tuple[Any, ...],
+        self, kernel: Any, grid: tuple[int, ...], config: Config, arguments: Sequence[Any],
         **constants: Any,
     ) -> None:
         constants |= {'num_warps': config.warps, 'num_stages': config.stages}
@@ -48,19 +89,15 @@ class Launcher:
             kernel.warmup(*arguments, grid=grid, **constants)
             return
         # Triton would look at each argument and constant again to find what it compiled
-        key = (id(kernel), *constants.values(), *map(_kind, arguments))
-        if key in self._compiled:
-            compiled, values = self._compiled[key]
-            compiled[(*grid, 1, 1)[:3]](*arguments, *values)
-            return
-        begin = time.perf_counter()
-        compiled = kernel[grid](*arguments, **constants)
-        if time.perf_counter() - begin > COMPILING_S:
-            gc.collect(1)  # what compiling leaves behind, which refers to itself
-        if compiled is not None:  # as in Triton's interpreter
-            compiled.asm.clear()  # texts of what it was made from
-            names = kernel.arg_names[len(arguments):]
-            self._compiled[key] = compiled, [constants[name] for name in names]
+        kinds = (*map(_kind, arguments),)
+        key = (id(kernel), *constants.values(), *kinds)
+        launch = self._compiled.get(key)
+        if launch is None:
+            launch = self._compiled[key] = self._find(kernel, arguments, constants, kinds)
+        whole = (*grid, 1, 1)[:3]
+        launch(whole, arguments)
+        if self._tape is not None:
+            self._tape.launches.append((launch, whole, arguments))
 
     def _launch_rows(self, kernel: Any, x: Tensor, arguments: Any, **constants: Any) -> None:
         """Launch a kernel of one row a program."""

@@ -10,9 +10,7 @@ vision tower always are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,45 +20,37 @@ from vla_deploy.backends import triton_attention, triton_products, triton_rows
 from vla_deploy.backends.cuda_graph import SideStream
 from vla_deploy.backends.quantised import Matrix, Quantised
 from vla_deploy.backends.torch_ops import Heads, Inline, LibraryProducts, Rows, Side, Turn, joined
-from vla_deploy.backends.triton_identity import tell_by_files
 from vla_deploy.backends.triton_launch import (
     NARROW,
     PLAIN,
     WIDE,
     WIDEST,
-    Launcher,
     blocks_of,
     power_of_2,
     sharing,
     squares_of,
 )
-from vla_deploy.backends.triton_tuning import Recorded, compiled, measure_each, refine
+from vla_deploy.backends.triton_tuned import TunedLauncher
 from vla_deploy.backends.tuning import ONE_BLOCK, Config, Tuning, by_library, padded_rows
 
 MAX_COUNTERS, PREFETCH_LINE, TOKEN_STEP = 8192, 128, 8
 GLU_COLUMNS = 2048  # of a block of a gate
-Result = TypeVar('Result')
 
 
-class TritonOps(Launcher, LibraryProducts):
+class TritonOps(TunedLauncher, LibraryProducts):
     """See `torch_ops.Ops`. One thread at a time launches Triton's kernels; beside it another one
     may call products of libraries only (`product_ops.ProductOps`), on the same stream."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, tuning: Tuning, overlap: bool):
-        """`overlap`: kernels start while the one before still runs (Hopper and later)."""
-        super().__init__(overlap)
-        self.tuning = tuning
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, tuning: Tuning, overlap: bool,
+        policy: str = 'any',
+    ) -> None:
+        """`tuning`, `overlap`, `policy`: see TunedLauncher."""
+        super().__init__(device, dtype, tuning, overlap, policy)
         self._exact = dtype == torch.float32
-        self._dtype, self._device = dtype, device
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._counters = torch.zeros(MAX_COUNTERS, dtype=torch.int32, device=device)
         self._none = torch.zeros(16, dtype=dtype, device=device)
-        self._recorded: dict[str, Recorded] | None = None
-        self._woken = ThreadPoolExecutor(1).submit(self._wake)
-
-    def awake(self) -> None:
-        """See Ops."""
-        self._woken.result()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See Ops."""
@@ -250,39 +240,6 @@ class TritonOps(Launcher, LibraryProducts):
             return F.gelu(F.linear(x, weight, bias), approximate='tanh')
         return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
 
-    def _wake(self) -> None:
-        """Let Triton find what it compiles with, which it does once."""
-        if self._device.type == 'cuda':
-            tell_by_files()
-            triton_rows.glu_kernel.warmup(
-                *[self._none] * 5, 0.0, FEATURES=8, SILU=True, BLOCK=8, QUANTISE=False, PDL=False,
-                grid=(1,), **self._ending(None, None, 0.0)[1],
-            )
-
-    def tune(
-        self, run: Callable[[], Any], step: Callable[[], Any], quiet: Callable[[], None]
-    ) -> None:
-        """Time every candidate of every kernel that `run` calls and whose sizes have none yet,
-        in a CUDA graph over all its calls; then the best few of each within a whole `step`,
-        where kernels overlap with others. `quiet` is called before something is timed."""
-        self.awake()
-        recorded = self._record(run)
-        missing = {key: found for key, found in recorded.items() if not self.tuning.knows(key)}
-        if not missing:
-            return
-        quiet()
-        self._compile_only = True
-        built = compiled(missing, self._dtype)
-        self._compile_only = False
-        measure_each(missing, built, self.tuning)
-        refine([key for key in self._record(step) if key in missing], step, self.tuning)
-
-    def _record(self, run: Callable[[], Any]) -> dict[str, Recorded]:
-        self._recorded = {}
-        run()
-        recorded, self._recorded = self._recorded, None
-        return recorded
-
     def _rows(self, results: tuple[Tensor, Tensor | None, Tensor | None, Any]) -> Rows:
         hidden, scaled, squares, _ = results
         return Rows(hidden, hidden if scaled is None else scaled, squares)
@@ -373,17 +330,8 @@ class TritonOps(Launcher, LibraryProducts):
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         if self._compile_only:  # in another thread, which only compiles what ends the product
             return weight.new_empty((len(x), len(weight)))
+        self._tape = None  # it would lack this
         return F.linear(x.to(weight.dtype), weight)
-
-    def _call(
-        self, kind: str, sizes: tuple[int, ...], launch: Callable[[Config], Result]
-    ) -> Result:
-        key = '-'.join([kind, *map(str, sizes)])
-        if self._recorded is not None:
-            found = self._recorded.setdefault(key, Recorded(kind, sizes, []))
-            if not self.tuning.knows(key):  # a call holds on to all that it reads and writes
-                found.calls.append(launch)
-        return launch(self.tuning.get(key, kind, sizes, self._dtype))
 
     def _float(self, count: int) -> Tensor:
         return torch.empty(count, dtype=torch.float32, device=self._device)
