@@ -2,9 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies on the torch backend, for its tests."""
 
+import os
+
 import pytest
 
 from vla_deploy.pipeline import Policy
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_triton_cache(tmp_path_factory):
+    """Leave what Triton keeps in the home folder as it is."""
+    os.environ['TRITON_CACHE_DIR'] = str(tmp_path_factory.mktemp('triton'))
 
 
 @pytest.fixture(scope='module')

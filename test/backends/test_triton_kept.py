@@ -74,10 +74,10 @@ def test_when_what_kernels_depend_on_changes_expect_another_folder(what, monkeyp
 def test_when_triton_is_of_another_version_than_tested_expect_nothing_kept_looked_at(
     tested, cache, monkeypatch
 ):
+    monkeypatch.setattr(triton_kept.triton, '__version__', TESTED[0] if tested else '9.9.9')
     table = cache / 'kernels' / folder() / POLICY / TABLE
     table.parent.mkdir(parents=True)
     table.write_text('no table')
-    monkeypatch.setattr(triton_kept.triton, '__version__', TESTED[0] if tested else '9.9.9')
     if tested:
         with pytest.raises(PolicyError, match='is not a table'):
             open_kept(POLICY, 0)
