@@ -18,7 +18,6 @@ PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
 NARROW, WIDE, WIDEST = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8, 16))
 NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
 
-
 Result = TypeVar('Result')
 Launch = Callable[[tuple[int, int, int], Sequence[Any]], object]
 # of a kernel, arguments, constants, and the kinds of arguments
