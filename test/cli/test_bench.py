@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -66,6 +67,16 @@ def test_when_a_chunk_holds_nan_expect_the_figure_to_say_so(monkeypatch):
 def test_when_one_backend_is_named_expect_it_alone(run):
     code, rows, _ = run('--iterations', '1', '--backend', 'torch_cuda')
     assert (code, [row['backend'] for row in rows]) == (0, ['torch_cuda:cpu:fp32:split'])
+
+
+def test_when_a_self_test_fails_expect_exit_1_and_the_figures(run, monkeypatch):
+    test = Policy.self_test
+    monkeypatch.setattr(
+        Policy, 'self_test', lambda policy: dataclasses.replace(test(policy), passed=False)
+    )
+    code, rows, printed = run('--iterations', '1')
+    assert (code, len(rows)) == (1, 1)
+    assert 'self-test FAILED' in printed
 
 
 def test_when_a_batch_is_asked_for_expect_it_timed_as_one_run(run):

@@ -142,7 +142,8 @@ class InferenceNode(ManagedNode):
             return served
         told = (
             f'self-test of {config.bundle}: max_abs {test.max_abs!r} is over the threshold '
-            f'{test.threshold!r} on {config.backend}/{config.provider}/{config.precision}'
+            f'{test.threshold!r} on {config.backend}/{config.provider}/{config.precision}; choose '
+            'another precision, provider or backend'
         )
         self._health.set_health(PolicyStatus.HEALTH_WARMUP_FAILED, told)
         raise ConfigureError(told)
