@@ -17,6 +17,9 @@ POINTER_ALIGNMENT = 16  # bytes, which kernels are compiled for where a pointer 
 PLAIN = Config(rows=1, columns=0, depth=0, split=1, warps=4, stages=1)
 NARROW, WIDE, WIDEST = (dataclasses.replace(PLAIN, warps=warps) for warps in (1, 8, 16))
 NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no other
+# Registers of a thread. Once it was launched the driver keeps room for every thread that the card
+# can run, 69 MB for as many as these on an H200, until the process ends.
+MOST_SPILLED = 64
 
 Result = TypeVar('Result')
 Launch = Callable[[tuple[int, int, int], Sequence[Any]], object]
@@ -29,6 +32,18 @@ def by_call(
 ) -> Launch:
     """Return what lets Triton find, at each call, what to launch."""
     return lambda grid, given: kernel[grid](*given, **constants)
+
+
+class SpillsError(Exception):
+    """A compiled kernel keeps in memory what there were no registers for."""
+
+
+def refuse_spills(compiled: Any) -> None:
+    """Load a kernel that Triton has compiled; raises SpillsError where it spills much, and Triton's
+    OutOfResources where it does not fit the card."""
+    compiled.run  # noqa: B018 - loads it, which says how much it spills
+    if compiled.n_spills > MOST_SPILLED:
+        raise SpillsError(f'{compiled.name} spills {compiled.n_spills} registers')
 
 
 class Tape:
@@ -85,7 +100,7 @@ class Launcher:
         elif constants.get('PDL'):  # a kernel that waits itself, and no other, may start early
             constants['launch_pdl'] = True
         if self._compile_only:
-            kernel.warmup(*arguments, grid=grid, **constants)
+            refuse_spills(kernel.warmup(*arguments, grid=grid, **constants))
             return
         # Triton would look at each argument and constant again to find what it compiled
         kinds = (*map(_kind, arguments),)

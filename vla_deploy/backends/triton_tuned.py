@@ -38,6 +38,7 @@ class TunedLauncher(Launcher):
         index = device.index
         if device.type == 'cuda' and index is None:  # another thread's current one may differ
             index = torch.cuda.current_device()
+        self._index = index
         self._woken = ThreadPoolExecutor(1).submit(self._wake, policy, index)
 
     def awake(self) -> None:
@@ -66,7 +67,7 @@ class TunedLauncher(Launcher):
         missing = {key: found for key, found in recorded.items() if not self.tuning.knows(key)}
         quiet()
         self._compile_only = True
-        built = compiled(missing, self._dtype)
+        built = compiled(missing, self._dtype, self._index)
         self._compile_only = False
         measure_each(missing, built, self.tuning)
         refine([key for key in self._record(step) if key in missing], step, self.tuning)

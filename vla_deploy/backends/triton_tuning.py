@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import triton
 
+from vla_deploy.backends.triton_launch import SpillsError
 from vla_deploy.backends.tuning import Config, Tuning, candidates
 
 COMPILE_THREADS = 12
@@ -32,16 +33,19 @@ class Recorded:
     calls: list[Callable[[Config], Any]]
 
 
-def compiled(recorded: Mapping[str, Recorded], dtype: torch.dtype) -> dict[str, list[Config]]:
-    """Return the candidates of each kernel that fit the device, compiled; calls only compile."""
+def compiled(
+    recorded: Mapping[str, Recorded], dtype: torch.dtype, index: int | None
+) -> dict[str, list[Config]]:
+    """Return the candidates of each kernel that fit the GPU of that index, compiled; calls only
+    compile. Those that spill registers are candidates only where all do."""
     options = {key: candidates(r.kind, r.sizes, dtype) for key, r in recorded.items()}
     with ThreadPoolExecutor(COMPILE_THREADS) as pool:
         fits = {
-            key: list(pool.map(lambda c, k=key: _fits(recorded[k].calls[0], c), found))
+            key: list(pool.map(lambda c, k=key: _fits(recorded[k].calls[0], c, index), found))
             for key, found in options.items()
         }
     return {
-        key: [c for c, good in zip(found, fits[key], strict=True) if good]
+        key: [c for c, fit in zip(found, fits[key], strict=True) if fit == max([1, *fits[key]])]
         for key, found in options.items()
     }
 
@@ -71,13 +75,17 @@ def _in_order(timed: list[tuple[float, Config]]) -> list[tuple[float, Config]]:
     return sorted(timed, key=lambda pair: pair[0])
 
 
-def _fits(call: Callable[[Config], Any], config: Config) -> bool:
-    """Say whether a configuration fits the device: shared memory and registers are short."""
+def _fits(call: Callable[[Config], Any], config: Config, index: int | None) -> int:
+    """Say whether a configuration fits the GPU, whose shared memory and registers are short:
+    2, or 1 where it spills registers, or 0."""
     try:
-        call(config)
+        with torch.cuda.device(-1 if index is None else index):  # the thread's own may be another
+            call(config)
     except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError):
-        return False
-    return True
+        return 0
+    except SpillsError:
+        return 1
+    return 2
 
 
 def _time_ms(calls: list[Callable[[Config], Any]], config: Config) -> float:
