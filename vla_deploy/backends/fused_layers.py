@@ -100,7 +100,7 @@ class Tower:
             _TowerLayer(source, f'{name}encoder.layers.{index}.', dtype)
             for index in range(config.num_hidden_layers)
         ]
-        self.last_norm = vectors(source, f'{name}post_layernorm', dtype)
+        self.last_norm = vectors(source, f'{name}post_layernorm', torch.float32)
 
     def run(self, ops: Ops, images: Tensor) -> Tensor:
         """Map images [N,3,H,W] to features [N·patches,hidden]. The tower is where most memory is
@@ -132,13 +132,13 @@ class Tower:
         patches = images.view(grid).permute(0, 2, 4, 1, 3, 5).reshape(-1, self.columns)
         if self.patch.shape[1] > self.columns:
             patches = F.pad(patches, (0, self.patch.shape[1] - self.columns))
-        x = F.linear(patches, self.patch).view(count, -1, self.config.hidden_size)
-        return (x + self.start).flatten(0, 1)
+        # the sum is rounded once: plain areas of an image have the same error in all their rows
+        return self.start.repeat(count, 1).addmm_(patches, self.patch.T)
 
     def load_kernels(self, ops: Ops, rows: int) -> None:
         """Launch what is no library's, over so many rows without a meaning."""
         layer = self.layers[0]
-        x = self.start.new_zeros((rows, self.start.shape[1]))
+        x = self.patch.new_zeros((rows, self.start.shape[1]))
         y = ops.add_norm(x, None, None, *layer.norm1, self.config.layer_norm_eps)
         ops.add_norm(x, y, layer.out[1], *layer.norm2, self.config.layer_norm_eps)
 
@@ -169,18 +169,22 @@ class _TowerLayer:
             merged(source, [f'{p}.weight' for p in projections], dtype, None),
             merged(source, [f'{p}.bias' for p in projections], dtype, None),
         )
-        self.norm1 = vectors(source, f'{name}layer_norm1', dtype)
-        self.norm2 = vectors(source, f'{name}layer_norm2', dtype)
-        self.out = vectors(source, f'{name}self_attn.out_proj', dtype)
+        # what only kernels of our own read costs nothing in float32, and spares a rounding
+        wide = torch.float32
+        self.norm1 = vectors(source, f'{name}layer_norm1', wide)
+        self.norm2 = vectors(source, f'{name}layer_norm2', wide)
+        self.out = vectors(source, f'{name}self_attn.out_proj', dtype, wide)
         self.fc1 = vectors(source, f'{name}mlp.fc1', dtype)
-        self.fc2 = vectors(source, f'{name}mlp.fc2', dtype)
+        self.fc2 = vectors(source, f'{name}mlp.fc2', dtype, wide)
 
 
-def vectors(source: ParameterSource, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return a layer's weight and bias."""
+def vectors(
+    source: ParameterSource, name: str, dtype: torch.dtype, bias_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight and bias, this in `dtype` where it has none of its own."""
     return (
         merged(source, [f'{name}.weight'], dtype, None),
-        merged(source, [f'{name}.bias'], dtype, None),
+        merged(source, [f'{name}.bias'], bias_dtype or dtype, None),
     )
 
 

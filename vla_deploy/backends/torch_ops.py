@@ -150,7 +150,8 @@ class Ops(Protocol):
         self, x: Tensor, update: Tensor | None, bias: Tensor | None, weight: Tensor,
         shift: Tensor, eps: float,
     ) -> Tensor:
-        """x += update + bias in place, where there is one; return the layer norm of x."""
+        """x += update + bias in place, where there is one; return the layer norm of x. The three
+        vectors are float32."""
 
     def gelu_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """gelu(x · weightᵀ + bias), the tanh form."""
@@ -329,7 +330,7 @@ class TorchOps(LibraryProducts):
         """See Ops."""
         if update is not None:
             x += update + bias
-        return F.layer_norm(x, (x.shape[-1],), weight, shift, eps)
+        return F.layer_norm(x.float(), (x.shape[-1],), weight, shift, eps).to(x.dtype)
 
     def gelu_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See Ops."""
