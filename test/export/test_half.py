@@ -20,9 +20,10 @@ from vla_deploy.export import build
 from vla_deploy.export.build import ExportOptions, export_bundle
 from vla_deploy.export.families import family_of
 from vla_deploy.export.golden import golden_checkpoint
-from vla_deploy.export.half import KEPT, MOVES, as_reference, write_half_graphs
+from vla_deploy.export.half import DTYPES, KEPT, MOVES, as_reference, write_half_graphs
 from vla_deploy.export.parity import Figure, GateError
 from vla_deploy.export.precisions import PrecisionParity, precision_failures
+from vla_deploy.models.vision import VisionEmbeddings
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.bundle import (
     FIXTURES,
@@ -163,6 +164,20 @@ def test_when_rounded_like_the_reference_expect_it_gone_afterwards(precision):
     with as_reference(model, precision):
         assert not torch.equal(layer(values), exact)
     assert torch.equal(layer(values), exact)
+
+
+def test_when_patches_are_rounded_like_the_reference_expect_factors_and_sums_in_16_bits(precision):
+    model, _ = family_of(golden_checkpoint(GOLDEN)).load(golden_checkpoint(GOLDEN))
+    embeddings = next(m for m in model.modules() if isinstance(m, VisionEmbeddings))
+    convolution, dtype = embeddings.patch_embedding, DTYPES[precision]
+    side = round(len(embeddings.position_ids) ** 0.5) * convolution.kernel_size[0]
+    images = torch.linspace(-1, 1, 3 * side * side).view(1, 3, side, side)
+    with as_reference(model, precision):
+        rounded = embeddings(images)
+        again = embeddings(images.to(dtype).float())
+    assert torch.equal(rounded, rounded.to(dtype).float())
+    assert torch.equal(rounded, again)
+    assert not torch.equal(embeddings(images), rounded)
 
 
 def test_when_values_are_moved_expect_only_precisions_that_graphs_are_written_in():

@@ -50,7 +50,7 @@ from vla_deploy.export.parity import GateError
 from vla_deploy.export.weight_store import WeightStore, mapped_values
 from vla_deploy.models.gemma import GemmaLayer
 from vla_deploy.models.language import DecoderLayer
-from vla_deploy.models.vision import VisionLayer
+from vla_deploy.models.vision import VisionEmbeddings, VisionLayer
 from vla_deploy.pipeline.bundle import FP8, GRAPHS, TF32, Graphs, graphs_of
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, FP8: torch.bfloat16}
@@ -111,22 +111,25 @@ def write_half_graphs(folder: Path, contract: Contract, precision: str) -> None:
 def as_reference(model: nn.Module, precision: str) -> Iterator[None]:
     """Let the torch modules round to `precision` where the reference does."""
     if precision == TF32:
-        with _CutFactors():
+        with _ChangedFactors(_cut):
             yield
         return
     dtype = DTYPES[precision]
     patched: list[tuple[nn.Module, str]] = []
+
+    def patch(module: nn.Module, method: str, own: Callable[..., Tensor]) -> None:
+        setattr(module, method, own)
+        patched.append((module, method))
+
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             in_8_bits = precision == FP8 and FP8_LAYERS.search(name) is not None
-            module.forward = functools.partial(  # type: ignore[method-assign]
-                _rounded_linear, module, _in_8_bits if in_8_bits else _rounded(dtype), dtype
-            )
-            patched.append((module, 'forward'))
+            factor = _in_8_bits if in_8_bits else _rounded(dtype)
+            patch(module, 'forward', functools.partial(_rounded_linear, module, factor, dtype))
         elif isinstance(module, BLOCKS):
-            method = 'forward' if isinstance(module, VisionLayer) else 'finish'
-            setattr(module, method, _rounded_result(getattr(module, method), dtype))
-            patched.append((module, method))
+            patch(module, 'add', _rounded_result(module.add, dtype))
+        elif isinstance(module, VisionEmbeddings):
+            patch(module, 'forward', _rounded_embeddings(module.forward, dtype))
     try:
         yield
     finally:
@@ -134,20 +137,38 @@ def as_reference(model: nn.Module, precision: str) -> Iterator[None]:
             delattr(module, method)  # the class's own is back
 
 
-class _CutFactors(TorchFunctionMode):
-    """Cuts the factors of every product to tf32."""
+class _ChangedFactors(TorchFunctionMode):
+    """Changes the factors of every product."""
+
+    def __init__(self, changed: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._changed = changed
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         count = _PRODUCTS.get(func, 0)
-        factors = [(value.view(torch.int32) & TF32_MASK).view(torch.float32)
-                   for value in args[:count]]
+        factors = [self._changed(value) for value in args[:count]]
         return func(*factors, *args[count:], **(kwargs or {}))
+
+
+def _cut(factor: Tensor) -> Tensor:
+    """Return what tf32 leaves of a factor."""
+    return (factor.view(torch.int32) & TF32_MASK).view(torch.float32)
 
 
 def _rounded_result(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
     return lambda *arguments: function(*arguments).to(dtype).float()
+
+
+def _rounded_embeddings(
+    function: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    def embeddings(images: Tensor) -> Tensor:
+        with _ChangedFactors(_rounded(dtype)):
+            return function(images).to(dtype).float()
+
+    return embeddings
 
 
 def _rounded(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

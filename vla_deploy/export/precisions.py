@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vla_deploy.core.contract import Contract
@@ -25,7 +26,7 @@ from vla_deploy.export.parity import (
 )
 from vla_deploy.export.quantize import quantize_graphs
 from vla_deploy.export.rungs import Progress
-from vla_deploy.export.torch_pipeline import TorchPipeline
+from vla_deploy.export.torch_pipeline import ModelInputs, TorchPipeline
 from vla_deploy.export.variants import VariantParity, run_variants, variant_failures
 from vla_deploy.pipeline import Policy
 from vla_deploy.pipeline.backend import BackendOptions
@@ -42,7 +43,9 @@ MAX_ACTION_ERROR = 0.05  # of the size of a dimension in robot units
 # What serves may be so much worse than the reference at bf16, fp16, tf32 and fp8, and at int8 so
 # much worse than on the exporting machine.
 MARGIN = 1.25
-DRAWS = 8  # of noise for each fixture, where the reference's own error is measured
+# Of images, and of noise for each, of a fixture, where the reference's own error is measured.
+PICTURES, NOISES = 3, 8
+GREY_LEVEL = 2 / 255  # of images in [-1, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,24 +80,38 @@ def reference_error(
     reference: TorchPipeline, runs: Sequence[TorchRun], precision: str, progress: Progress
 ) -> float | None:
     """Return how far the torch modules are off at a precision: the largest error of any element
-    over all fixtures with several draws of noise each, model space.
+    over all fixtures with several draws of noise and of images each, model space.
 
-    One draw says little: the largest of few errors varies by half from one to the next. Raises
-    GateError where a number is not finite: the policy cannot be run at that precision.
+    One draw says little: the largest of few errors varies by half from one to the next. Most of it
+    comes of the images, which are therefore drawn as well, within a grey level of the fixture's:
+    that is another sum of roundings, at much the same place. Raises GateError where a number is not
+    finite: the policy cannot be run at that precision.
     """
     if precision not in REFERENCES:
         return None
     errors = []
     for index, run in enumerate(runs):
-        progress(f'torch modules, {precision}: fixture {index + 1} of {len(runs)}')
         generator = np.random.Generator(np.random.Philox(SEED + index))
-        noises = generator.standard_normal((DRAWS, *run.x[0].shape), dtype=np.float32)
-        noises[0] = run.x[0]
-        exact = reference.chunks(run.inputs, noises)
-        with as_reference(reference.model, precision):
-            rounded = reference.chunks(run.inputs, noises)
-        errors.append(compare(rounded, exact, f'{precision}, torch chunks').max_abs)
+        for picture in range(PICTURES):
+            progress(
+                f'torch modules, {precision}: fixture {index + 1} of {len(runs)}, '
+                f'{picture + 1} of {PICTURES}'
+            )
+            noises = generator.standard_normal((NOISES, *run.x[0].shape), dtype=np.float32)
+            inputs = run.inputs if picture == 0 else _drawn(run.inputs, generator)
+            if picture == 0:
+                noises[0] = run.x[0]
+            exact = reference.chunks(inputs, noises)
+            with as_reference(reference.model, precision):
+                rounded = reference.chunks(inputs, noises)
+            errors.append(compare(rounded, exact, f'{precision}, torch chunks').max_abs)
     return max(errors)
+
+
+def _drawn(inputs: ModelInputs, generator: np.random.Generator) -> ModelInputs:
+    """Return the same but for images that are off by a grey level at most."""
+    by = generator.uniform(-GREY_LEVEL, GREY_LEVEL, inputs.images.shape).astype(np.float32)
+    return replace(inputs, images=(inputs.images + torch.from_numpy(by)).clamp(-1.0, 1.0))
 
 
 def run_precision(

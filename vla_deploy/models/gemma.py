@@ -64,10 +64,6 @@ def _unit_rms(hidden: Tensor, eps: float) -> Tensor:
     return hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
 
 
-def _add(hidden: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
-    return hidden + update if gate is None else hidden + update * gate
-
-
 class GemmaMlp(nn.Module):
     """down(gelu(gate(x)) * up(x)) with the tanh form of GELU, without biases."""
 
@@ -104,9 +100,13 @@ class GemmaLayer(nn.Module):
 
         `gate` is the one that `input_layernorm` gave.
         """
-        hidden = _add(hidden, self.self_attn.o_proj(attended), gate)
+        hidden = self.add(hidden, self.self_attn.o_proj(attended), gate)
         normed, gate = self.post_attention_layernorm(hidden, condition)
-        return _add(hidden, self.mlp(normed), gate)
+        return self.add(hidden, self.mlp(normed), gate)
+
+    def add(self, hidden: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
+        """Return the next state of the residual stream."""
+        return hidden + update if gate is None else hidden + update * gate
 
 
 class GemmaStack(nn.Module):

@@ -103,8 +103,12 @@ class DecoderLayer(nn.Module):
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Add the attention's result [B,L,heads*head_dim] to hidden, then the MLP's."""
-        hidden = self.self_attn.o_proj(attended) + hidden
-        return self.mlp(self.post_attention_layernorm(hidden)) + hidden
+        hidden = self.add(hidden, self.self_attn.o_proj(attended))
+        return self.add(hidden, self.mlp(self.post_attention_layernorm(hidden)))
+
+    def add(self, hidden: Tensor, update: Tensor) -> Tensor:
+        """Return the next state of the residual stream."""
+        return update + hidden
 
 
 class TextModel(nn.Module):

@@ -130,8 +130,12 @@ class VisionLayer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [N,patches,hidden] to the same shape."""
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
-        return hidden + self.mlp(self.layer_norm2(hidden))
+        hidden = self.add(hidden, self.self_attn(self.layer_norm1(hidden)))
+        return self.add(hidden, self.mlp(self.layer_norm2(hidden)))
+
+    def add(self, hidden: Tensor, update: Tensor) -> Tensor:
+        """Return the next state of the residual stream."""
+        return hidden + update
 
 
 class VisionEncoder(nn.Module):
