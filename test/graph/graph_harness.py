@@ -134,7 +134,7 @@ class Graph:
     def run(self, *command: str) -> GraphProcess:
         """Start a command in this domain."""
         log = self._folder / f'{len(self.processes)}.log'
-        process = GraphProcess(list(command), log, self.environment)
+        process = GraphProcess(list(command), log, self.environment, self._domain)
         self.processes.append(process)
         return process
 

@@ -46,6 +46,11 @@ class Domain:
             return
         raise RuntimeError(f'all {DOMAINS} ROS domains are in use by tests')
 
+    def fileno(self) -> int:
+        """Return what a process of the domain inherits, which keeps the domain until it has ended
+        as well: a test that is killed leaves its processes behind."""
+        return self._lock.fileno()
+
     def release(self) -> None:
         self._lock.close()
 
@@ -53,7 +58,9 @@ class Domain:
 class GraphProcess:
     """A process of the graph; its output goes to a file, so that nobody has to read a pipe."""
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], log: Path, environment: dict[str, str], domain: Domain
+    ) -> None:
         self._log = log
         with log.open('wb') as stream:
             self._popen = subprocess.Popen(
@@ -61,6 +68,7 @@ class GraphProcess:
                 env=environment,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                pass_fds=[domain.fileno()],
                 start_new_session=True,  # so that `interrupt_group` is Ctrl-C in its terminal
             )
         self.pid = self._popen.pid

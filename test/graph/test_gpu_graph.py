@@ -70,7 +70,11 @@ def test_when_the_device_is_lost_while_the_robot_moves_expect_degraded_and_the_g
     monkeypatch.setitem(robot.environment, 'PYTHONPATH', os.pathsep.join(paths))
     monkeypatch.setitem(robot.environment, 'LOST', str(lost))
     process = start(robot, reach_bundle)
-    robot.wait(lambda: robot.guard.state_name == 'ARMED', 'the first plan', timeout_s=START_S)
+    robot.wait(
+        lambda: robot.guard.state_name == 'ARMED' or process.exit_code is not None,
+        'the first plan', timeout_s=START_S,
+    )  # fmt: skip
+    assert process.exit_code is None, process.output()
     robot.wait_until_moving(0.05)
     process.send(signal.SIGUSR1)
     robot.wait(lost.exists, 'the device to be lost')
