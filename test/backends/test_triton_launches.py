@@ -25,9 +25,7 @@ from vla_deploy.backends.parameters import ModuleParameters  # noqa: E402
 from vla_deploy.backends.product_ops import ProductOps  # noqa: E402
 from vla_deploy.backends.torch_cuda import DTYPES, MLP_DTYPES, TorchCudaBackend  # noqa: E402
 from vla_deploy.backends.torch_ops import Inline  # noqa: E402
-from vla_deploy.backends.triton_launch import Launcher  # noqa: E402
 from vla_deploy.backends.triton_ops import TritonOps  # noqa: E402
-from vla_deploy.backends.triton_tuning import Recorded, compiled  # noqa: E402
 from vla_deploy.backends.tuning import Tuning, default, load_tuning  # noqa: E402
 from vla_deploy.core.contract import TimeEmbedding  # noqa: E402
 from vla_deploy.models.pi import Pi, PiConfig  # noqa: E402
@@ -187,33 +185,3 @@ def test_when_sizes_were_not_measured_expect_them_measured_before_any_graph_and_
     ]  # fmt: skip
     assert own.ops.measured(lambda: own.step(backend._x, backend._dt, backend._current.views))
     assert kept.used == {'of before'}
-
-
-class Spilling:
-    """Stands for a kernel of Triton's, whose candidates of some depths spill registers."""
-
-    def __init__(self, depths):
-        self._depths = depths
-
-    def warmup(self, config, **_):
-        spills = 500 if config.depth in self._depths else 0
-        return SimpleNamespace(run=None, name='kernel', n_spills=spills)
-
-
-@pytest.mark.parametrize(
-    ('spilling', 'left'),
-    [((), {64, 128, 256}), ((64, 128), {256}), ((64, 128, 256), {64, 128, 256})],
-)
-def test_when_candidates_spill_registers_expect_them_measured_only_where_all_do(spilling, left):
-    sizes, launcher, kernel = (50, 720, 2048), Launcher(overlap=False), Spilling(spilling)
-    launcher._compile_only = True
-
-    def call(config):
-        if config.depth in left | set(spilling):
-            launcher._launch(kernel, (1,), config, (config,))
-        else:
-            raise triton.runtime.errors.OutOfResources(1, 0, 'shared memory')
-
-    recorded = {'linear': Recorded('linear', sizes, [call])}
-    found = compiled(recorded, torch.bfloat16, None)['linear']
-    assert {config.depth for config in found} == left

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ NARROW_COLUMNS = 1024  # of a row that one warp takes, which then waits for no o
 # Registers of a thread. Once it was launched the driver keeps room for every thread that the card
 # can run, 69 MB for as many as these on an H200, until the process ends.
 MOST_SPILLED = 64
+LOADING = threading.Lock()  # one kernel can be several candidates'
 
 Result = TypeVar('Result')
 Launch = Callable[[tuple[int, int, int], Sequence[Any]], object]
@@ -41,7 +43,8 @@ class SpillsError(Exception):
 def refuse_spills(compiled: Any) -> None:
     """Load a kernel that Triton has compiled; raises SpillsError where it spills much, and Triton's
     OutOfResources where it does not fit the card."""
-    compiled.run  # noqa: B018 - loads it, which says how much it spills
+    with LOADING:
+        compiled._init_handles()  # loads it, which says how much it spills
     if compiled.n_spills > MOST_SPILLED:
         raise SpillsError(f'{compiled.name} spills {compiled.n_spills} registers')
 
