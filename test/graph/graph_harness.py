@@ -330,7 +330,10 @@ class Graph:
         with self.publisher(String, 'instruction', profile) as publisher:
             publisher.publish(String(data=text))
             self.wait(
-                lambda: self.policy.instruction == text or 'instruction' in self.policy.reason,
+                lambda: (
+                    self.policy.instruction == text
+                    or self.policy.reason.startswith('instruction: ')
+                ),
                 f'inference to hear {text!r}',
             )
 

@@ -22,6 +22,7 @@ import numpy as np
 from launch import LaunchDescription
 from launch.actions import ExecuteProcess
 from launch_testing.actions import ReadyToTest
+from rclpy.time import Time
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'graph'))
 from fake_robot import FakeRobot
@@ -116,19 +117,20 @@ class TestParity(unittest.TestCase):
     def chunk_of(self, graph, task, state):
         """Say the task, and return a chunk from an observation of this case."""
         graph.wait(lambda: graph.policy.lifecycle_state == 3, 'inference to be active')
+        since_ns = graph.now_ns()  # every image that is sent from now on is this case's
         graph.tell(task)
         graph.chunks.clear()
 
-        def answered():
-            return graph.chunks and np.array_equal(
-                np.float32(graph.chunks[-1].anchor_position), state
+        def answers(chunk):
+            stamps_ns = [Time.from_msg(stamp).nanoseconds for stamp in chunk.image_stamps]
+            return (
+                chunk.instruction == task
+                and min(stamps_ns) >= since_ns
+                and np.array_equal(np.float32(chunk.anchor_position), state)
             )
 
-        # Images are published together with the state, so the second one is surely of this case.
-        graph.wait(answered, f'a chunk for {task!r}')
-        graph.chunks.clear()
-        graph.wait(answered, f'another chunk for {task!r}')
-        return graph.chunks[-1]
+        graph.wait(lambda: any(map(answers, graph.chunks)), f'a chunk for {task!r}')
+        return next(chunk for chunk in graph.chunks if answers(chunk))
 
 
 @launch_testing.post_shutdown_test()
