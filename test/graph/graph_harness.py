@@ -329,11 +329,9 @@ class Graph:
         """Publish an instruction, once inference listens, and wait until it was taken up."""
         with self.publisher(String, 'instruction', profile) as publisher:
             publisher.publish(String(data=text))
+            refused = 'instruction: '  # is what the reason begins with then
             self.wait(
-                lambda: (
-                    self.policy.instruction == text
-                    or self.policy.reason.startswith('instruction: ')
-                ),
+                lambda: text == self.policy.instruction or self.policy.reason.startswith(refused),
                 f'inference to hear {text!r}',
             )
 
