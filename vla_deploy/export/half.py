@@ -6,9 +6,9 @@ Both factors of such a product and its result are rounded to 16 bits; sums, norm
 rotations, everything that comes from the flow time, and the projections of states and actions stay
 float32. On a GPU queries, keys and values are rounded as well where attention is one node, which
 keeps scores, softmax and sums in float32 inside; other attention stays float32. `as_reference`
-rounds the torch modules where LeRobot runs at the precision: factors and results of every linear
-layer, and the residual stream behind every block. That gives the error that the policy itself has
-at the precision.
+rounds the torch modules where LeRobot's SmolVLA does at bf16: factors and results of every linear
+layer and of the vision tower's patches, and the residual stream behind attention and MLP. That
+gives the error that the policy itself has at the precision.
 
 On CPUs ONNX Runtime has no bf16 products, and leaves out roundings to fp16. For them there is a
 second form of the graphs over the same weights: it rounds at the same places and multiplies in
