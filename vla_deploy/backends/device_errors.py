@@ -66,8 +66,10 @@ _ADVICE_BY_KIND = (
         'header files of Python',
     ),
 )
-_TRITON_ADVICE = 'install the triton that fits this torch, or choose backend onnx_runtime'
-
+_TRITON_ADVICE = (
+    'install the triton that fits this torch; where it does, report this with the name of the '
+    'card, and choose backend onnx_runtime'
+)
 
 _MARKS = ('CUDA failure', 'CUDNN failure', 'CUBLAS failure', 'Failed to allocate memory',
           'Please install TensorRT')
@@ -111,11 +113,25 @@ def _advice_on(error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says, or its name where it says nothing.
 
-    ONNX Runtime puts the signatures of its own functions before what happened.
+    ONNX Runtime puts the signatures of its own functions before what happened, and Triton the
+    place in a kernel that does not compile.
     """
-    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = _not_compiled(error) or (str(error).splitlines() or [type(error).__name__])[0]
     happened = next((line.find(mark) for mark in _MARKS if mark in line), 0)
     return line[happened:]
+
+
+def _not_compiled(error: BaseException) -> str:
+    """Return the line of a kernel that Triton does not compile, and why; '' for other errors."""
+    node, source = getattr(error, 'node', None), getattr(error, 'src', None)
+    if source is None or not hasattr(node, 'lineno'):
+        return ''
+    inner = error.__cause__  # of a function that this one calls, or what Python says of the line
+    if inner is not None and (deeper := _not_compiled(inner)):
+        return deeper
+    said = str(getattr(error, 'error_message', None) or inner or '').split('\n')[0]
+    line = source.split('\n')[node.lineno - 1].strip()
+    return f'Triton does not compile {line!r}: {said}'
 
 
 def advice(text: str) -> str:
