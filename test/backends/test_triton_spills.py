@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -18,7 +17,12 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, compiler  # noqa: E402
 from triton.runtime.errors import OutOfResources  # noqa: E402
 
-from vla_deploy.backends.triton_launch import Launcher, SpillsError, refuse_spills  # noqa: E402
+from vla_deploy.backends.triton_launch import (  # noqa: E402
+    LOADING,
+    Launcher,
+    SpillsError,
+    refuse_spills,
+)
 from vla_deploy.backends.triton_tuning import Recorded, compiled  # noqa: E402
 
 THREADS = 12
@@ -64,17 +68,17 @@ def add_one(x, COUNT: tl.constexpr):
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
     """Return a function that gives a kernel as Triton compiles it, for a card that there is not:
-    what loads it says how much it spills."""
+    what loads it says how much it spills. No two threads load at a time."""
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
 
     def compile_it(spills, shared_memory):
         def load_binary(*_):
-            time.sleep(0.0)  # as loading does, give way to other threads
+            assert LOADING.locked()
             return 1, 2, 32, spills, 1024
 
         card = SimpleNamespace(
             utils=SimpleNamespace(load_binary=load_binary), get_current_device=lambda: 0,
-            launcher_cls=lambda *_: time.sleep(0.0), get_current_target=lambda: HOPPER,
+            launcher_cls=lambda *_: None, get_current_target=lambda: HOPPER,
         )
         monkeypatch.setattr(compiler.driver, '_active', card, raising=False)
         monkeypatch.setattr(compiler, 'max_shared_mem', lambda _: shared_memory)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from vla_deploy.export.checkpoint import Checkpoint, read_checkpoint
 from vla_deploy.export.families import family_of
 from vla_deploy.export.fixtures import Case, make_cases
-from vla_deploy.export.lerobot import LeRobotReference, versions
+from vla_deploy.export.lerobot import LeRobotReference, NoReferenceError, versions
+from vla_deploy.export.source import CheckpointError
 from vla_deploy.files import write_bytes
 
 COUNT = 100
@@ -56,19 +57,27 @@ def relative_errors(pairs: Iterable[Pair]) -> list[float]:
     ]
 
 
+def _errors(checkpoint: Checkpoint) -> list[float]:
+    """Return LeRobot's own error at bf16 on each observation."""
+    contract = family_of(checkpoint).contract(checkpoint)
+    exact, rounded = (LeRobotReference(checkpoint, contract) for _ in range(2))
+    rounded.policy.model.vlm_with_expert.to(torch.bfloat16)  # as LeRobot loads published weights
+    return relative_errors(
+        (rounded(case).chunk, exact(case).chunk) for case in observations(checkpoint, COUNT)
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the errors, and what they were made with."""
+    """Write the errors, and what they were made with; returns 2 where they cannot be had."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('checkpoint', type=Path)
     parser.add_argument('output', type=Path)
     arguments = parser.parse_args(argv)
-    checkpoint = read_checkpoint(arguments.checkpoint)
-    contract = family_of(checkpoint).contract(checkpoint)
-    exact, rounded = (LeRobotReference(checkpoint, contract) for _ in range(2))
-    rounded.policy.model.vlm_with_expert.to(torch.bfloat16)  # as LeRobot loads published weights
-    errors = relative_errors(
-        (rounded(case).chunk, exact(case).chunk) for case in observations(checkpoint, COUNT)
-    )
+    try:
+        errors = _errors(read_checkpoint(arguments.checkpoint, 'smolvla'))
+    except (CheckpointError, NoReferenceError) as error:
+        print(f'bf16_error: {error}', file=sys.stderr)
+        return 2
     recorded = {'made_with': versions(), 'relative_errors': errors}
     write_bytes(arguments.output, (json.dumps(recorded, indent=1) + '\n').encode('ascii'))
     print(f'{np.mean(errors):.3e} on average of {COUNT}')
