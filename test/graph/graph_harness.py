@@ -384,8 +384,8 @@ class Graph:
 
     def _situation(self) -> str:
         lines = [
-            f'guard: {self.guard.state_name} {self.guard.reason}',
-            f'inference: {self.policy.health_name} {self.policy.reason}',
+            f'guard: {self.guard.state_name} {self.guard.reason}, at {self.speed():.3f} rad/s',
+            f'inference: {self.policy.health_name} {self.policy.reason}, {len(self.chunks)} chunks',
         ]
         for process in self.processes:
             ended = '' if process.exit_code is None else f' (ended: {process.exit_code})'

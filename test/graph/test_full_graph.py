@@ -214,6 +214,17 @@ def test_when_a_strategy_is_chosen_expect_chunks_that_follow_one_another_within_
     )
 
 
+def test_when_a_plan_begins_later_than_retry_s_after_it_was_sent_expect_the_robot_to_move(
+    robot, serve, silent_bundle
+):
+    robot.take_control()
+    robot.forget()
+    slow = {'joint_names': list(JOINTS), 'period_s': 0.5, 'execute_steps': 2, 'retry_s': 0.1}
+    serve(silent_bundle, instruction=next(TASKS), **slow)
+    robot.wait_until_moving(0.05)
+    assert not robot.excess().excess.any
+
+
 # -- a goal that is cancelled ---------------------------------------------------------------------
 
 

@@ -211,6 +211,18 @@ def test_when_the_newest_chunk_was_not_taken_expect_it_over_after_retry():
     assert core.newest_over(200 * MS)
 
 
+def test_when_the_newest_chunk_begins_later_than_retry_expect_no_other_before_it():
+    core = make_core()
+    core.start('s', 'reach')
+    core.sent('s', 0)
+    core.begins(500 * MS)
+    core.on_execution(dataclasses.replace(IDLE, stamp_ns=699 * MS))
+    assert not core.due(699 * MS)
+    assert core.due(700 * MS)
+    core.sent('s', 700 * MS)
+    assert core.newest_over(900 * MS)  # one that says nothing of its begin was wanted at once
+
+
 def test_when_the_guard_is_latched_expect_nothing_due_and_its_state():
     core = make_core()
     core.start('s', 'reach')

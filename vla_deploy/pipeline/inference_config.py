@@ -143,7 +143,8 @@ class InferenceConfig:
     )
     retry_s: float = parameter(
         0.25,
-        'Wait before another chunk when the last one is not being executed.',
+        'Wait, from the first sample of the last chunk, before another one when that one is not '
+        'being executed.',
         's',
         minimum=0.01,
         maximum=60.0,

@@ -54,6 +54,7 @@ class Session:
     newest_ran: bool = False  # the guard has been seen to execute the newest chunk
     due_index: int = 0  # sample of the newest chunk at which the next one is due
     last_sent_ns: int | None = None  # ROS time at which the newest chunk was sent
+    begins_ns: int = 0  # ROS time of the first sample of the newest chunk
 
 
 class SessionCore:
@@ -149,7 +150,10 @@ class SessionCore:
             return False
         if self._runs_newest(session, execution):
             return False
-        return session.newest_ran or now_ns - session.last_sent_ns >= self._retry_ns
+        # The guard begins a plan at its first sample; another chunk before then takes its place and
+        # begins later still, so that a robot at rest would never move.
+        awaited_ns = max(session.last_sent_ns, session.begins_ns)
+        return session.newest_ran or now_ns - awaited_ns >= self._retry_ns
 
     @property
     def execution(self) -> Execution | None:
@@ -194,7 +198,8 @@ class SessionCore:
             self.session.due_index += self._execute_steps
 
     def sent(self, session_id: str, now_ns: int) -> int | None:
-        """Number a chunk that is ready; None if its session is over and it must be dropped."""
+        """Number a chunk that is ready; None if its session is over and it must be dropped. Until
+        `begins` says otherwise its first sample is wanted now."""
         session = self.session
         if session is None or session.session_id != session_id:
             return None
@@ -202,5 +207,10 @@ class SessionCore:
         session.next_seq += 1
         session.newest_ran = False
         session.due_index = self._execute_steps
-        session.last_sent_ns = now_ns
+        session.last_sent_ns = session.begins_ns = now_ns
         return seq
+
+    def begins(self, stamp_ns: int) -> None:
+        """Note ROS time of the first sample of the newest chunk."""
+        if self.session is not None:
+            self.session.begins_ns = stamp_ns
