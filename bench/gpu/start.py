@@ -25,18 +25,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from _weights_file import bundle_of, write_weights  # noqa: E402
+
+from vla_deploy.pipeline.bundle import WEIGHTS  # noqa: E402
 
 READ_BYTES = 8 << 20
-ALIGNMENT_BYTES = 64
-NOISE_ELEMENTS = 1 << 22
-SMALL = 0.02
 SLOWER = 1.5  # times as slow is reading at least where the file was let go of
 
 
@@ -53,7 +51,7 @@ def main() -> int:
     if arguments.one:
         arguments.output.write_text(json.dumps(_load(folder)))
         return 0
-    bytes_ = _write(arguments.model, folder)
+    bytes_ = write_weights(arguments.model, folder)
     figures: dict[str, Any] = {'model': arguments.model, 'bytes': bytes_}
     _read(folder)
     figures['reading_s'] = min(_read(folder) for _ in range(3))
@@ -100,46 +98,8 @@ def _start(
     return found
 
 
-def _write(name: str, folder: Path) -> int:
-    """Write weights and their table as export does; return the weights' bytes."""
-    import torch
-
-    from vla_deploy.backends.parameters import SCHEMA_VERSION
-    from vla_deploy.core import strict
-    from vla_deploy.models.pi import Pi
-    from vla_deploy.models.published import PUBLISHED
-    from vla_deploy.models.smolvla import SmolVLA, SmolVLAConfig
-    from vla_deploy.pipeline.bundle import PARAMETERS, WEIGHTS
-
-    config = PUBLISHED[name]
-    with torch.device('meta'):
-        model = (SmolVLA if isinstance(config, SmolVLAConfig) else Pi)(config)
-    noise = np.random.default_rng(0).standard_normal(NOISE_ELEMENTS, np.float32) * SMALL
-    tensors, end = {}, 0
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / WEIGHTS, 'wb') as file:
-        for parameter, value in model.named_parameters():
-            end += -end % ALIGNMENT_BYTES
-            file.seek(end)
-            tensors[parameter] = {
-                'shape': list(value.shape), 'offset': end,
-                'transposed': value.dim() == 2 and 'embed' not in parameter,
-            }
-            for begin in range(0, value.numel(), NOISE_ELEMENTS):
-                file.write(noise[: value.numel() - begin].data)
-            end += value.numel() * noise.itemsize
-    table = {
-        'schema_version': SCHEMA_VERSION, 'family': name, 'model': strict.to_mapping(config),
-        'tensors': tensors,
-    }
-    (folder / PARAMETERS).write_text(json.dumps(table))
-    return end
-
-
 def _read(folder: Path) -> float:
     """Return the seconds that one thread takes to read the file."""
-    from vla_deploy.pipeline.bundle import WEIGHTS
-
     buffer = bytearray(READ_BYTES)
     begin = time.perf_counter()
     with open(folder / WEIGHTS, 'rb', buffering=0) as file:
@@ -150,8 +110,6 @@ def _read(folder: Path) -> float:
 
 def _evict(folder: Path) -> None:
     """Let the system let go of the file's pages, which all have to be on the disk for that."""
-    from vla_deploy.pipeline.bundle import WEIGHTS
-
     file = os.open(folder / WEIGHTS, os.O_RDONLY)
     os.fsync(file)
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -191,26 +149,9 @@ def _load(folder: Path) -> dict[str, Any]:
 
     from vla_deploy.backends import torch_cuda, torch_start, triton_ops
     from vla_deploy.backends.parameters import BundleParameters
-    from vla_deploy.core.contract import TimeEmbedding
-    from vla_deploy.models.expert import expert_sizes
-    from vla_deploy.models.published import PUBLISHED
-    from vla_deploy.models.smolvla import SmolVLAConfig
     from vla_deploy.pipeline.backend import BackendOptions
-    from vla_deploy.pipeline.bundle import PARAMETERS
 
-    config = PUBLISHED[folder.name.removeprefix('start_')]
-    if isinstance(config, SmolVLAConfig):
-        width, _ = expert_sizes(config.text, config.expert_width_multiplier)
-    else:
-        width = config.expert.hidden_size
-    bundle: Any = SimpleNamespace(
-        path=folder, receipt={'files': {PARAMETERS: ''}},
-        contract=SimpleNamespace(
-            time_embedding=TimeEmbedding(width, config.min_period, config.max_period),
-            denoise_steps=config.num_steps, reserved_inputs=(),
-            cameras=range(config.camera_slots),
-        ),
-    )
+    bundle = bundle_of(folder)
     torch.zeros(1, device='cuda')
     torch.cuda.synchronize()
     parts = _Parts()

@@ -1,0 +1,127 @@
+# Copyright 2026 The vla_deploy authors
+# SPDX-License-Identifier: Apache-2.0
+"""How long two robots wait for one another on one GPU, each with a process of its own.
+
+    python bench/gpu/two_robots.py OUTPUT.json [--model smolvla] [--chunks 200]
+        [--periods-ms 50,53] [--folder FOLDER]
+
+First one of them computes its chunks alone, then both at once, at periods that differ a little, so
+that their phases drift through one another. A wait is what a chunk took longer than one alone takes
+at the median, told in such chunks. Returns 1 where one waited for more than a whole chunk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from _weights_file import bundle_of, write_weights  # noqa: E402
+
+MOST_CHUNKS = 1.0
+WARM_CHUNKS = 20
+LOAD_S = 300.0
+
+
+def main() -> int:
+    """Measure one robot, then two; write and print what a chunk took."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('output', type=Path)
+    parser.add_argument('--model', default='smolvla')
+    parser.add_argument('--chunks', type=int, default=200, help='of each robot (200)')
+    parser.add_argument('--periods-ms', default='50,53', help='of the two robots (50,53)')
+    parser.add_argument('--folder', type=Path, default=Path(tempfile.gettempdir()))
+    arguments = parser.parse_args()
+    periods_s = [float(period) * 1e-3 for period in arguments.periods_ms.split(',')]
+    folder = arguments.folder / f'robots_{arguments.model}'
+    write_weights(arguments.model, folder)
+    (alone,) = _robots(folder, periods_s[:1], arguments.chunks)
+    together = _robots(folder, periods_s, arguments.chunks)
+    chunk_s = float(np.median(alone))
+    waited = [(float(np.max(robot)) - chunk_s) / chunk_s for robot in (alone, *together)]
+    figures: dict[str, Any] = {
+        'model': arguments.model,
+        'periods_ms': [period * 1e3 for period in periods_s],
+        'alone_ms': _percentiles_ms(alone),
+        'together_ms': [_percentiles_ms(robot) for robot in together],
+        'longest_wait_alone_chunks': waited[0],
+        'longest_wait_chunks': max(waited[1:]),
+    }
+    arguments.output.write_text(json.dumps(figures, indent=1) + '\n')
+    print(json.dumps(figures, indent=1))
+    return 0 if figures['longest_wait_chunks'] <= MOST_CHUNKS else 1
+
+
+def _percentiles_ms(seconds: list[float]) -> dict[str, float]:
+    return {
+        name: float(np.percentile(seconds, at)) * 1e3
+        for name, at in (('p50', 50), ('p95', 95), ('p99', 99), ('max', 100))
+    }
+
+
+def _robots(folder: Path, periods_s: list[float], chunks: int) -> list[list[float]]:
+    """Return the seconds of each chunk of robots that begin together, a process each."""
+    context = multiprocessing.get_context('spawn')
+    barrier, queue = context.Barrier(len(periods_s)), context.Queue()
+    robots = [
+        context.Process(target=_robot, args=(index, folder, period_s, chunks, barrier, queue))
+        for index, period_s in enumerate(periods_s)
+    ]
+    for robot in robots:
+        robot.start()
+    took = dict(queue.get(timeout=LOAD_S + chunks * max(periods_s)) for _ in robots)
+    for robot in robots:
+        robot.join()
+    return [took[index] for index in range(len(robots))]
+
+
+def _robot(
+    index: int, folder: Path, period_s: float, chunks: int, barrier: Any, queue: Any
+) -> None:
+    """Compute a chunk each period, from arrays on the host to one there, and tell what it took."""
+    from vla_deploy.backends import torch_cuda
+    from vla_deploy.pipeline.backend import BackendOptions, ModelInputs
+
+    bundle = bundle_of(folder)
+    options = BackendOptions(provider='cuda', precision='bf16', variant='unrolled')
+    backend = torch_cuda.load(bundle, options)
+    inputs, noise = _observation(folder)
+    for _ in range(WARM_CHUNKS):
+        backend.whole(ModelInputs(*inputs), noise)
+    barrier.wait(timeout=LOAD_S)
+    took = []
+    begin = time.perf_counter()
+    for count in range(chunks):
+        time.sleep(max(0.0, begin + count * period_s - time.perf_counter()))
+        asked = time.perf_counter()
+        backend.whole(ModelInputs(*inputs), noise)
+        took.append(time.perf_counter() - asked)
+    queue.put((index, took))
+
+
+def _observation(folder: Path) -> tuple[list[Any], Any]:
+    """Return arrays as ModelInputs takes them, and noise: every camera, the longest text."""
+    import torch
+    from _reference import random_inputs
+
+    from vla_deploy.models.published import PUBLISHED
+
+    config = PUBLISHED[folder.name.removeprefix('robots_')]
+    *seen, noise = (
+        value[0].numpy() for value in random_inputs(config, torch.device('cpu'), seed=0)
+    )
+    return seen, noise
+
+
+if __name__ == '__main__':
+    sys.exit(main())
