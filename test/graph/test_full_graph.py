@@ -214,17 +214,6 @@ def test_when_a_strategy_is_chosen_expect_chunks_that_follow_one_another_within_
     )
 
 
-def test_when_a_plan_begins_later_than_retry_s_after_it_was_sent_expect_the_robot_to_move(
-    robot, serve, silent_bundle
-):
-    robot.take_control()
-    robot.forget()
-    slow = {'joint_names': list(JOINTS), 'period_s': 0.5, 'execute_steps': 2, 'retry_s': 0.1}
-    serve(silent_bundle, instruction=next(TASKS), **slow)
-    robot.wait_until_moving(0.05)
-    assert not robot.excess().excess.any
-
-
 # -- a goal that is cancelled ---------------------------------------------------------------------
 
 
@@ -322,6 +311,20 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
         f'kill -9 of the guard, {len(tails_s)} of {REPEATS}: at rest by command within '
         f'{max(tails_s) * 1e3:.0f} ms, {max(errors_rad):.4f} rad from the end of the tail',
     )
+
+
+# -- a slow policy; the last, for the arm goes no farther than it must -----------------------------
+
+
+def test_when_a_plan_begins_later_than_retry_s_after_it_was_sent_expect_the_robot_to_move(
+    robot, serve, silent_bundle
+):
+    robot.take_control()
+    robot.forget()
+    slow = {'joint_names': list(JOINTS), 'period_s': 0.5, 'execute_steps': 2, 'retry_s': 0.1}
+    serve(silent_bundle, instruction=next(TASKS), **slow)
+    robot.wait_until_moving(0.05)
+    assert not robot.excess().excess.any
 
 
 def start_until_moving(graph, bundle, deaf):
