@@ -151,7 +151,7 @@ def test_when_the_policy_returns_100_for_every_joint_expect_no_joint_past_a_limi
     rules = FRONTS[hundred.front](robot, serve, hundred_bundle, parameters)
     assert 'start_jump' in rules
     assert rules <= {'start_jump', 'position'}
-    assert robot.policy.backend == hundred.backend
+    robot.wait(lambda: robot.policy.backend == hundred.backend, 'the backend in the status')
     assert robot.wait_until_standing() == pytest.approx(before, abs=1e-3)
     assert not robot.excess().excess.any
     assert robot.guard_process.exit_code is None

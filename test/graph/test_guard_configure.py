@@ -118,7 +118,7 @@ def test_when_there_is_no_description_expect_failure_and_with_the_latched_one_su
         publisher.publish(String(data=read_text(URDF)))
         graph.wait(lambda: graph.change_state('guard', 'configure'), 'the description to arrive')
     assert graph.lifecycle_state('guard') == 'inactive'
-    assert list(graph.guard.joint_names) == list(JOINTS)
+    graph.wait(lambda: list(graph.guard.joint_names) == list(JOINTS), 'the joints in the status')
 
 
 def test_when_autostarted_without_a_description_expect_the_end_after_autostart_timeout(graph):
