@@ -51,6 +51,7 @@ from vla_deploy.pipeline.backend import ModelInputs  # noqa: E402
 
 DTYPE = torch.bfloat16
 SEEDS = 2
+STEPPED = 20  # replays, at most, that are computed step by step as well
 SHORTER = 5  # tokens: by so many are texts of different lengths apart
 REST_S = 0.2
 SHOWN = 6  # of the configurations that were measured
@@ -185,6 +186,7 @@ def _passed(figures: dict[str, Any], most: float) -> bool:
     and neighbours, where there are any, change nothing. What is not a number does not pass."""
     return bool(
         figures['equal_to_eager']['different'] == 0
+        and figures['equal_to_eager']['steps_different'] == 0
         and figures['parity']['ratio'] <= most
         and figures.get('changed_by_neighbours', 0) == 0
         and np.isfinite(figures.get('relative_to_alone', 0.0))
@@ -245,8 +247,9 @@ def _parity(exact: list[Any], plain: list[Any], chunks: list[Any]) -> dict[str, 
 def _replays(
     backend: Any, eager: Any, config: Any, bucket: Any, seeds: range
 ) -> dict[str, Any]:
-    """Compare chunks of graph and eager on fresh inputs, bit for bit; and whole with split."""
-    different = split_different = 0
+    """Compare chunks of graph and eager on fresh inputs, bit for bit: whole, and for some of them
+    step by step; and these with one another, which may round differently (pi0's state token)."""
+    different = steps_different = steps_unlike_whole = 0
     device = torch.device('cuda')
     inputs = backend._inputs[bucket]
     whole = backend._chunk_run(bucket)
@@ -269,16 +272,29 @@ def _replays(
         different += not torch.equal(replayed, launched)
         if not torch.isfinite(replayed).all():
             different += 1
-        if seed < 20 and bucket.observations == 1:
-            place = backend._x_of(1)
-            noise = place.clone()
-            backend._run('prefix', bucket)()
-            for embedding in backend._steps:
-                x = backend._step_run(embedding)()[0].clone()
-                place.copy_(x)
-            place.copy_(noise)
-            split_different += not torch.equal(replayed, x)
-    return {'replays': len(seeds), 'different': different, 'split_different': split_different}
+        if seed < STEPPED and bucket.observations == 1:
+            steps = _by_steps(backend, bucket)
+            steps_different += not torch.equal(steps, _by_steps(eager, bucket))
+            steps_unlike_whole += not torch.equal(replayed, steps)
+    return {
+        'replays': len(seeds),
+        'different': different,
+        'replays_by_steps': min(STEPPED, len(seeds)) if bucket.observations == 1 else 0,
+        'steps_different': steps_different,
+        'steps_unlike_whole': steps_unlike_whole,
+    }
+
+
+def _by_steps(backend: Any, bucket: Any) -> torch.Tensor:
+    """Return the chunk of what lies in the inputs, the prefix and each step by itself."""
+    place = backend._x_of(1)
+    noise = place.clone()
+    backend._run('prefix', bucket)()
+    for embedding in backend._steps:
+        x = backend._step_run(embedding)()[0].clone()
+        place.copy_(x)
+    place.copy_(noise)
+    return x
 
 
 @torch.inference_mode()

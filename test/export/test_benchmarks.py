@@ -16,7 +16,8 @@ import onnx
 from onnx import TensorProto, helper
 
 BENCH = Path(__file__).parents[2] / 'bench'
-GOOD = {'equal_to_eager': {'different': 0}, 'parity': {'ratio': 1.0}}
+EQUAL = {'different': 0, 'steps_different': 0}
+GOOD = {'equal_to_eager': EQUAL, 'parity': {'ratio': 1.0}}
 
 
 @pytest.fixture
@@ -63,7 +64,8 @@ def test_when_a_chunk_is_further_off_than_the_plain_modules_expect_a_bound_at_an
 
 @pytest.mark.parametrize(
     'wrong',
-    [{'equal_to_eager': {'different': 1}}, {'changed_by_neighbours': 1},
+    [{'equal_to_eager': {**EQUAL, 'different': 1}},
+     {'equal_to_eager': {**EQUAL, 'steps_different': 1}}, {'changed_by_neighbours': 1},
      {'relative_to_alone': float('nan')}],
 )  # fmt: skip
 def test_when_graph_or_neighbours_change_a_chunk_expect_it_to_fail(bench, wrong):
