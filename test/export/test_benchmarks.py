@@ -95,6 +95,17 @@ def test_when_a_part_in_8_bits_is_far_from_plain_torch_expect_it_named(bench):
     assert len(far(**{'down, float32': 6e-3})) == 1
 
 
+@pytest.mark.parametrize(
+    ('other', 'waited'),
+    [([], 0.0), ([(-3.0, -1.0)], 0.0), ([(-3.0, 2.0)], 2.0), ([(1.0, 4.0)], 3.0),
+     ([(-3.0, 2.0), (3.0, 4.0)], 3.0), ([(1.0, 6.0)], 0.0)],
+)  # fmt: skip
+def test_when_two_robots_share_a_card_expect_a_chunk_to_wait_for_those_that_end_first(
+    bench, other, waited
+):
+    assert bench('two_robots').waits_s([(0.0, 5.0)], other) == [waited]
+
+
 @pytest.mark.parametrize('kind', ['Loop', 'If'])
 def test_when_a_graph_holds_others_expect_its_nodes_not_counted_as_one(
     bench, kind, tmp_path, capsys
