@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vla_deploy.backends.fused_inputs import Config
 from vla_deploy.backends.parameters import SCHEMA_VERSION
 from vla_deploy.core import strict
 from vla_deploy.core.contract import TimeEmbedding
@@ -53,10 +54,14 @@ def write_weights(name: str, folder: Path) -> int:
     return end
 
 
+def config_of(folder: Path) -> Config:
+    """Return the sizes of the policy whose weights a folder holds."""
+    return PUBLISHED[json.loads((folder / PARAMETERS).read_text())['family']]
+
+
 def bundle_of(folder: Path) -> Any:
     """Return what `load` of the torch backend reads of a bundle, for a folder that was written."""
-    table = json.loads((folder / PARAMETERS).read_text())
-    config = PUBLISHED[table['family']]
+    config = config_of(folder)
     if isinstance(config, SmolVLAConfig):
         width, _ = expert_sizes(config.text, config.expert_width_multiplier)
     else:

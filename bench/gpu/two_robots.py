@@ -20,6 +20,8 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-from _weights_file import bundle_of, write_weights  # noqa: E402
+from _weights_file import bundle_of, config_of, write_weights  # noqa: E402
+
+from vla_deploy.models.published import PUBLISHED  # noqa: E402
 
 Chunks = list[tuple[float, float]]
 """When each was asked for and done, in seconds of a clock that processes share."""
@@ -36,18 +40,21 @@ Chunks = list[tuple[float, float]]
 MOST_CHUNKS = 1.0
 WARM_CHUNKS = 20
 LOAD_S = 300.0
+_barrier: Barrier  # of a robot's process
 
 
 def main() -> int:
     """Measure one robot, then two; write and print what a chunk took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('output', type=Path)
-    parser.add_argument('--model', default='smolvla')
+    parser.add_argument('--model', default='smolvla', choices=sorted(PUBLISHED))
     parser.add_argument('--chunks', type=int, default=200, help='of each robot (200)')
     parser.add_argument('--periods-ms', default='50,53', help='of the two robots (50,53)')
     parser.add_argument('--folder', type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
     periods_s = [float(period) * 1e-3 for period in arguments.periods_ms.split(',')]
+    if len(periods_s) != 2:
+        parser.error(f'--periods-ms {arguments.periods_ms}: give two, one for each robot')
     folder = arguments.folder / f'robots_{arguments.model}'
     write_weights(arguments.model, folder)
     (alone,) = _robots(folder, periods_s[:1], arguments.chunks)
@@ -95,33 +102,28 @@ def _percentiles_ms(robot: Chunks) -> dict[str, float]:
 def _robots(folder: Path, periods_s: list[float], chunks: int) -> list[Chunks]:
     """Return the chunks of robots that begin together, a process each."""
     context = multiprocessing.get_context('spawn')
-    barrier, queue = context.Barrier(len(periods_s)), context.Queue()
-    robots = [
-        context.Process(target=_robot, args=(index, folder, period_s, chunks, barrier, queue))
-        for index, period_s in enumerate(periods_s)
-    ]
-    for robot in robots:
-        robot.start()
-    found = dict(queue.get(timeout=LOAD_S + chunks * max(periods_s)) for _ in robots)
-    for robot in robots:
-        robot.join()
-    return [found[index] for index in range(len(robots))]
+    barrier = context.Barrier(len(periods_s))
+    with ProcessPoolExecutor(len(periods_s), context, _begin_together, (barrier,)) as pool:
+        robots = [pool.submit(_robot, folder, period_s, chunks) for period_s in periods_s]
+        return [robot.result() for robot in robots]
 
 
-def _robot(
-    index: int, folder: Path, period_s: float, chunks: int, barrier: Any, queue: Any
-) -> None:
-    """Compute a chunk each period, from arrays on the host to one there, and tell when it was."""
+def _begin_together(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _robot(folder: Path, period_s: float, chunks: int) -> Chunks:
+    """Compute a chunk each period, from arrays on the host to one there; return when it was."""
     from vla_deploy.backends import torch_cuda
     from vla_deploy.pipeline.backend import BackendOptions, ModelInputs
 
-    bundle = bundle_of(folder)
     options = BackendOptions(provider='cuda', precision='bf16', variant='unrolled')
-    backend = torch_cuda.load(bundle, options)
+    backend = torch_cuda.load(bundle_of(folder), options)
     inputs, noise = _observation(folder)
     for _ in range(WARM_CHUNKS):
         backend.whole(ModelInputs(*inputs), noise)
-    barrier.wait(timeout=LOAD_S)
+    _barrier.wait(LOAD_S)
     done: Chunks = []
     begin = time.perf_counter()
     for count in range(chunks):
@@ -129,7 +131,7 @@ def _robot(
         asked = time.perf_counter()
         backend.whole(ModelInputs(*inputs), noise)
         done.append((asked, time.perf_counter()))
-    queue.put((index, done))
+    return done
 
 
 def _observation(folder: Path) -> tuple[list[Any], Any]:
@@ -137,12 +139,8 @@ def _observation(folder: Path) -> tuple[list[Any], Any]:
     import torch
     from _reference import random_inputs
 
-    from vla_deploy.models.published import PUBLISHED
-
-    config = PUBLISHED[folder.name.removeprefix('robots_')]
-    *seen, noise = (
-        value[0].numpy() for value in random_inputs(config, torch.device('cpu'), seed=0)
-    )
+    found = random_inputs(config_of(folder), torch.device('cpu'), seed=0)
+    *seen, noise = (value[0].numpy() for value in found)
     return seen, noise
 
 
