@@ -226,7 +226,7 @@ class Graph:
 
     def speed(self) -> float:
         """Return the largest measured speed of a joint in the newest joint state [rad/s]."""
-        if not self.joint_states:
+        if not self.joint_states or not self.joint_states[-1].velocity:  # which may be left out
             return 0.0
         return float(np.abs(self._joint_map.velocities(self.joint_states[-1])).max())
 
