@@ -6,10 +6,11 @@
         [--periods-ms 50,53] [--folder FOLDER]
 
 First one of them computes its chunks alone, then both at once, at periods that differ a little, so
-that their phases drift through one another. A chunk waits while one of the other is computed that
-ends first; the wait is told in chunks, as long as one alone takes at the median. Returns 1 where
-one waited for more than that. What a chunk took longer than one alone is told besides: it is its
-wait and what the machine delays it, as it now and then does one that is alone.
+that their phases drift through one another. Some chunks are undisturbed then: none of the other is
+computed meanwhile. All else is told in those, by their median. A chunk waits at most for what it
+takes longer than that, and for as long as those of the other are computed meanwhile that end first.
+Returns 1 where one waited for more than one. What a chunk took longer is told besides: it is its
+wait and what the machine delays it, as it now and then does one that is undisturbed.
 """
 
 from __future__ import annotations
@@ -59,30 +60,45 @@ def main() -> int:
     write_weights(arguments.model, folder)
     (alone,) = _robots(folder, periods_s[:1], arguments.chunks)
     together = _robots(folder, periods_s, arguments.chunks)
-    chunk_s = float(np.median(_took_s(alone)))
-    longer = [float(np.max(_took_s(robot))) / chunk_s - 1.0 for robot in (alone, *together)]
-    one, other = together
-    wait = max(*waits_s(one, other), *waits_s(other, one)) / chunk_s
+    end_s = min(robot[-1][1] for robot in together)  # after it there is but one
+    one, other = ([chunk for chunk in robot if chunk[1] <= end_s] for robot in together)
+    free = undisturbed(one, other) + undisturbed(other, one)
+    if not free:
+        parser.error(f'--periods-ms {arguments.periods_ms}: too short, no chunk is undisturbed')
+    chunk_s = float(np.median(_took_s(free)))
+    wait_s = max(*waits_s(one, other, chunk_s), *waits_s(other, one, chunk_s))
     figures: dict[str, Any] = {
         'model': arguments.model,
         'periods_ms': [period * 1e3 for period in periods_s],
         'alone_ms': _percentiles_ms(alone),
-        'together_ms': [_percentiles_ms(robot) for robot in together],
-        'longest_wait_chunks': wait,
-        'longest_wait_and_delay_chunks': max(longer[1:]),
-        'longest_delay_alone_chunks': longer[0],
+        'undisturbed_ms': _percentiles_ms(free),
+        'undisturbed': len(free),
+        'together_ms': _percentiles_ms(one + other),
+        'longest_wait_chunks': wait_s / chunk_s,
+        'longest_wait_and_delay_chunks': max(_took_s(one + other)) / chunk_s - 1.0,
+        'longest_delay_chunks': max(_took_s(free)) / chunk_s - 1.0,
     }
     arguments.output.write_text(json.dumps(figures, indent=1) + '\n')
     print(json.dumps(figures, indent=1))
-    return 0 if wait <= MOST_CHUNKS else 1
+    return 0 if wait_s <= MOST_CHUNKS * chunk_s else 1
 
 
-def waits_s(robot: Chunks, other: Chunks) -> list[float]:
-    """Return for how long each chunk of a robot waited for the other one's: for as long as those
-    were computed, meanwhile, that ended first."""
+def undisturbed(robot: Chunks, other: Chunks) -> Chunks:
+    """Return the chunks of a robot during which none of the other was computed."""
     return [
-        sum(
-            ended - max(begun, asked) for begun, ended in other if asked < ended <= done
+        (asked, done)
+        for asked, done in robot
+        if all(ended <= asked or done <= begun for begun, ended in other)
+    ]
+
+
+def waits_s(robot: Chunks, other: Chunks, chunk_s: float) -> list[float]:
+    """Return for how long at most each chunk of a robot waited for the other one's: for what it
+    took longer than `chunk_s`, and while those were computed, meanwhile, that ended first."""
+    return [
+        min(
+            max(0.0, done - asked - chunk_s),
+            sum(ended - max(begun, asked) for begun, ended in other if asked < ended <= done),
         )
         for asked, done in robot
     ]

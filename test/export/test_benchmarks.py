@@ -98,12 +98,24 @@ def test_when_a_part_in_8_bits_is_far_from_plain_torch_expect_it_named(bench):
 @pytest.mark.parametrize(
     ('other', 'waited'),
     [([], 0.0), ([(-3.0, -1.0)], 0.0), ([(-3.0, 2.0)], 2.0), ([(1.0, 4.0)], 3.0),
-     ([(-3.0, 2.0), (3.0, 4.0)], 3.0), ([(1.0, 6.0)], 0.0)],
+     ([(-3.0, 2.0), (3.0, 4.0)], 3.0), ([(1.0, 6.0)], 0.0), ([(0.0, 4.5)], 4.0)],
 )  # fmt: skip
 def test_when_two_robots_share_a_card_expect_a_chunk_to_wait_for_those_that_end_first(
     bench, other, waited
 ):
-    assert bench('two_robots').waits_s([(0.0, 5.0)], other) == [waited]
+    assert bench('two_robots').waits_s([(0.0, 5.0)], other, 1.0) == [waited]
+
+
+@pytest.mark.parametrize(
+    ('other', 'free'),
+    [([], True), ([(-3.0, 0.0), (5.0, 7.0)], True), ([(-3.0, 1.0)], False), ([(4.0, 7.0)], False),
+     ([(1.0, 2.0)], False), ([(-1.0, 6.0)], False)],
+)  # fmt: skip
+def test_when_a_chunk_of_the_other_robot_is_computed_meanwhile_expect_it_not_undisturbed(
+    bench, other, free
+):
+    chunk = (0.0, 5.0)
+    assert bench('two_robots').undisturbed([chunk], other) == ([chunk] if free else [])
 
 
 @pytest.mark.parametrize('kind', ['Loop', 'If'])
