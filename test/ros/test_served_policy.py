@@ -47,3 +47,11 @@ def test_when_actions_are_differences_expect_real_time_chunking_refused_at_once(
     guided = dataclasses.replace(given, strategy='real_time_chunking')
     with pytest.raises(PolicyError, match="'strategy' is 'real_time_chunking'.*differences"):
         load_policy(guided)
+
+
+def test_when_a_policy_makes_chunks_of_one_sample_expect_it_refused_at_once(
+    plain_bundle, plain_contract
+):
+    bundle = plain_bundle(dataclasses.replace(plain_contract, chunk_steps=1))
+    with pytest.raises(PolicyError, match=r'contract\.yaml: chunk_steps is 1, but the guard'):
+        load_policy(InferenceConfig(bundle=str(bundle), backend='stub'))

@@ -141,6 +141,11 @@ def _check_steps(policy: Policy, config: InferenceConfig) -> None:
 
 def _check_strategy(contract: Contract, config: InferenceConfig) -> None:
     steps = contract.chunk_steps
+    if steps < 2:
+        raise PolicyError(
+            f'{config.bundle}/contract.yaml: chunk_steps is {steps}, but the guard executes the '
+            'motion from one sample to the next, and refuses chunks of less than 2'
+        )
     executed = config.execute_steps or steps
     least = 2 if config.strategy == SYNCHRONOUS else 1
     most = steps - 1 if config.strategy in (ENSEMBLING, REAL_TIME_CHUNKING) else steps
