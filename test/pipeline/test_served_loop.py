@@ -136,9 +136,11 @@ def fits(serving):
     between_s = (s.execute_steps - 1 + s.offset_steps) * s.period_s
     if s.anchor == 'arrival' and between_s < 2 * seen_and_computed_s:
         return False  # each chunk begins where the robot was, and it lags by that
-    left_s = (STEPS - s.execute_steps - 1) * s.period_s
+    # a chunk is due when that many samples ran, and never before the one before it has come
+    due_s = max(s.execute_steps * s.period_s, seen_and_computed_s)
+    lasts_s = (STEPS - 1) * s.period_s
     silent_s = (s.execute_steps + 1) * s.period_s + seen_and_computed_s
-    return left_s > seen_and_computed_s and silent_s < 1.9
+    return due_s + seen_and_computed_s < lasts_s and silent_s < 1.9
 
 
 def least_share(serving):
@@ -159,7 +161,7 @@ servings = st.builds(
     period_s=st.floats(0.02, 0.5),
     offset_steps=st.sampled_from([0, 1]),
     execute_steps=st.integers(1, STEPS - 1),
-    retry_s=st.floats(0.01, 1.0),
+    retry_s=st.floats(3 * TICK_S, 1.0),  # the guard takes a chunk and says so in two
     latency_s=st.floats(0.0, 0.5),
     image_period_s=st.floats(0.02, 0.2),
 ).filter(fits)

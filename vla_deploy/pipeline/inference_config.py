@@ -144,7 +144,8 @@ class InferenceConfig:
     retry_s: float = parameter(
         0.25,
         'Wait, from the first sample of the last chunk, before another one when that one is not '
-        'being executed.',
+        'being executed; longer than two periods of the guard, in which it takes the chunk and '
+        'says so.',
         's',
         minimum=0.01,
         maximum=60.0,
