@@ -76,6 +76,20 @@ def test_when_asynchronous_expect_the_next_chunk_while_the_first_runs_and_the_de
     shared_graph.wait(lambda: shared_graph.policy.delay_steps == 3, 'the delay of the second')
 
 
+def test_when_no_image_comes_while_a_chunk_runs_expect_no_other_of_the_same_image(
+    shared_graph, robot, serve, monkeypatch
+):
+    serve(**REACH, execute_steps=1)
+    next_chunk(shared_graph)
+    monkeypatch.setattr(robot, 'images', {})
+    for consumed in range(1, 6):  # the first may see an image that came meanwhile
+        run(shared_graph, robot, shared_graph.chunks[-1], 1, consumed)
+    seen_ns = [time_ns(chunk.image_stamps[0]) for chunk in shared_graph.chunks]
+    assert len(seen_ns) == len(set(seen_ns)) < 5
+    monkeypatch.undo()
+    shared_graph.wait(lambda: len(shared_graph.chunks) > len(seen_ns), 'a chunk of a new image')
+
+
 def test_when_synchronous_expect_the_robot_at_rest_between_chunks_of_execute_steps(
     shared_graph, robot, serve
 ):

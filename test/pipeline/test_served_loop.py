@@ -68,6 +68,11 @@ class Loop:
         first, *_, last = self.places.values()
         return float((last - first)[0]) / SPEED
 
+    def went_back(self):
+        """How long that would have taken it, where it went back farthest [s]."""
+        positions = np.array([position[0] for position in self.places.values()])
+        return float((np.maximum.accumulate(positions) - positions).max()) / SPEED
+
     def run(self, until_s):
         while self.now_s < until_s:
             self.tick()
@@ -109,7 +114,7 @@ class Loop:
         actions = begin + steps * self.serving.period_s * np.full(JOINTS, SPEED)
         seq = self.session.sent('s', now_ns)
         placed = self.strategy.place(draft, seq, actions, actions.astype(np.float32), now_ns)
-        self.session.begins(placed.stamp_ns)
+        self.session.begins(placed.stamp_ns, draft.observation_ns)
         self.arriving = (
             self.world.chunk(
                 placed.actions, self.serving.period_s, session_id='s', seq=seq,
@@ -151,7 +156,7 @@ def least_share(serving):
         return 0.4 * moving_s / (moving_s + s.latency_s + s.image_period_s + 0.3)
     if s.anchor == 'arrival':  # goes back by what it takes to have a chunk
         return 0.2
-    return 0.75  # may stand once, when the second chunk follows the first
+    return 0.8
 
 
 servings = st.builds(
@@ -179,3 +184,5 @@ def test_when_a_policy_is_served_expect_the_robot_to_begin_in_time_and_to_get_on
     loop.run(loop.now_s + 4.0)
     assert loop.refused == 0
     assert loop.went() - begun > least_share(serving) * 4.0
+    if s.anchor == 'observation':  # catches up with its first sample from rest, if that is offset
+        assert loop.went_back() < 0.01 + 0.5 * s.offset_steps * s.period_s

@@ -90,6 +90,60 @@ def test_when_the_plan_stood_still_meanwhile_expect_the_chunk_put_off_by_that(la
     assert placed.stamp_ns == (1350 + put_off_ms) * MS
 
 
+def seen_before_the_start(strategy, has_plan, sent_ms, next_index, consumed):
+    """Observe while chunk 0 has not begun; send chunk 1 later, when the guard has got so far."""
+    heard(strategy, 990, has_plan=False)
+    strategy.place(strategy.draft('s', 990 * MS), 0, *ramp(), 1000 * MS)
+    heard(strategy, 1000, has_plan=has_plan)
+    draft = strategy.draft('s', 1000 * MS)
+    heard(strategy, sent_ms, next_index=next_index, consumed=consumed)
+    return strategy.place(draft, 1, *ramp(), sent_ms * MS)
+
+
+@pytest.mark.parametrize('has_plan', [False, True])  # not heard of yet, or awaits its begin
+@pytest.mark.parametrize(
+    ('offset', 'sent_ms', 'next_index', 'consumed', 'stamp_ms'),
+    [
+        (0, 1250, 3, 3, 1000),
+        (0, 1250, 3, 2, 1000),  # sample 0 was over when the guard began
+        (0, 1050, 1, 0, 1000),
+        (1, 1250, 2, 2, 1100),
+        (0, 2000, 2, 2, 1800),  # was held at sample 2
+    ],
+)
+def test_when_the_robot_has_set_off_since_it_was_seen_expect_the_chunk_to_begin_when_it_did(
+    has_plan, offset, sent_ms, next_index, consumed, stamp_ms
+):
+    strategy = make(first_sample_offset_steps=offset)
+    placed = seen_before_the_start(strategy, has_plan, sent_ms, next_index, consumed)
+    assert (placed.stamp_ns, placed.delay_steps) == (stamp_ms * MS, consumed)
+
+
+@pytest.mark.parametrize('has_plan', [False, True])
+def test_when_the_robot_stands_still_since_it_was_seen_expect_the_chunk_to_begin_at_sending(
+    has_plan
+):
+    strategy = make(first_sample_offset_steps=1)
+    assert seen_before_the_start(strategy, has_plan, 1090, 0, 0).stamp_ns == 1190 * MS
+
+
+def test_when_the_first_chunk_is_over_meanwhile_expect_the_next_put_off_by_the_rest():
+    strategy = make()
+    heard(strategy, 990, has_plan=False)
+    strategy.place(strategy.draft('s', 990 * MS), 0, *ramp(), 1000 * MS)
+    draft = strategy.draft('s', 990 * MS)
+    heard(strategy, 2500, has_plan=False, consumed=STEPS)
+    placed = strategy.place(draft, 1, *ramp(), 2500 * MS)
+    assert placed.stamp_ns == 2500 * MS - (STEPS + 1) * PERIOD
+
+
+def test_when_a_chunk_was_made_of_a_standing_robot_expect_no_delay_from_it():
+    strategy = make()
+    seen_before_the_start(strategy, False, 1250, 3, 3)
+    heard(strategy, 1260, seq=1, next_index=3, consumed=3)
+    assert strategy.delay_steps == 4  # as before any was measured
+
+
 def test_when_a_chunk_is_asked_for_alone_expect_it_as_it_is():
     placed = standalone(ramp()[0], 7)
     assert (placed.stamp_ns, placed.delay_steps, placed.skipped) == (7, 0, 0)

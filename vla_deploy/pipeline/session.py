@@ -55,6 +55,7 @@ class Session:
     due_index: int = 0  # sample of the newest chunk at which the next one is due
     last_sent_ns: int | None = None  # ROS time at which the newest chunk was sent
     begins_ns: int = 0  # ROS time of the first sample of the newest chunk
+    observed_ns: int = 0  # ROS time of what the newest chunk was made from
 
 
 class SessionCore:
@@ -114,7 +115,7 @@ class SessionCore:
         """After a backward jump of the clock: what was heard and sent lies in no known past."""
         self._execution = self._standing_since_ns = None
         if self.session is not None:
-            self.session.last_sent_ns = None
+            self.session.last_sent_ns, self.session.observed_ns = None, 0
 
     def blocked_by(self, now_ns: int) -> str:
         """Return why no chunk may be sent although a session runs; empty if nothing hinders."""
@@ -179,10 +180,14 @@ class SessionCore:
 
     @property
     def observe_from_ns(self) -> int:
-        """ROS time before which an observation is of no use: 0, or since when the robot stands."""
-        if not self._synchronous or self._standing_since_ns is None:
+        """ROS time before which an observation is of no use: since when the robot stands, if
+        synchronous; else that of a newer one than the running chunk was made from."""
+        session, execution = self.session, self._execution
+        if self._synchronous:
+            return self._standing_since_ns or 0
+        if session is None or execution is None or not self._runs_newest(session, execution):
             return 0
-        return self._standing_since_ns
+        return session.observed_ns + 1
 
     @property
     def skippable_at(self) -> int | None:
@@ -210,7 +215,7 @@ class SessionCore:
         session.last_sent_ns = session.begins_ns = now_ns
         return seq
 
-    def begins(self, stamp_ns: int) -> None:
-        """Note ROS time of the first sample of the newest chunk."""
+    def begins(self, stamp_ns: int, observed_ns: int) -> None:
+        """Note ROS time of the first sample of the newest chunk, and of its observation."""
         if self.session is not None:
-            self.session.begins_ns = stamp_ns
+            self.session.begins_ns, self.session.observed_ns = stamp_ns, observed_ns

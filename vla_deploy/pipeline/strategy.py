@@ -59,12 +59,13 @@ class Draft:
     """What was known when the computation of a chunk began.
 
     basis: the chunk of the same session that ran then. consumed: the guard's count then; None where
-    no plan ran. guidance: what the chunk is drawn toward.
+    it had not been heard. standing: no plan had begun. guidance: what the chunk is drawn toward.
     """
 
     observation_ns: int
     basis: _Basis | None
     consumed: int | None
+    standing: bool
     guidance: Guidance | None
 
 
@@ -154,10 +155,10 @@ class ChunkStrategy:
             self._session_id, self._awaited, self._skips = session_id, None, 0
             self._sent.clear()
         heard = self._log.at(observation_ns)
-        running = heard is not None and heard.has_plan
-        consumed = heard.consumed_total if heard is not None and running else None
+        consumed = None if heard is None else heard.consumed_total
+        standing = heard is None or _stands(heard)
         basis = self._basis(observation_ns, heard)
-        return Draft(observation_ns, basis, consumed, self._guidance(basis))
+        return Draft(observation_ns, basis, consumed, standing, self._guidance(basis))
 
     def place(
         self, draft: Draft, seq: int, actions: Float64, raw: NDArray[np.float32], now_ns: int
@@ -173,7 +174,8 @@ class ChunkStrategy:
         placed = Placed(sent, stamp_ns, delay, guided, difference or 0.0, self._skips)
         self._skips = 0
         if np.isfinite(actions).all():
-            self._awaited = _Sent(seq, stamp_ns, raw, ensemble, draft.consumed, difference)
+            consumed = None if draft.standing else draft.consumed
+            self._awaited = _Sent(seq, stamp_ns, raw, ensemble, consumed, difference)
             self._sent.append(self._awaited)
         return placed
 
@@ -195,13 +197,21 @@ class ChunkStrategy:
     def _begins(self, draft: Draft, now_ns: int) -> tuple[int, int]:
         """Return the samples consumed since the observation, and ROS time of the moment of which
         the chunk speaks: that of the observation, put off by the time in which no sample was
-        consumed although one should have been."""
+        consumed although one should have been. Chunks that were made of a standing robot speak of
+        the same moment, that at which the first of them begins."""
         newest = self._log.newest
         if draft.consumed is None or newest is None:
             return 0, now_ns
         delay = max(0, newest.consumed_total - draft.consumed)
         if self.options.anchor != 'observation':
             return delay, now_ns
+        if draft.standing:
+            if delay == 0 and _stands(newest):
+                return 0, now_ns
+            if self._sent and self._runs(self._sent[-1], newest):
+                ahead = self._position(self._sent[-1], newest, newest.stamp_ns)
+                ahead += self.options.first_sample_offset_steps
+                return delay, newest.stamp_ns - round(ahead * self._period_ns)
         since_ns = newest.stamp_ns - draft.observation_ns
         stall_ns = max(0.0, since_ns - (delay + 1) * self._period_ns)
         return delay, draft.observation_ns + round(stall_ns)
@@ -229,11 +239,20 @@ class ChunkStrategy:
         if not known:
             return None
         chunk = known[-1]
-        position = (t_ns - chunk.stamp_ns) / self._period_ns
-        if heard.seq == chunk.seq:
-            most = heard.next_index + (t_ns - heard.stamp_ns) / self._period_ns
-            position = min(max(position, heard.next_index - 1.0), most)
+        position = self._position(chunk, heard, t_ns)
         return _Basis(chunk, position + self.options.first_sample_offset_steps)
+
+    def _runs(self, chunk: _Sent, heard: Execution) -> bool:
+        ran = heard.session_id == self._session_id and heard.seq == chunk.seq
+        return ran and heard.has_plan
+
+    def _position(self, chunk: _Sent, heard: Execution, t_ns: int) -> float:
+        """Return which sample of a chunk it is at a time, by what the guard said last before."""
+        position = (t_ns - chunk.stamp_ns) / self._period_ns
+        if not self._runs(chunk, heard):
+            return position
+        most = heard.next_index + (t_ns - heard.stamp_ns) / self._period_ns
+        return min(max(position, heard.next_index - 1.0), most)
 
     def _guidance(self, basis: _Basis | None) -> Guidance | None:
         options = self.options
@@ -249,3 +268,8 @@ class ChunkStrategy:
         return Guidance(
             previous, delay, len(previous), options.guidance_schedule, options.guidance_max_weight
         )
+
+
+def _stands(heard: Execution) -> bool:
+    """Whether no plan has begun: there is none, or its first sample is still awaited at rest."""
+    return not heard.has_plan or (heard.next_index == 0 and heard.at_rest)

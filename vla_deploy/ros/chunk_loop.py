@@ -164,7 +164,7 @@ class ChunkLoop:
             self._hinder(Hindrance(ErrorCode.OBSERVATION, str(error)))
             return
         if assembled.stamp_ns < self._session.observe_from_ns:
-            return  # the robot still moved then
+            return  # the robot still moved then, or nothing new has been seen
         begin_s = time.perf_counter()
         with self._lock:
             draft = self._strategy.draft(session.session_id, assembled.stamp_ns)
@@ -233,7 +233,7 @@ class ChunkLoop:
                 return ''
             chunk = made.chunk
             placed = self._strategy.place(draft, seq, chunk.actions, chunk.raw, now_ns)
-            self._session.begins(placed.stamp_ns)
+            self._session.begins(placed.stamp_ns, draft.observation_ns)
             self._ports.send(self._maker.message(made, placed, session.session_id, seq, now_ns))
         self._health.count_chunk(made.inference_s)
         if not made.chunk.finite:
