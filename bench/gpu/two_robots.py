@@ -50,12 +50,14 @@ def main() -> int:
     parser.add_argument('output', type=Path)
     parser.add_argument('--model', default='smolvla', choices=sorted(PUBLISHED))
     parser.add_argument('--chunks', type=int, default=200, help='of each robot (200)')
-    parser.add_argument('--periods-ms', default='50,53', help='of the two robots (50,53)')
-    parser.add_argument('--folder', type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument(
+        '--periods-ms', type=_two, default=(50.0, 53.0), help='of the two robots (50,53)'
+    )
+    parser.add_argument(
+        '--folder', type=Path, default=Path(tempfile.gettempdir()), help='for the weights'
+    )
     arguments = parser.parse_args()
-    periods_s = [float(period) * 1e-3 for period in arguments.periods_ms.split(',')]
-    if len(periods_s) != 2:
-        parser.error(f'--periods-ms {arguments.periods_ms}: give two, one for each robot')
+    periods_s = [period * 1e-3 for period in arguments.periods_ms]
     folder = arguments.folder / f'robots_{arguments.model}'
     write_weights(arguments.model, folder)
     (alone,) = _robots(folder, periods_s[:1], arguments.chunks)
@@ -69,7 +71,7 @@ def main() -> int:
     wait_s = max(*waits_s(one, other, chunk_s), *waits_s(other, one, chunk_s))
     figures: dict[str, Any] = {
         'model': arguments.model,
-        'periods_ms': [period * 1e3 for period in periods_s],
+        'periods_ms': arguments.periods_ms,
         'alone_ms': _percentiles_ms(alone),
         'undisturbed_ms': _percentiles_ms(free),
         'undisturbed': len(free),
@@ -81,6 +83,14 @@ def main() -> int:
     arguments.output.write_text(json.dumps(figures, indent=1) + '\n')
     print(json.dumps(figures, indent=1))
     return 0 if wait_s <= MOST_CHUNKS * chunk_s else 1
+
+
+def _two(text: str) -> tuple[float, float]:
+    try:
+        one, other = map(float, text.split(','))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text}: give two, one for each robot') from error
+    return one, other
 
 
 def undisturbed(robot: Chunks, other: Chunks) -> Chunks:

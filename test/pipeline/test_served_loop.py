@@ -114,7 +114,7 @@ class Loop:
         actions = begin + steps * self.serving.period_s * np.full(JOINTS, SPEED)
         seq = self.session.sent('s', now_ns)
         placed = self.strategy.place(draft, seq, actions, actions.astype(np.float32), now_ns)
-        self.session.begins(placed.stamp_ns, draft.observation_ns)
+        self.session.placed(placed.stamp_ns, draft.observation_ns)
         self.arriving = (
             self.world.chunk(
                 placed.actions, self.serving.period_s, session_id='s', seq=seq,

@@ -136,7 +136,7 @@ def test_when_the_clock_jumps_back_expect_a_chunk_due_once_the_guard_is_heard_ag
     core = make_core()
     core.start('s', 'reach')
     core.sent('s', 9000 * MS)
-    core.begins(9100 * MS, 8900 * MS)
+    core.placed(9100 * MS, 8900 * MS)
     core.forget_times()
     assert 'not been heard' in core.blocked_by(10 * MS)
     core.on_execution(dataclasses.replace(IDLE, stamp_ns=10 * MS))
@@ -172,7 +172,7 @@ def test_when_the_newest_chunk_runs_expect_a_newer_observation_than_its_own(runn
     core.start('s', 'reach')
     for observed_ms in (10, 30):
         core.sent('s', 40 * MS)
-        core.begins(50 * MS, observed_ms * MS)
+        core.placed(50 * MS, observed_ms * MS)
     if running_seq is not None:
         running(core, 50 * MS, 1, seq=running_seq)
     assert core.observe_from_ns == from_ns
@@ -226,7 +226,7 @@ def test_when_the_newest_chunk_begins_later_than_retry_expect_no_other_before_it
     core = make_core()
     core.start('s', 'reach')
     core.sent('s', 0)
-    core.begins(500 * MS, 0)
+    core.placed(500 * MS, 0)
     core.on_execution(dataclasses.replace(IDLE, stamp_ns=699 * MS))
     assert not core.due(699 * MS)
     assert core.due(700 * MS)

@@ -216,7 +216,7 @@ class Loop:
         seq = session.sent('episode', now_ns)
         assert seq is not None
         placed = strategy.place(coming.draft, seq, *coming.actions, now_ns)
-        session.begins(placed.stamp_ns, coming.draft.observation_ns)
+        session.placed(placed.stamp_ns, coming.draft.observation_ns)
         self._placed(placed)
         return Chunk(
             session_id='episode',

@@ -170,6 +170,14 @@ class SessionCore:
             return 0
         return max(0, chunk_steps - execution.next_index)
 
+    @property
+    def _running(self) -> Session | None:
+        """The session, while the guard executes its newest chunk."""
+        session, execution = self.session, self._execution
+        if session is None or execution is None or not self._runs_newest(session, execution):
+            return None
+        return session
+
     @staticmethod
     def _runs_newest(session: Session, execution: Execution) -> bool:
         return (
@@ -182,20 +190,16 @@ class SessionCore:
     def observe_from_ns(self) -> int:
         """ROS time before which an observation is of no use: since when the robot stands, if
         synchronous; else that of a newer one than the running chunk was made from."""
-        session, execution = self.session, self._execution
         if self._synchronous:
             return self._standing_since_ns or 0
-        if session is None or execution is None or not self._runs_newest(session, execution):
-            return 0
-        return session.observed_ns + 1
+        running = self._running
+        return 0 if running is None else running.observed_ns + 1
 
     @property
     def skippable_at(self) -> int | None:
         """Return the sample of the newest chunk at which an inference is due, while that runs."""
-        session, execution = self.session, self._execution
-        if session is None or execution is None or not self._runs_newest(session, execution):
-            return None
-        return session.due_index
+        running = self._running
+        return None if running is None else running.due_index
 
     def skip(self) -> None:
         """Let the running chunk go on for another `execute_steps` samples."""
@@ -204,7 +208,7 @@ class SessionCore:
 
     def sent(self, session_id: str, now_ns: int) -> int | None:
         """Number a chunk that is ready; None if its session is over and it must be dropped. Until
-        `begins` says otherwise its first sample is wanted now."""
+        `placed` says otherwise its first sample is wanted now."""
         session = self.session
         if session is None or session.session_id != session_id:
             return None
@@ -215,7 +219,7 @@ class SessionCore:
         session.last_sent_ns = session.begins_ns = now_ns
         return seq
 
-    def begins(self, stamp_ns: int, observed_ns: int) -> None:
+    def placed(self, stamp_ns: int, observed_ns: int) -> None:
         """Note ROS time of the first sample of the newest chunk, and of its observation."""
         if self.session is not None:
             self.session.begins_ns, self.session.observed_ns = stamp_ns, observed_ns

@@ -233,7 +233,7 @@ class ChunkLoop:
                 return ''
             chunk = made.chunk
             placed = self._strategy.place(draft, seq, chunk.actions, chunk.raw, now_ns)
-            self._session.begins(placed.stamp_ns, draft.observation_ns)
+            self._session.placed(placed.stamp_ns, draft.observation_ns)
             self._ports.send(self._maker.message(made, placed, session.session_id, seq, now_ns))
         self._health.count_chunk(made.inference_s)
         if not made.chunk.finite:

@@ -144,7 +144,7 @@ def _check_strategy(contract: Contract, config: InferenceConfig) -> None:
     if steps < 2:
         raise PolicyError(
             f'{config.bundle}/contract.yaml: chunk_steps is {steps}, but the guard executes the '
-            'motion from one sample to the next, and refuses chunks of less than 2'
+            'motion from one sample to the next: export a policy whose chunks have 2 or more'
         )
     executed = config.execute_steps or steps
     least = 2 if config.strategy == SYNCHRONOUS else 1
