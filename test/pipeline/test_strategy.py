@@ -94,8 +94,8 @@ def seen_before_the_start(strategy, has_plan, sent_ms, next_index, consumed):
     """Observe while chunk 0 has not begun; send chunk 1 later, when the guard has got so far."""
     heard(strategy, 990, has_plan=False)
     strategy.place(strategy.draft('s', 990 * MS), 0, *ramp(), 1000 * MS)
-    heard(strategy, 1000, has_plan=has_plan)
-    draft = strategy.draft('s', 1000 * MS)
+    heard(strategy, 1005, has_plan=has_plan)
+    draft = strategy.draft('s', 1007 * MS)
     heard(strategy, sent_ms, next_index=next_index, consumed=consumed)
     return strategy.place(draft, 1, *ramp(), sent_ms * MS)
 
