@@ -4,9 +4,11 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from vla_deploy.pipeline import Policy
+from vla_deploy.pipeline.backend import ModelInputs
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -20,6 +22,23 @@ def one_thread():
     """Leave the other cores to others."""
     torch = pytest.importorskip('torch')
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def inputs_of():
+    """Return contract -> an observation as a backend takes it: every camera, the longest text."""
+
+    def make(contract):
+        image = (contract.camera_slots, 3, contract.image.height, contract.image.width)
+        return ModelInputs(
+            np.zeros(image, np.float32),
+            np.ones(contract.camera_slots, bool),
+            np.ones(contract.tokenizer.max_length, np.int64),
+            np.ones(contract.tokenizer.max_length, bool),
+            np.zeros(contract.state.padded_dim, np.float32),
+        )
+
+    return make
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from vla_deploy.backends import torch_cuda  # noqa: E402
 from vla_deploy.backends.fused_inputs import buckets_of  # noqa: E402
 from vla_deploy.pipeline import PolicyError  # noqa: E402
-from vla_deploy.pipeline.backend import BackendOptions, ModelInputs  # noqa: E402
+from vla_deploy.pipeline.backend import BackendOptions  # noqa: E402
 from vla_deploy.pipeline.bundle import open_bundle  # noqa: E402
 from vla_deploy.pipeline.fixtures import read_fixtures  # noqa: E402
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture
-def loaded(golden_bundle):
+def loaded(golden_bundle, inputs_of):
     """Return variant, number of steps -> pi0's backend, its contract, and inputs for it."""
 
     def load(variant, steps):
@@ -32,15 +32,7 @@ def loaded(golden_bundle):
         contract = dataclasses.replace(bundle.contract, denoise_steps=steps)
         bundle = dataclasses.replace(bundle, contract=contract)
         backend = torch_cuda.load(bundle, BackendOptions(provider='cpu', variant=variant))
-        image = (contract.camera_slots, 3, contract.image.height, contract.image.width)
-        inputs = ModelInputs(
-            np.zeros(image, np.float32),
-            np.ones(contract.camera_slots, bool),
-            np.ones(contract.tokenizer.max_length, np.int64),
-            np.ones(contract.tokenizer.max_length, bool),
-            np.zeros(contract.state.padded_dim, np.float32),
-        )
-        return backend, contract, inputs
+        return backend, contract, inputs_of(contract)
 
     return load
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from vla_deploy.models.pi import PiConfig
 from vla_deploy.models.smolvla import SmolVLAConfig
+from vla_deploy.pipeline.backend import ModelInputs
 
 Config = SmolVLAConfig | PiConfig
 BUCKETS = 4
@@ -79,6 +81,50 @@ class Inputs:
         )
 
 
+def size_of(config: Config, observations: Sequence[ModelInputs], together: int) -> Bucket:
+    """Return the smallest size for observations with as many cameras each: for one, or for
+    `together`."""
+    cameras = int(observations[0].image_mask.sum())
+    longest = max(int(own.token_mask.sum()) for own in observations)
+    return bucket_of(config, cameras, longest, 1 if len(observations) == 1 else together)
+
+
+def bring(
+    observations: Sequence[ModelInputs], inputs: Inputs, length: Tensor, fixed: int
+) -> Callable[[], None]:
+    """Copy images to the device, which computes nothing for that; returns what copies the rest and
+    puts all in its place.
+
+    `length`, int32 [observations at most], gets the rows of each one's prefix, which are `fixed`
+    and its tokens. Where there are fewer observations than go together, nobody reads what comes of
+    the rest.
+    """
+    seen = [_brought(_images_of(own), length.device) for own in observations]
+
+    def place() -> None:
+        length.fill_(fixed)
+        for slot, (own, images) in enumerate(zip(observations, seen, strict=True)):
+            inputs.images[slot * len(images) : (slot + 1) * len(images)].copy_(images)
+            text = own.tokens[own.token_mask]
+            padded = np.zeros(inputs.tokens.shape[1], np.int64)
+            padded[: len(text)] = text
+            put(inputs.tokens[slot], padded)
+            put(inputs.state[slot], own.state)
+            length[slot].fill_(fixed + len(text))
+
+    return place
+
+
 def put(target: Tensor, value: NDArray[Any]) -> None:
     """Copy to the device, and convert there."""
-    target.copy_(torch.from_numpy(np.ascontiguousarray(value)).to(target.device))
+    target.copy_(_brought(value, target.device))
+
+
+def _images_of(own: ModelInputs) -> NDArray[np.float32]:
+    """Return images of the cameras that are there."""
+    there = own.image_mask
+    return own.images if there.all() else own.images[there]
+
+
+def _brought(value: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(value)).to(device)

@@ -9,6 +9,7 @@ asked for is what runs, or loading fails with one line that says what to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,15 +19,25 @@ from torch import Tensor
 
 from vla_deploy.backends.cuda_graph import Captures
 from vla_deploy.backends.device_errors import told
-from vla_deploy.backends.fused_inputs import Bucket, Inputs, bucket_of, buckets_of, put
+from vla_deploy.backends.fused_inputs import Bucket, Inputs, bring, buckets_of, put, size_of
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.parameters import BundleParameters
 from vla_deploy.backends.quantised import CODES
 from vla_deploy.backends.step_constants import PackedConstants, StepConstants
-from vla_deploy.backends.torch_device import launch_early, make_ops, new_stream, own_stream, tune
+from vla_deploy.backends.torch_device import (
+    Turn,
+    finish,
+    launch_early,
+    make_ops,
+    new_stream,
+    own_stream,
+    tune,
+    turn_on,
+)
 from vla_deploy.backends.torch_requirements import (
     does_not_fit,
     require_gpu,
+    require_new_chunks,
     require_options,
     require_sizes,
 )
@@ -55,14 +66,15 @@ class TorchCudaBackend:
 
     def __init__(
         self, policy: FusedPolicy, contract: Contract, unrolled: bool,
-        stream: torch.cuda.Stream | None,
+        stream: torch.cuda.Stream | None, turn: Turn = nullcontext,
     ) -> None:
         """Put a policy behind the backend's interface.
 
         `unrolled`: a chunk is one graph, where no step has to be taken apart. `stream`: what CUDA
-        graphs are captured on; without, the same kernels are launched one by one.
+        graphs are captured on; without, the same kernels are launched one by one. `turn`: within
+        what it returns the device computes.
         """
-        self._policy, self._stream = policy, stream
+        self._policy, self._stream, self._turn = policy, stream, turn
         config, device, self.batch = policy.config, policy.device, len(policy.length)
         self._steps = time_embeddings(contract.time_embedding, contract.denoise_steps)
         self._captures = Captures(stream)
@@ -141,8 +153,12 @@ class TorchCudaBackend:
     @torch.inference_mode()
     def prefix(self, inputs: ModelInputs) -> int:
         """Compute keys and values, which stay on the device; returns the prefix's number."""
-        bucket = self._fill([inputs])
-        self._prefix_run(bucket)()
+        bucket, place = self._observed([inputs])
+        run = self._prefix_run(bucket)
+        with self._turn():
+            place()
+            run()
+            finish(self._policy.device)
         self._prefixes += 1
         return self._prefixes
 
@@ -154,10 +170,12 @@ class TorchCudaBackend:
         """Return x + dt · velocity and velocity; raises PolicyError for an earlier prefix."""
         if prefix != self._prefixes:
             raise PolicyError('the keys and values of this prefix have been overwritten')
-        put(self._x_of(1), x)
-        self._dt.fill_(float(dt))
-        x_next, velocity = self._step_run(time_embedding)()
-        return x_next.cpu().numpy(), velocity.cpu().numpy()
+        run = self._step_run(time_embedding)
+        with self._turn():
+            put(self._x_of(1), x)
+            self._dt.fill_(float(dt))
+            x_next, velocity = (result.cpu().numpy() for result in run())
+        return x_next, velocity
 
     @told(FAILED)
     @torch.inference_mode()
@@ -181,38 +199,27 @@ class TorchCudaBackend:
         self, observations: Sequence[ModelInputs], noise: Sequence[Float32]
     ) -> list[Float32]:
         """Return the chunks of observations with as many cameras each, in one run."""
-        bucket = self._fill(observations)
+        bucket, place = self._observed(observations)
+        run = self._chunk_run(bucket)
         self._prefixes += 1
         x = self._x_of(bucket.observations).view(bucket.observations, -1, self._x.shape[1])
-        for own, given in zip(x, noise, strict=False):
-            put(own, given)
-        self._dt.fill_(float(self._own_dt))
-        chunks = self._chunk_run(bucket)().view_as(x)[: len(noise)]
-        return list(chunks.cpu().numpy())
+        with self._turn():
+            place()
+            for own, given in zip(x, noise, strict=False):
+                put(own, given)
+            self._dt.fill_(float(self._own_dt))
+            chunks = run().view_as(x)[: len(noise)].cpu().numpy()
+        return list(chunks)
 
-    def _fill(self, observations: Sequence[ModelInputs]) -> Bucket:
-        """Bring what the policy looks at to the device; where there are fewer observations than
-        go together, nobody reads what comes of the rest."""
-        config, policy = self._policy.config, self._policy
-        texts = [own.tokens[own.token_mask] for own in observations]
-        cameras = int(observations[0].image_mask.sum())
-        bucket = bucket_of(
-            config, cameras, max(map(len, texts)), 1 if len(observations) == 1 else self.batch
-        )
-        inputs = self._inputs_of(bucket)
-        seen = inputs.images.view(bucket.observations, cameras, *inputs.images.shape[1:])
-        for slot, own in enumerate(observations):
-            there = own.image_mask
-            put(seen[slot], own.images if there.all() else own.images[there])
-            padded = np.zeros(bucket.tokens, np.int64)
-            padded[: len(texts[slot])] = texts[slot]
-            put(inputs.tokens[slot], padded)
-            put(inputs.state[slot], own.state)
-        fixed = cameras * config.tokens_per_image + policy.state_rows
-        policy.length.fill_(fixed + len(texts[0]))
-        for slot, text in enumerate(texts[1:], start=1):
-            policy.length[slot].fill_(fixed + len(text))
-        return bucket
+    def _observed(
+        self, observations: Sequence[ModelInputs]
+    ) -> tuple[Bucket, Callable[[], None]]:
+        """Bring images to the device; returns the size of the observations, and what brings the
+        rest and puts all in its place."""
+        policy = self._policy
+        bucket = size_of(policy.config, observations, self.batch)
+        fixed = bucket.cameras * policy.config.tokens_per_image + policy.state_rows
+        return bucket, bring(observations, self._inputs_of(bucket), policy.length, fixed)
 
     def _x_of(self, count: int) -> Tensor:
         """Return the place of the actions of `count` observations."""
@@ -327,12 +334,8 @@ class TorchCudaBackend:
 def load(bundle: Bundle, options: BackendOptions) -> TorchCudaBackend:
     """Load a bundle's parameters; raises PolicyError for what cannot be fulfilled."""
     require_options(options, tuple(DTYPES))
+    require_new_chunks(bundle)
     unrolled = options.variant == 'unrolled'
-    if bundle.contract.reserved_inputs:
-        raise PolicyError(
-            f'{bundle.path}: the policy continues its previous chunk, which backend torch_cuda '
-            "does not compute: use 'onnx_runtime'"
-        )
     device, precision = torch.device(options.provider), options.precision
     on_gpu = device.type == 'cuda'
     if on_gpu:
@@ -382,7 +385,7 @@ def serve(
 
     `arrive` returns when all weights are there; until then they are read beside what is done.
     """
-    backend = TorchCudaBackend(policy, contract, unrolled, stream)
+    backend = TorchCudaBackend(policy, contract, unrolled, stream, turn_on(policy.device))
     try:
         if stream is not None:
             backend.prepare(arrive)

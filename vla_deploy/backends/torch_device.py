@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from vla_deploy.backends.device_turn import DeviceTurn
 from vla_deploy.backends.fused_inputs import Inputs
 from vla_deploy.backends.fused_policy import FusedPolicy
 from vla_deploy.backends.step_constants import StepConstants
@@ -22,6 +23,7 @@ from vla_deploy.pipeline.backend import PolicyError
 OVERLAP_CAPABILITY = (9, 0)  # programmatic dependent launch
 HOPPER, WORKSPACE = (9, 0), ':4096:4'  # KiB and how often: 16 MiB
 FIRST = -1  # of a stream: high priority
+Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
 def limit_workspace() -> None:
@@ -50,6 +52,19 @@ def own_stream(on_gpu: bool) -> Iterator[torch.cuda.Stream | None]:
     with torch.cuda.stream(stream):
         yield stream
     torch.cuda.synchronize()
+
+
+def turn_on(device: torch.device) -> Turn:
+    """Return what to compute within on a device: in turns with all other processes on a GPU."""
+    if device.type != 'cuda':
+        return nullcontext
+    return DeviceTurn(str(torch.cuda.get_device_properties(device).uuid)).taken
+
+
+def finish(device: torch.device) -> None:
+    """Wait for all that was begun on the current stream."""
+    if device.type == 'cuda':
+        torch.cuda.current_stream(device).synchronize()
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from vla_deploy.backends.quantised import MULTIPLE, fits
 from vla_deploy.models.expert import expert_sizes
 from vla_deploy.models.smolvla import SmolVLAConfig
 from vla_deploy.pipeline.backend import BackendOptions, PolicyError, require
+from vla_deploy.pipeline.bundle import Bundle
 
 PROVIDERS = ('cuda', 'cpu')
 VARIANTS = ('split', 'unrolled')
@@ -32,6 +33,15 @@ def require_options(options: BackendOptions, precisions: Sequence[str]) -> None:
         raise PolicyError(
             f'batch {options.batch} is not possible with backend torch_cuda; possible: 1 to '
             f"{MOST_OBSERVATIONS} with variant 'unrolled', 1 with 'split'"
+        )
+
+
+def require_new_chunks(bundle: Bundle) -> None:
+    """Raise PolicyError for a policy that continues the chunk before."""
+    if bundle.contract.reserved_inputs:
+        raise PolicyError(
+            f'{bundle.path}: the policy continues its previous chunk, which backend torch_cuda '
+            "does not compute: use 'onnx_runtime'"
         )
 
 
