@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from vla_deploy.backends.device_turn import DeviceTurn
 
-LONG_S = 60.0
+LONG_S, PATIENCE_S = 60.0, 1.0
 ADDS, PROCESSES = 300, 3
 ADD = """
 import os, sys
@@ -53,6 +54,14 @@ def holder(device):
     process.communicate()
 
 
+def wait_s(turn):
+    """Return for how long a turn that another has is waited for."""
+    begin_s = time.monotonic()
+    with turn.taken() as came:
+        assert not came
+        return time.monotonic() - begin_s
+
+
 def test_when_processes_read_and_write_in_turns_expect_nothing_of_them_lost(device, tmp_path):
     path = tmp_path / 'sum'
     path.write_text('0')
@@ -66,6 +75,17 @@ def test_when_a_process_does_not_end_its_turn_expect_others_to_go_on(device, hol
     os.kill(holder.pid, signal.SIGSTOP)
     with DeviceTurn(device, 0.01).taken() as came:
         assert not came
+
+
+def test_when_a_process_has_stopped_expect_it_waited_for_once_until_a_turn_comes_again(device):
+    turn, other = DeviceTurn(device, PATIENCE_S), DeviceTurn(device)
+    with other.taken():
+        assert wait_s(turn) >= PATIENCE_S
+        assert wait_s(turn) < PATIENCE_S / 2
+    with turn.taken() as came:
+        assert came
+    with other.taken():
+        assert wait_s(turn) >= PATIENCE_S
 
 
 def test_when_a_process_dies_in_its_turn_expect_the_turn_of_the_next(device, holder):

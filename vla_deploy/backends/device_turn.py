@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST_S = 0.1  # longer than a chunk takes; a process that has stopped holds no one up longer
+LONGEST_S = 0.1  # longer than a chunk takes
 POLL_S = 5e-5
 
 
@@ -27,16 +27,19 @@ class DeviceTurn:
     """
 
     def __init__(self, device: str, longest_s: float = LONGEST_S) -> None:
-        """`longest_s`: who has waited for so long goes on beside the other."""
+        """`longest_s`: what has waited for so long goes on beside the other, which has stopped, and
+        waits no more until it had a turn again."""
         self._address, self._longest_s = f'\0vla_deploy/{device}', longest_s
+        self._came = True  # the last turn, in time
 
     @contextmanager
     def taken(self) -> Iterator[bool]:
         """Wait for the turn and have it within; yields whether it came in time."""
-        end_s = time.monotonic() + self._longest_s
+        end_s = time.monotonic() + (self._longest_s if self._came else 0.0)
         with socket.socket(socket.AF_UNIX) as own:
             while not (came := self._takes(own)) and time.monotonic() < end_s:
                 time.sleep(POLL_S)
+            self._came = came
             yield came
 
     def _takes(self, own: socket.socket) -> bool:
