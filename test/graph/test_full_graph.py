@@ -284,12 +284,9 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
 ):
     serve(reach_bundle)
     robot.wait(lambda: robot.policy.lifecycle_state == 3, 'inference to be active')
-    tails_s, errors_rad = [], []
+    tails_s, errors_rad, unheard = [], [], []
     for _ in range(REPEATS):
-        robot.take_control()
-        robot.forget()
-        robot.tell(next(TASKS))
-        robot.wait_until_moving(0.15)
+        tell_until_moving(robot, unheard)
         robot.guard_process.kill()
         killed_ns = robot.now_ns()
         standing = robot.wait_until_standing()
@@ -309,8 +306,32 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
     record_property(
         'figure',
         f'kill -9 of the guard, {len(tails_s)} of {REPEATS}: at rest by command within '
-        f'{max(tails_s) * 1e3:.0f} ms, {max(errors_rad):.4f} rad from the end of the tail',
+        f'{max(tails_s) * 1e3:.0f} ms, {max(errors_rad):.4f} rad from the end of the tail; '
+        f'{len(unheard)} times the robot did not hear a new guard at first',
     )
+
+
+def tell_until_moving(graph, unheard):
+    """Tell the next task, and wait until the robot moves; the guard is armed within milliseconds
+    of its start. Rarely the robot discovers it after its first motion: it stands, and the guard
+    ends in FAULT, since it does not follow. That is counted in `unheard`, and tried again."""
+    for _ in range(3):
+        graph.take_control()
+        graph.forget()
+        standing = graph.measured()
+        graph.tell(next(TASKS))
+        graph.wait(lambda: graph.speed() > 0.15 or faulted(graph), 'the robot to move')
+        if not faulted(graph):
+            return
+        assert 'from its command' in graph.guard.reason
+        assert np.abs(graph.measured() - standing).max() < TRACKING_RAD
+        unheard.append(graph.guard.reason)
+        assert graph.trigger('inference/stop').success
+    raise AssertionError('the robot did not hear the guard three times in a row')
+
+
+def faulted(graph):
+    return graph.guard.state == GuardStatus.STATE_FAULT
 
 
 # -- a slow policy; the last, for the arm goes no farther than it must -----------------------------
