@@ -66,7 +66,8 @@ def main() -> int:
     one, other = ([chunk for chunk in robot if chunk[1] <= end_s] for robot in together)
     free = undisturbed(one, other) + undisturbed(other, one)
     if not free:
-        parser.error(f'--periods-ms {arguments.periods_ms}: too short, no chunk is undisturbed')
+        given = ','.join(f'{period:g}' for period in arguments.periods_ms)
+        parser.error(f'--periods-ms {given}: too short, no chunk is undisturbed')
     chunk_s = float(np.median(_took_s(free)))
     wait_s = max(*waits_s(one, other, chunk_s), *waits_s(other, one, chunk_s))
     figures: dict[str, Any] = {

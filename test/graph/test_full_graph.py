@@ -313,8 +313,8 @@ def test_when_the_guard_is_killed_while_moving_expect_rest_at_the_end_of_the_pub
 
 def tell_until_moving(graph, unheard):
     """Tell the next task, and wait until the robot moves; the guard is armed within milliseconds
-    of its start. Rarely the robot discovers it after its first motion: it stands, and the guard
-    ends in FAULT, since it does not follow. That is counted in `unheard`, and tried again."""
+    of its start. Rarely the robot does not hear its first commands: it stands, and the guard ends
+    in FAULT, since it does not follow. That is counted in `unheard`, and tried again."""
     for _ in range(3):
         graph.take_control()
         graph.forget()

@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST_S = 0.1  # longer than a chunk takes
-POLL_S = 5e-5
+LONGEST_S = 0.1  # longer than one observation takes at 16 bits
+POLL_S = 5e-5  # since nothing tells that a name is free again
 
 
 class DeviceTurn:
@@ -27,8 +27,8 @@ class DeviceTurn:
     """
 
     def __init__(self, device: str, longest_s: float = LONGEST_S) -> None:
-        """`longest_s`: what has waited for so long goes on beside the other, which has stopped, and
-        waits no more until it had a turn again."""
+        """`longest_s`: what has waited for so long goes on beside the other, which has stopped or
+        computes for longer, and waits no more until it had a turn again."""
         self._address, self._longest_s = f'\0vla_deploy/{device}', longest_s
         self._came = True  # the last turn, in time
 
